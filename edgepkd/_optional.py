@@ -1,0 +1,45 @@
+"""The one gate for packages that only some users need; its error names the extra to install."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from types import ModuleType
+
+from edgepkd.errors import MissingExtraError
+
+# import name -> (extra that brings it, distribution name)
+OPTIONAL = {
+    "torch": ("train", "torch"),
+    "onnx": ("train", "onnx"),
+    "safetensors": ("train", "safetensors"),
+    "modelopt": ("train", "nvidia-modelopt"),
+    "tensorrt": ("tensorrt", "tensorrt"),
+    "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx"),
+    "torch_tensorrt": ("torch-tensorrt", "torch-tensorrt"),
+    "matplotlib": ("report", "matplotlib"),
+}
+
+
+def require(module: str, *, purpose: str) -> ModuleType:
+    """Import and return optional `module`.
+
+    Raises:
+        MissingExtraError: it is not installed; the message holds the pip command for its extra.
+    """
+    extra, distribution = OPTIONAL[module]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{purpose} needs the package '{distribution}', which is not installed.",
+            hint=f"Install it with: pip install 'edgepkd[{extra}]'",
+        ) from error
+
+
+def installed_version(distribution: str) -> str | None:
+    """Version of an installed distribution, or None; imports nothing."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
