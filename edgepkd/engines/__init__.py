@@ -1,0 +1,1 @@
+"""Segments into interchange files and engines."""

@@ -1,0 +1,1 @@
+"""Backbones, internal classifiers and the segmented early-exit network (torch)."""

@@ -1,0 +1,140 @@
+"""A network on disk: NAME.safetensors with its weights and NAME.json with all else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from edgepkd._optional import require
+from edgepkd.config import from_mapping
+from edgepkd.errors import ConfigError, ModelError
+from edgepkd.models.registry import build_from_spec
+from edgepkd.models.segmented import NetworkSpec, SegmentedNetwork
+from edgepkd.models.weights import refuse_mismatch
+
+SCHEMA_VERSION = 1
+
+
+def save_network(
+    network: SegmentedNetwork, path: Path, *, extra: Mapping[str, Any] | None = None
+) -> Path:
+    """Write `path`.safetensors and `path`.json; returns the JSON's path.
+
+    `path` is taken without either suffix. Both files are written under temporary names and
+    renamed; the JSON holds the SHA-256 of the weights, so a mixed pair is noticed. `extra` is kept
+    as it is (plain JSON values).
+    """
+    require("safetensors", purpose="Saving a network")
+    from safetensors.torch import save
+
+    weights_path, json_path = _paths(path)
+    weights_path.parent.mkdir(parents=True, exist_ok=True)
+    state = network.state_dict()
+    weights = save({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()})
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "spec": asdict(network.spec),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "extra": dict(extra or {}),
+    }
+    text = json.dumps(document, indent=2) + "\n"  # before any write: `extra` may not be plain
+    _write_atomically(weights_path, weights)
+    _write_atomically(json_path, text.encode())
+    return json_path
+
+
+def load_network(path: Path) -> tuple[SegmentedNetwork, dict[str, Any]]:
+    """Read what `save_network` wrote; returns the network (in eval mode) and its `extra`.
+
+    Raises:
+        ModelError: a file is missing, damaged, newer, of another pair, or its tensors do not fit;
+            names the file, or the keys.
+    """
+    weights_path, json_path = _paths(path)
+    document = _read_document(json_path)
+    weights = _read_bytes(weights_path)
+    if hashlib.sha256(weights).hexdigest() != document.get("weights_sha256"):
+        raise ModelError(
+            f"{weights_path} is not the file that {json_path.name} was written with "
+            "(SHA-256 differs).",
+            hint="Save the network again, or restore both files from one source.",
+        )
+    try:
+        spec = from_mapping(NetworkSpec, document["spec"], where=str(json_path))
+    except (ConfigError, KeyError, TypeError) as error:
+        raise ModelError(f"{json_path} holds no valid network: {error}") from error
+    network = build_from_spec(spec)
+    load_state(network, _parse_tensors(weights, weights_path), source=str(weights_path))
+    return network.eval(), dict(document.get("extra", {}))
+
+
+def load_state(
+    network: SegmentedNetwork, state: Mapping[str, Tensor], *, source: str = "the state"
+) -> None:
+    """Load a full `state` (trunk and exits) into `network`.
+
+    Raises:
+        ModelError: names missing, unknown and wrongly shaped tensors; nothing is loaded then.
+    """
+    own = network.state_dict()
+    missing = [key for key in own if key not in state]
+    unknown = [key for key in state if key not in own]
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own if key in state and state[key].shape != own[key].shape
+    ]
+    refuse_mismatch(source, network.spec, missing=missing, unknown=unknown, shapes=shapes)
+    network.load_state_dict(dict(state))
+
+
+def _paths(path: Path) -> tuple[Path, Path]:
+    base = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+    return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"Network file {path} cannot be read: {error.strerror}.") from error
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(_read_bytes(path))
+    except ValueError as error:
+        raise ModelError(f"Network file {path} is not valid JSON: {error}.") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ModelError(
+            f"Network file {path} has schema_version {version!r}; allowed: {SCHEMA_VERSION}.",
+            hint="Update edgepkd if the file is newer.",
+        )
+    return dict(document)
+
+
+def _parse_tensors(weights: bytes, path: Path) -> dict[str, Tensor]:
+    require("safetensors", purpose="Reading a checkpoint")
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return dict(load(weights))
+    except SafetensorError as error:
+        raise ModelError(f"Network file {path} is damaged: {error}.") from error

@@ -1,0 +1,122 @@
+"""Multiply-accumulates per exit and frame, heads in the paper's form and pool-first.
+
+Convolutions and linear layers count, and for pool-first heads the two products with M; additions,
+BatchNorm and activations do not. 1 GMAC = 1e9. Reproduces paper.md 2.2.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgepkd.config import Modality
+from edgepkd.models.heads import POOL_CELLS, ClassifierHead
+from edgepkd.models.segmented import Head, HeadForm, SegmentedNetwork
+
+
+@dataclass(frozen=True)
+class ExitMacs:
+    """What one segment costs for one frame, in MACs, and the shapes at its borders."""
+
+    modality: Modality
+    exit: int
+    """1..4."""
+    input_shape: tuple[int, int, int]
+    """Per frame: channels, height, width."""
+    features_shape: tuple[int, int, int]
+    """Per frame: channels, height, width of what the next segment gets."""
+    trunk: int
+    """This segment's stage alone."""
+    head_paper: int
+    """This segment's exit, pooling after the convolution."""
+    head_pool_first: int
+    """This segment's exit, pooling first."""
+    head_linear: int
+    """The part of either that is the linear layer."""
+    cumulative_paper: int
+    """All segments up to this one, exits included."""
+    cumulative_pool_first: int
+
+    def segment(self, form: HeadForm) -> int:
+        """Stage and exit of this segment."""
+        return self.trunk + (self.head_paper if form == "paper" else self.head_pool_first)
+
+    def cumulative(self, form: HeadForm) -> int:
+        """All segments up to this one, exits included."""
+        return self.cumulative_paper if form == "paper" else self.cumulative_pool_first
+
+
+def macs_per_exit(network: SegmentedNetwork, *, crop_px: int = 224) -> tuple[ExitMacs, ...]:
+    """Cost of each segment of `network` for one frame of crop_px x crop_px; nothing is computed."""
+    x = torch.empty(1, network.spec.num_channels, crop_px, crop_px, device="meta")
+    rows: list[ExitMacs] = []
+    paper = pool_first = 0
+    for index, segment in enumerate(network):
+        features, trunk = _count(segment.trunk, x)
+        head_paper, head_pool_first, linear = _head_macs(segment.head, _frame_shape(features))
+        paper += trunk + head_paper
+        pool_first += trunk + head_pool_first
+        rows.append(ExitMacs(
+            modality=network.spec.modality, exit=index + 1, input_shape=_frame_shape(x),
+            features_shape=_frame_shape(features), trunk=trunk, head_paper=head_paper,
+            head_pool_first=head_pool_first, head_linear=linear, cumulative_paper=paper,
+            cumulative_pool_first=pool_first,
+        ))
+        x = features
+    return tuple(rows)
+
+
+def format_macs(rows: Sequence[ExitMacs]) -> str:
+    """A Markdown table of `rows`, in MMAC per frame."""
+    lines = [
+        "| exit | features | stage | head, paper | pool-first | sum, paper | sum, pool-first |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        channels, height, width = row.features_shape
+        values = (row.trunk, row.head_paper, row.head_pool_first, row.cumulative_paper,
+                  row.cumulative_pool_first)
+        cells = " | ".join(f"{value / 1e6:.1f}" for value in values)
+        lines.append(f"| {row.modality} {row.exit} | {channels}x{height}x{width} | {cells} |")
+    return "\n".join(lines)
+
+
+def _frame_shape(x: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = x.shape
+    return channels, height, width
+
+
+def _count(trunk: nn.Sequential, x: Tensor) -> tuple[Tensor, int]:
+    """Output of `trunk` and the MACs of its convolutions, by shapes only."""
+    shapes_only = copy.deepcopy(trunk).to("meta").eval()
+    total = 0
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d)
+        total += output[0].numel() * module.weight[0].numel()
+
+    for module in shapes_only.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(add)
+    with torch.no_grad():
+        return shapes_only(x), total
+
+
+def _head_macs(head: Head, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """MACs of a head on `shape` features: paper form, pool-first form, linear part of either."""
+    linear = head.fc.in_features * head.fc.out_features
+    if isinstance(head, ClassifierHead):
+        return linear, linear, linear
+    channels, height, width = shape
+    weight = head.conv.weight.numel()
+    shrink = 2 * head.padding - head.kernel + 1
+    paper = weight * (height + shrink) * (width + shrink)
+    side = POOL_CELLS * head.kernel
+    pooling = channels * (height * width * side + side * side * height)  # x M^T, then M (x M^T)
+    pool_first = pooling + weight * POOL_CELLS**2
+    return paper + linear, pool_first + linear, linear

