@@ -1,0 +1,34 @@
+# What there is to do here. `just --list` prints it; every recipe takes the python of $VENV.
+venv := env_var_or_default("VENV", ".venv")
+python := venv + "/bin/python"
+
+# answer on the shipped clip with the shipped model
+demo:
+    {{venv}}/bin/edgepkd demo
+
+# the whole test suite
+test *args:
+    {{python}} -m pytest {{args}}
+
+# style, types, layers
+check:
+    {{venv}}/bin/ruff check .
+    {{venv}}/bin/mypy
+    {{venv}}/bin/lint-imports
+
+# every benchmark, on a quiet machine; tables on stdout, JSON in docs/results
+bench:
+    {{python}} -m tests.bench.bench_decode --json docs/results/decode.json
+    {{python}} -m tests.bench.bench_cascade --json docs/results/cascade.json
+
+# everything that needs a GPU, in one call
+gpu:
+    {{python}} -m tests.bench.gpu --json docs/results/gpu.json
+
+# rebuild the shipped bundle from ../shared/data (about 20 minutes on two cores)
+demo-model *args:
+    {{python}} -m edgepkd.training.demo {{args}}
+
+# sdist and wheel in dist/
+build:
+    {{python}} -m build

@@ -1,0 +1,41 @@
+"""Settings: ranges are checked, unknown and missing keys are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, from_mapping
+from edgepkd.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "named"),
+    [
+        (InputSpec, {"modality": "sound", "num_segments": 1}, "modality is 'sound'"),
+        (InputSpec, {"modality": "mv", "num_segments": 0}, "num_segments is 0"),
+        (InputSpec, {"modality": "mv", "num_segments": 1, "crop_px": 300}, "crop_px is 300"),
+        (ClipSpec, {"gop_frames": 1}, "gop_frames is 1"),
+        (ClipSpec, {"position": 12}, "position is 12"),
+        (ClipSpec, {"sampling": "random"}, "sampling is 'random'"),
+        (DecodeSpec, {"grid_px": 3}, "grid_px is 3"),
+        (DecodeSpec, {"arithmetic": "float"}, "arithmetic is 'float'"),
+    ],
+)
+def test_out_of_range_is_refused_by_name(cls: type, values: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        cls(**values)
+
+
+def test_mapping_with_an_unknown_key_names_the_place_and_the_allowed_keys() -> None:
+    with pytest.raises(ConfigError, match=r"x\.toml: key speed is 'unknown'.*clip_frames"):
+        from_mapping(ClipSpec, {"speed": 1}, where="x.toml")
+
+
+def test_mapping_with_a_missing_key_names_it() -> None:
+    with pytest.raises(ConfigError, match="num_segments is 'missing'"):
+        from_mapping(InputSpec, {"modality": "mv"}, where="x.toml")
+
+
+def test_channels_follow_the_modality() -> None:
+    assert InputSpec(modality="mv", num_segments=1).num_channels == 2
+    assert InputSpec(modality="iframe", num_segments=1).num_channels == 3
