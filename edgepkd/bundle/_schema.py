@@ -1,0 +1,79 @@
+"""Typed reading of a bundle's JSON files: every error names the file and the key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+from edgepkd.config import from_mapping
+from edgepkd.errors import BundleError, ConfigError
+
+SCHEMA_VERSION = 1
+FOREIGN = "The bundle is damaged, or was written by another program."
+
+
+def load_json(path: Path) -> Mapping[str, Any]:
+    """Top-level object of a JSON file whose schema_version this code knows."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read as JSON: {error}.",
+                          hint="The bundle is damaged; copy or build it again.") from error
+    values = typed(value, dict, where=path.name)
+    version = typed(values.get("schema_version"), int, where=f"{path.name}: schema_version")
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema_version {version}; this edgepkd reads up to {SCHEMA_VERSION}.",
+            hint="Upgrade: pip install --upgrade edgepkd",
+        )
+    require(version == SCHEMA_VERSION, f"{path.name}: schema_version", version, SCHEMA_VERSION)
+    return cast(Mapping[str, Any], values)
+
+
+def require(condition: bool, key: str, got: object, allowed: object) -> None:
+    """Raise BundleError, naming `key`, unless `condition` holds."""
+    if not condition:
+        raise BundleError(f"{key} is {got!r}; allowed: {allowed}.", hint=FOREIGN)
+
+
+def typed(value: Any, kind: type, *, where: str) -> Any:
+    """`value` if its JSON type is `kind`; true is no number, and an integer is a float too."""
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    require(fits and (kind is bool or not isinstance(value, bool)), where, value, kind.__name__)
+    return value
+
+
+def plain(value: Any, hint: Any, *, where: str) -> Any:
+    """`value` checked against type `hint`: scalars, Literal choices, tuples, None, dataclasses."""
+    choices = get_args(hint)
+    if get_origin(hint) is tuple:
+        return tuple(plain(item, choices[0], where=where)
+                     for item in typed(value, list, where=where))
+    if type(None) in choices:
+        return None if value is None else plain(value, choices[0], where=where)
+    if choices and not isinstance(hint, type) and get_origin(hint) is not Mapping:
+        require(type(value) is type(choices[0]) and value in choices, where, value,
+                ", ".join(map(str, choices)))
+        return value
+    return typed(value, hint, where=where)
+
+
+def build(cls: type[Any], value: Any, *, where: str) -> Any:
+    """Frozen dataclass `cls` from a JSON object with exactly known keys of the right types."""
+    values = typed(value, dict, where=where)
+    hints = get_type_hints(cls)
+    checked = {key: plain(item, hints[key], where=f"{where}.{key}") if key in hints else item
+               for key, item in values.items()}
+    try:
+        return from_mapping(cls, checked, where=where)
+    except ConfigError as error:
+        raise BundleError(error.message, hint=FOREIGN) from error
+
+
+def numbers(value: Any, *, where: str) -> tuple[float, ...]:
+    """A JSON array of finite numbers."""
+    read = tuple(typed(item, float, where=where) for item in typed(value, list, where=where))
+    require(all(abs(number) < float("inf") for number in read), where, "not finite", "numbers")
+    return read

@@ -1,0 +1,39 @@
+"""`edgepkd doctor`: what this machine has and what to install next."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    json: Annotated[str | None, typer.Option(
+        metavar="PATH|-", help="Write everything as one JSON line.")] = None,
+) -> None:
+    """Show versions, backends that work, GPU or Jetson, and what to install next."""
+    from dataclasses import asdict
+
+    from edgepkd import pipeline
+    from edgepkd.cli import output
+
+    machine = pipeline.doctor()
+    with output.JsonLines(json) as lines:
+        lines.write("machine", asdict(machine))
+    if json == "-":
+        return
+    console = output.stdout()
+    console.print(output.facts([
+        ("edgepkd", machine.edgepkd),
+        ("python", f"{machine.python} on {machine.platform}"),
+        ("cpu", f"{machine.cpu}, {machine.num_cores} cores"),
+        ("gpu", "; ".join(machine.gpus) or "none found by nvidia-smi"),
+        ("jetson", machine.jetson or "no"),
+        *((f"backend {name}", devices) for name, devices in machine.backends.items()),
+    ]))
+    rows = [(name, version or "not installed",
+             f"edgepkd[{machine.extras[name]}]" if name in machine.extras else "core")
+            for name, version in machine.packages.items()]
+    console.print(output.table(("package", "version", "comes with"), rows))
+    for step in machine.next_steps:
+        console.print(f"next: {step}")

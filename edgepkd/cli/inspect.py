@@ -1,0 +1,116 @@
+"""`edgepkd inspect`: what is in a bundle, or in a video and which route it takes."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgepkd.pipeline import BundleReport, VideoReport
+
+
+def inspect(
+    path: Annotated[str, typer.Argument(
+        help="A bundle NAME.edgepkd, or a video, folder or pattern of videos.")],
+    json: Annotated[str | None, typer.Option(
+        metavar="PATH|-", help="Write JSON lines: one for the bundle or each video.")] = None,
+) -> None:
+    """Show a bundle's contents, or a video's stream and the route it takes, and why."""
+    from dataclasses import asdict
+
+    from edgepkd import pipeline
+    from edgepkd.cli import output
+
+    failed, console = 0, output.stdout()
+    with output.JsonLines(json) as lines:
+        for report in pipeline.inspect(path):
+            if isinstance(report, pipeline.SourceFailed):
+                failed += 1
+                typer.echo(f"error: {report.error.message}", err=True)
+                lines.write("error", {"source": report.source, "message": report.error.message})
+            elif isinstance(report, pipeline.BundleReport):
+                lines.write("bundle", {"path": str(report.bundle.path),
+                                       **_without_version(asdict(report.bundle.manifest))})
+                _show_bundle(console, report, shown=json != "-")
+            else:
+                lines.write("video", {**asdict(report.info), "verdict": asdict(report.verdict)})
+                _show_video(console, report, shown=json != "-")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _without_version(manifest: dict[str, object]) -> dict[str, object]:
+    """The manifest's own schema_version under another name: the line has one too."""
+    return {"manifest_schema_version": manifest.pop("schema_version"), **manifest}
+
+
+def _show_bundle(console: Console, report: BundleReport, *, shown: bool) -> None:
+    from edgepkd.cli import output
+
+    if not shown:
+        return
+    bundle, manifest = report.bundle, report.bundle.manifest
+    size_mb = sum(entry.bytes for entry in manifest.files.values()) / 1e6
+    clip = manifest.clip
+    console.print(output.facts([
+        ("bundle", f"{manifest.name} ({bundle.path})"),
+        ("whole", f"yes: {len(manifest.files)} files, {size_mb:.1f} MB, every SHA-256 is right"),
+        ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels)}"),
+        ("clip", f"{clip.clip_frames} frames, every {clip.stride_frames}; GOP of"
+                 f" {clip.gop_frames}; sampling {clip.sampling}"),
+        *((f"input {name}", f"{spec.num_segments} frames a clip, {spec.num_channels} x"
+           f" {spec.crop_px} x {spec.crop_px}") for name, spec in manifest.inputs.items()),
+        ("default order", ",".join(manifest.cascade.default_order)),
+        ("orders", "; ".join(sorted(bundle.wise))),
+        *((f"provenance {key}", str(value)) for key, value in manifest.provenance.items()),
+    ]))
+    policy = bundle.policy[",".join(manifest.cascade.default_order)]
+    rows, total = [], 0.0
+    for number, (modality, exit_) in enumerate(product(
+        manifest.cascade.default_order, range(1, manifest.cascade.num_exits + 1))
+    ):
+        segment = manifest.segment(modality, exit_)
+        gmac = segment.gmac * manifest.inputs[modality].num_segments
+        total += gmac
+        rows.append((str(number + 1), f"{modality} {exit_}", segment.file,
+                     f"{manifest.files[segment.file].bytes / 1e6:.2f}", f"{gmac:.4f}",
+                     f"{total:.4f}", f"{policy.thresholds[number]:.3f}",
+                     f"{policy.temperatures[number]:.2f}"))
+    columns = ("", "exit", "file", "MB", "GMAC/clip", "so far", "thresh.", "temp.")
+    console.print(output.table(columns, rows, right=[columns[0], *columns[3:]], whole=["exit"]))
+
+
+def _show_video(console: Console, report: VideoReport, *, shown: bool) -> None:
+    from edgepkd.cli import output
+
+    if not shown:
+        return
+    info = report.info
+    header = f", header says {info.num_frames_from_header} frames" \
+        if info.num_frames_from_header else ""
+    yes = {True: "yes", False: "no"}
+    console.print(output.facts([
+        ("video", info.source),
+        ("stream", f"{info.codec} {info.profile or ''} in {info.container},"
+                   f" {info.pix_fmt or 'unknown pixels'}"),
+        ("picture", f"{info.width_px}x{info.height_px}"
+                    + (f", rotated by {info.rotation_deg} degrees" if info.rotation_deg else "")
+                    + (", interlaced" if info.interlaced else "")),
+        ("time", (f"{info.duration_s:.2f} s" if info.duration_s is not None else "open end")
+         + (f", {info.fps:.4g} fps" if info.fps else "") + header),
+        ("GOP", _gop_text(info.gop_min, info.gop_max)),
+        ("B-frames", yes[info.has_b_frames]),
+        ("reference frames", "-" if info.num_ref_frames is None else str(info.num_ref_frames)),
+        ("motion vectors", yes[info.exports_vectors]),
+        ("route", f"{report.verdict.route}: {report.verdict.reason}"),
+    ]))
+    console.print()
+
+
+def _gop_text(shortest: int | None, longest: int | None) -> str:
+    if longest is None:
+        return "no second key frame seen"
+    return f"{longest} frames" if shortest == longest else f"{shortest} to {longest} frames"

@@ -1,0 +1,119 @@
+"""Data on stdout, the rest on stderr: consoles, JSON lines, plain tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgepkd.errors import UsageError
+
+JSON_SCHEMA_VERSION = 1
+PIPE_WIDTH = 160
+"""Columns where stdout is no terminal: nothing is cut off in a log file."""
+NARROW = 100
+"""Below so many columns tables say less."""
+
+
+def stdout() -> Console:
+    """Console for answers; NO_COLOR and COLUMNS are honoured."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+
+
+def stderr() -> Console:
+    """Console for progress, notes and errors."""
+    return Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def table(
+    columns: Iterable[str], rows: Iterable[Iterable[str]], *,
+    right: Iterable[str] = (), whole: Iterable[str] = (),
+) -> Table:
+    """A table whose cells are taken literally; numbers stand in the columns named in `right`.
+
+    These and the columns named in `whole` keep their cells on one line in a narrow terminal.
+    """
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    numbers = set(right)
+    kept = numbers | set(whole)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left",
+                        overflow="fold", no_wrap=column in kept)
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> Table:
+    """Two columns without a head: name and value."""
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in pairs:
+        made.add_row(Text(name), Text(value))
+    return made
+
+
+class JsonLines:
+    """One JSON object a line, to stdout ('-'), to a file, or nowhere (None).
+
+    A file appears when everything is written, and not at all after an error; with `stream` (a
+    camera, which ends only by being stopped) lines are written as they come.
+    """
+
+    def __init__(self, target: str | None, *, stream: bool = False) -> None:
+        """Open `target`.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        self._final: Path | None = None
+        self._temporary: Path | None = None
+        self._file: TextIO | None = None
+        if target is None:
+            return
+        if target == "-":
+            self._file = sys.stdout
+            return
+        self._final = path = Path(target)
+        try:
+            if not stream and (path.is_file() or not path.exists()):
+                path = self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            self._file = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--json {target} cannot be written: {error.strerror}.",
+                             hint="Name a file in a folder that exists, or -.") from error
+
+    def write(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Write one line, at once."""
+        if self._file is not None:
+            line = {"schema_version": JSON_SCHEMA_VERSION, "kind": kind, **values}
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None and self._final is not None:
+            self._file.close()
+        if self._temporary is None or self._final is None:
+            return
+        if kind is None:
+            os.replace(self._temporary, self._final)
+        else:
+            self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,198 @@
+"""Shows the events of a run: a progress bar while it goes on, a table at the end, JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from edgepkd.cli import output
+from edgepkd.pipeline import (
+    ClipDone,
+    RunEvent,
+    RunSummary,
+    SaveProgress,
+    SourceFailed,
+    SourceStarted,
+)
+
+if TYPE_CHECKING:
+    from edgepkd.runtime.answers import ClipAnswer
+
+TIMES = ("decode\nms", "nets\nms", "decide\nms")
+COLUMNS = ("clip", "time (s)", "label", "conf.", "exit", *TIMES, "skipped")
+NUMBERS = ("clip", "time (s)", "conf.", *TIMES)
+_ENDLESS = ("-", "rtsp://", "rtsps://", "/dev/video")
+
+
+def show(
+    events: Generator[RunEvent, None, None], *, source: str, json_to: str | None, quiet: bool
+) -> RunView:
+    """Drain `events` onto stdout, stderr and `json_to`; returns what was shown.
+
+    They are closed on the way out, on Ctrl-C too: that removes a half-written video.
+    """
+    endless = source == "-" or source.startswith(_ENDLESS[1:])
+    view = RunView(as_lines=endless, on_stdout=json_to != "-", quiet=quiet)
+    with output.JsonLines(json_to, stream=endless) as lines, view, closing(events):
+        for event in events:
+            _write(lines, event)
+            view.take(event)
+    view.finish()
+    return view
+
+
+def _write(lines: output.JsonLines, event: RunEvent) -> None:
+    if isinstance(event, ClipDone):
+        lines.write("clip", {"source": event.source, **event.answer.as_json()})
+    elif isinstance(event, SourceFailed):
+        lines.write("error", {"source": event.source, "message": event.error.message,
+                              "hint": event.error.hint})
+    elif isinstance(event, RunSummary):
+        lines.write("summary", asdict(event))
+
+
+class RunView:
+    """What a person sees of a run.
+
+    Attributes:
+        labels: the answers so far (none kept with `as_lines`). summary: set by the last event.
+    """
+
+    summary: RunSummary
+
+    def __init__(self, *, as_lines: bool, on_stdout: bool, quiet: bool) -> None:
+        """`as_lines`: print each answer as it comes instead of a table at the end."""
+        self.labels: list[str] = []
+        self._as_lines, self._on_stdout, self._quiet = as_lines, on_stdout, quiet
+        self._rows: dict[str, list[tuple[str, ...]]] = {}
+        self._out: Console = output.stdout()
+        self._err: Console = output.stderr()
+        bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(),
+                       TextColumn("{task.fields[unit]}", markup=False), TimeRemainingColumn(),
+                       console=self._err, transient=True,
+                       disable=quiet or as_lines or not self._err.is_terminal)
+        self._bar = bar
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> RunView:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def take(self, event: RunEvent) -> None:
+        """Show one event."""
+        if isinstance(event, SourceStarted):
+            self._start(event)
+        elif isinstance(event, ClipDone):
+            self._clip(event)
+        elif isinstance(event, SaveProgress):
+            self._progress(event.done_s, "saving")
+        elif isinstance(event, SourceFailed):
+            self._err.print(f"error: {event.error.message}")
+            if event.error.hint:
+                self._err.print(f"  next: {event.error.hint}")
+        else:
+            self.summary = event
+
+    def finish(self) -> None:
+        """Print the tables and the summary."""
+        if not self._on_stdout:
+            return
+        for source, rows in self._rows.items():
+            self._out.print(f"\n{source}")
+            self._out.print(output.table(COLUMNS, rows, right=NUMBERS, whole=("exit",)))
+        if self.summary.num_clips:
+            self._out.print(summary_text(self.summary))
+
+    def _start(self, event: SourceStarted) -> None:
+        info = event.info
+        if not self._quiet:
+            rate = f" {info.fps:.4g} fps" if info.fps else ""
+            count = f"[{event.number}/{event.num_sources}] " if event.num_sources > 1 else ""
+            self._err.print(f"{count}{event.source}: {info.codec} {info.width_px}x{info.height_px}"
+                            f"{rate}; {event.verdict.route}: {event.verdict.reason}")
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(Path(event.source).name, total=info.duration_s, unit="")
+
+    def _progress(self, done_s: float, unit: str) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, completed=done_s, unit=unit)
+
+    def _clip(self, event: ClipDone) -> None:
+        answer = event.answer
+        self._progress(answer.end_s, f"clip {answer.index + 1}: {answer.label}")
+        if self._as_lines:
+            if self._on_stdout:
+                self._out.print(one_line(answer), soft_wrap=True)
+            return
+        self.labels.append(answer.label)
+        narrow = self._out.width < output.NARROW
+        self._rows.setdefault(event.source, []).append(row(answer, narrow=narrow))
+
+
+def row(answer: ClipAnswer, *, narrow: bool) -> tuple[str, ...]:
+    """Cells of COLUMNS; `narrow` fits them into 80 columns by saying less."""
+    confidence, exit_, skipped = (
+        (f"{answer.confidence:.0%}", f"{answer.exit.modality} {answer.exit.exit}",
+         f"{len(answer.segments_skipped)} seg.") if narrow
+        else (f"{answer.confidence:.1%}", exit_text(answer), skipped_text(answer)))
+    return (
+        str(answer.index + 1), f"{answer.start_s:.2f}-{answer.end_s:.2f}", answer.label,
+        confidence, exit_, f"{answer.read_ms + answer.decode_ms:.1f}", f"{answer.nets_ms:.1f}",
+        f"{answer.decision_ms:.2f}", skipped,
+    )
+
+
+def one_line(answer: ClipAnswer) -> str:
+    """An answer as one line of text, for cameras and pipes."""
+    return (f"{answer.start_s:9.2f}-{answer.end_s:.2f} s  {answer.label}  {answer.confidence:.1%}"
+            f"  {exit_text(answer)}  skipped: {skipped_text(answer)}")
+
+
+def exit_text(answer: ClipAnswer) -> str:
+    """Network, its exit, and the place in the cascade: 'mv 2 (2/12)'."""
+    total = len(answer.segments_run) + len(answer.segments_skipped)
+    return f"{answer.exit.modality} {answer.exit.exit} ({answer.exit_number}/{total})"
+
+
+def skipped_text(answer: ClipAnswer) -> str:
+    """What was not run and not decoded."""
+    if not answer.segments_skipped:
+        return "nothing"
+    parts = [f"{len(answer.segments_skipped)} segments"]
+    if answer.modalities_skipped:
+        parts.append(f"all of {' and '.join(answer.modalities_skipped)}")
+    if answer.decode.packets_skipped:
+        parts.append(f"{answer.decode.packets_skipped} packets")
+    return ", ".join(parts)
+
+
+def summary_text(summary: RunSummary) -> str:
+    """The run in three lines."""
+    clips = "clip" if summary.num_clips == 1 else "clips"
+    exits = ", ".join(f"{place} {count}" for place, count in summary.exits.items())
+    total = summary.segments_run + summary.segments_skipped
+    saved = 1 - summary.gmac / summary.gmac_static if summary.gmac_static else 0.0
+    failed = f", {summary.num_failed} of {summary.num_sources} sources failed" \
+        if summary.num_failed else ""
+    return (
+        f"{summary.num_clips} {clips} in {summary.wall_s:.2f} s after {summary.load_s:.2f} s of"
+        f" loading{failed}; {summary.model} on {summary.backend}, order"
+        f" {','.join(summary.order)}, {summary.exit_rule}\n"
+        f"exits taken: {exits} (mean position {summary.mean_exit:.1f})\n"
+        f"skipped: {summary.segments_skipped} of {total} segments, {saved:.0%} of"
+        f" {summary.gmac_static:.3g} GMAC, {summary.packets_skipped} packets never decoded"
+    )

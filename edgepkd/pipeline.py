@@ -1,0 +1,335 @@
+"""One function per verb: settings in, results out. This is the Python API behind the CLI.
+
+    for event in run(RunConfig("clip.mp4")):
+        if isinstance(event, ClipDone):
+            print(event.answer.label, event.answer.confidence)
+
+Whatever is heavy is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgepkd.config import ClipSpec, Route, check
+from edgepkd.errors import BundleError, ConfigError, EdgepkdError, SourceError, UsageError
+from edgepkd.runtime.summary import RunSummary as RunSummary
+from edgepkd.runtime.summary import Tally
+
+if TYPE_CHECKING:
+    from edgepkd.bundle import Bundle
+    from edgepkd.runtime.answers import ClipAnswer
+    from edgepkd.runtime.machine import Machine
+    from edgepkd.runtime.session import Session
+    from edgepkd.video.probe import StreamInfo, Verdict
+
+SHIPPED = Path(__file__).parent / "_bundles"
+DEMO_BUNDLE = SHIPPED / "demo.edgepkd"
+DEMO_FACTS = SHIPPED / "demo.json"
+
+
+# ---- run
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings of `run`; None means: as the bundle says."""
+
+    source: str
+    """A file, folder, pattern, '-', rtsp://… or /dev/video*."""
+    model: Path | None = None
+    """A bundle; None: the one that ships with edgepkd."""
+    order: str | None = None
+    """Modalities in the order they are asked, such as 'mv,residual,iframe'."""
+    threshold: float | None = None
+    """One confidence for all exits; 1.0: never exit early."""
+    max_exit: int | None = None
+    """Last cascade position that may run."""
+    static: bool = False
+    """Run every segment, no early exit."""
+    clips: int | None = None
+    """At most so many clips of each source; None: all."""
+    clip_frames: int | None = None
+    stride_frames: int | None = None
+    route: Route = "auto"
+    top_k: int = 3
+    save: Path | None = None
+    """Also write the video with the answers drawn on it."""
+    threads: int | None = None
+    """Threads of the networks; None: the backend's choice."""
+
+    def __post_init__(self) -> None:
+        if self.static and not (self.threshold is None and self.max_exit is None):
+            raise UsageError("static goes with threshold or max_exit; allowed: only one of them.",
+                             hint="--static runs every segment: drop the other option.")
+        limit = self.threshold
+        check(limit is None or 0 <= limit <= 1, "threshold", got=limit,
+              allowed="0..1 (1: never exit early)")
+        for name in ("max_exit", "clips", "clip_frames", "stride_frames", "top_k", "threads"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, name, got=value, allowed="1 or more")
+        check(self.route in ("auto", "native", "normalize"), "route", got=self.route,
+              allowed="auto, native, normalize")
+
+
+@dataclass(frozen=True)
+class SourceStarted:
+    """A source is open and its route is chosen."""
+
+    source: str
+    number: int
+    """1-based."""
+    num_sources: int
+    info: StreamInfo
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class ClipDone:
+    """One clip is answered."""
+
+    source: str
+    answer: ClipAnswer
+
+
+@dataclass(frozen=True)
+class SaveProgress:
+    """The annotated video is being written."""
+
+    source: str
+    done_s: float
+
+
+@dataclass(frozen=True)
+class SourceFailed:
+    """A source ended in an error; clips answered before it still count."""
+
+    source: str
+    error: EdgepkdError
+
+
+RunEvent = SourceStarted | ClipDone | SaveProgress | SourceFailed | RunSummary
+
+
+def run(config: RunConfig) -> Generator[RunEvent, None, None]:
+    """Classify every clip of every source; the last event is a RunSummary.
+
+    A source that fails among several gives a SourceFailed and the run goes on.
+
+    Raises:
+        SourceError: no source is found. BundleError: the bundle is not whole.
+        UsageError: the bundle does not fit the order or exits asked for.
+        ModelError: a segment cannot be compiled or run.
+    """
+    from edgepkd.video.source import resolve_sources
+
+    sources = resolve_sources(config.source)
+    if config.save is not None:
+        from edgepkd.runtime.annotate import check_target
+
+        check_target(config.save, sources=sources)
+    loading = time.perf_counter()
+    bundle = load_bundle(config.model)
+    session = open_session(bundle, config)
+    clip = _clip_spec(bundle, config)
+    _warm_up(session, bundle, clip, sources)
+    tally, num_failed = Tally(load_s=time.perf_counter() - loading), 0
+    for number, source in enumerate(sources, start=1):
+        for event in _run_source(session, bundle, config, clip, source, number, len(sources)):
+            if isinstance(event, ClipDone):
+                tally.add(event.answer)
+            num_failed += isinstance(event, SourceFailed)
+            yield event
+    yield tally.summary(session, model=bundle.manifest.name, exit_rule=_exit_rule(config),
+                        num_sources=len(sources), num_failed=num_failed)
+
+
+def load_bundle(path: Path | None) -> Bundle:
+    """The bundle at `path`, or the one that ships with edgepkd, with every file verified.
+
+    Raises:
+        BundleError: it is absent or not whole.
+    """
+    from edgepkd.bundle import read_bundle
+
+    if path is None and not DEMO_BUNDLE.is_dir():
+        raise BundleError("this installation ships no model.",
+                          hint="Name one with --model NAME.edgepkd.")
+    return read_bundle(path or DEMO_BUNDLE)
+
+
+def open_session(bundle: Bundle, config: RunConfig) -> Session:
+    """A session on the CPU backend with the order and exit rule of `config`.
+
+    Raises:
+        UsageError: the bundle does not fit them.
+    """
+    from edgepkd.cascade import parse_order
+    from edgepkd.runtime.openvino_runner import OpenVinoRunner
+    from edgepkd.runtime.session import Session
+
+    return Session(
+        bundle, OpenVinoRunner(bundle, threads=config.threads),
+        order=parse_order(config.order) if config.order is not None else None,
+        threshold=1.0 if config.static else config.threshold,
+        max_exit=config.max_exit, top_k=config.top_k,
+    )
+
+
+def _clip_spec(bundle: Bundle, config: RunConfig) -> ClipSpec:
+    """The bundle's clips, unless other ones are asked for; the stride follows the length."""
+    spec = bundle.manifest.clip
+    frames = config.clip_frames or spec.clip_frames
+    stride = config.stride_frames or (config.clip_frames or spec.stride_frames)
+    return replace(spec, clip_frames=frames, stride_frames=stride)
+
+
+def _warm_up(session: Session, bundle: Bundle, clip: ClipSpec, sources: list[str]) -> None:
+    """Load what every clip needs; for a camera also what only hard clips need."""
+    from edgepkd.runtime.warm import warm_up_decoding
+    from edgepkd.video.source import is_live_source
+
+    inputs = {modality: bundle.manifest.inputs[modality] for modality in session.modalities}
+    warm_up_decoding(inputs=inputs, clip=clip, decode=bundle.manifest.decode)
+    if any(is_live_source(source) for source in sources):
+        session.warm_up()
+
+
+def _run_source(
+    session: Session, bundle: Bundle, config: RunConfig, clip: ClipSpec,
+    source: str, number: int, num_sources: int,
+) -> Iterator[RunEvent]:
+    from edgepkd.video.clips import ClipReader
+
+    manifest = bundle.manifest
+    inputs = {modality: manifest.inputs[modality] for modality in session.modalities}
+    answers: list[ClipAnswer] = []
+    try:
+        with ClipReader(source, clip=clip, inputs=inputs, decode=manifest.decode,
+                        route=config.route) as reader:
+            info = reader.info
+            yield SourceStarted(source, number, num_sources, info, reader.verdict)
+            for answer in session.stream(islice(reader, config.clips)):
+                if config.save is not None:
+                    answers.append(answer)
+                yield ClipDone(source, answer)
+        if config.save is not None:
+            cut = len(answers) == config.clips
+            yield from _save(source, answers, config.save, info,
+                             until_s=answers[-1].end_s if cut else None)
+    except (SourceError, ConfigError) as error:
+        # One bad file must not end the run. A setting that the only source cannot take does.
+        if num_sources == 1 and isinstance(error, ConfigError):
+            raise
+        yield SourceFailed(source, error)
+
+
+def _save(
+    source: str, answers: list[ClipAnswer], out: Path, info: StreamInfo, *, until_s: float | None
+) -> Iterator[SaveProgress]:
+    from edgepkd.runtime.annotate import save_annotated
+    from edgepkd.video.probe import has_display_times
+
+    for done_s in save_annotated(source, answers, out, fps=info.fps,
+                                 timed=has_display_times(info), until_s=until_s):
+        yield SaveProgress(source, done_s)
+
+
+def _exit_rule(config: RunConfig) -> str:
+    if config.static:
+        return "static"
+    rule = "policy" if config.threshold is None else f"threshold {config.threshold:g}"
+    return rule if config.max_exit is None else f"{rule}, max exit {config.max_exit}"
+
+
+# ---- demo
+
+
+@dataclass(frozen=True)
+class DemoFacts:
+    """The shipped clip: where it is, what is seen in it, and whose it is."""
+
+    clip: Path
+    expected_label: str
+    attribution: str
+
+
+def demo_facts() -> DemoFacts:
+    """What `_bundles/demo.json` says.
+
+    Raises:
+        BundleError: this installation ships no demo, or a damaged one.
+    """
+    try:
+        values = json.loads(DEMO_FACTS.read_text(encoding="utf-8"))
+        return DemoFacts(clip=SHIPPED / values["clip"], expected_label=values["expected_label"],
+                         attribution=values["attribution"])
+    except FileNotFoundError as error:
+        raise BundleError("this installation ships no demo.",
+                          hint="Run an own one: edgepkd run VIDEO --model NAME.edgepkd") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{DEMO_FACTS} is damaged: {error!r}.",
+                          hint="Install again: pip install --force-reinstall edgepkd") from error
+
+
+def demo() -> Generator[RunEvent, None, None]:
+    """Run the shipped bundle on the shipped clip; `demo_facts` says what should come out.
+
+    Raises:
+        BundleError: as `demo_facts` and `load_bundle`.
+    """
+    return run(RunConfig(str(demo_facts().clip)))
+
+
+# ---- inspect and doctor
+
+
+@dataclass(frozen=True)
+class BundleReport:
+    """A bundle that is whole: every file is there with its SHA-256."""
+
+    bundle: Bundle
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """A video stream, and the route it would take."""
+
+    info: StreamInfo
+    verdict: Verdict
+
+
+def inspect(path: str) -> Iterator[BundleReport | VideoReport | SourceFailed]:
+    """Say what is in a bundle, or in each of the videos that `path` names.
+
+    Raises:
+        BundleError: it is a bundle, and not whole. SourceError: there is nothing to inspect.
+    """
+    from edgepkd.bundle import MANIFEST, SUFFIX, read_bundle
+
+    if (Path(path) / MANIFEST).exists() or Path(path).suffix == SUFFIX:
+        yield BundleReport(read_bundle(path))
+        return
+    from edgepkd.video.probe import judge, probe
+    from edgepkd.video.source import resolve_sources
+
+    for source in resolve_sources(path):
+        try:
+            info = probe(source)
+        except SourceError as error:
+            yield SourceFailed(source, error)
+        else:
+            yield VideoReport(info, judge(info))
+
+
+def doctor() -> Machine:
+    """What this machine has, which backends work, and what to install next."""
+    from edgepkd.runtime.machine import describe
+
+    return describe()

@@ -1,0 +1,163 @@
+"""Annotated video: whole or absent, same times, the bar where the answer is."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from edgepkd.cascade import Position, positions
+from edgepkd.errors import EdgepkdError, MissingExtraError, UsageError
+from edgepkd.runtime import annotate
+from edgepkd.runtime.annotate import check_target, save_annotated
+from edgepkd.runtime.answers import ClipAnswer, DecodeCounts, ScoredLabel
+from tests.clips import encode_clip
+
+FPS = 25
+
+
+def answer(start_s: float, end_s: float, *, label: str = "wave", index: int = 0) -> ClipAnswer:
+    places = positions(("mv",))
+    return ClipAnswer(
+        index=index, start_s=start_s, end_s=end_s, label=label, confidence=0.9,
+        top_k=(ScoredLabel(label, 0.9),), exit=Position("mv", 1), exit_number=1,
+        segments_run=places[:1], segments_skipped=places[1:], read_ms=0, decode_ms=0, load_ms=0,
+        nets_ms=0, decision_ms=0, gmac=0, gmac_static=0, decode=DecodeCounts(), probabilities=())
+
+
+def grey(count: int, size: tuple[int, int] = (160, 120)) -> np.ndarray:
+    return np.full((count, size[1], size[0], 3), 120, np.uint8)
+
+
+def save(source: Path, out: Path, answers: Sequence[ClipAnswer], **settings: Any) -> None:
+    for _ in save_annotated(str(source), answers, out, fps=FPS, **settings):
+        pass
+
+
+def frames(path: Path) -> list[av.VideoFrame]:
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def has_bar(frame: av.VideoFrame) -> bool:
+    """A bar darkens the bottom rows and leaves the top alone."""
+    luma = frame.to_ndarray(format="gray").astype(int)
+    top = abs(int(luma[4, 4]) - 120) < 12
+    assert top, "the picture above the bar must stay as it was"
+    return bool(np.median(luma[-3:]) < 80)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [
+    (".mp4", "h264"), (".mkv", "h264"), (".mov", "h264"), (".avi", "mpeg4")])
+def test_bar_shows_while_a_clip_lasts(tmp_path: Path, suffix: str, codec: str) -> None:
+    source = encode_clip(tmp_path / "in.mp4", grey(30), fps=FPS)
+    out = tmp_path / f"out{suffix}"
+    save(source, out, [answer(0.2, 0.6), answer(0.8, 1.0)])
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].codec_context.name == codec
+    got = frames(out)
+    assert [frame.time for frame in got] == pytest.approx([n / FPS for n in range(30)], abs=2e-3)
+    # No answer before the first clip and between two; the last one stays to the end.
+    assert [has_bar(frame) for frame in got] == [
+        0.2 <= n / FPS < 0.6 or n / FPS >= 0.8 for n in range(30)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, out.name])
+
+
+def test_text_is_drawn(tmp_path: Path) -> None:
+    source = encode_clip(tmp_path / "in.mp4", grey(2, (320, 240)), fps=FPS)
+    pictures = {}
+    for label in ("wave", "punch"):
+        save(source, tmp_path / f"{label}.mp4", [answer(0, 1, label=label)])
+        pictures[label] = frames(tmp_path / f"{label}.mp4")[0].to_ndarray(format="gray")
+    assert pictures["wave"][-16:].max() > 200
+    assert np.abs(pictures["wave"].astype(int) - pictures["punch"]).max() > 100
+
+
+def test_variable_frame_rate_keeps_its_times(tmp_path: Path) -> None:
+    pts = [0, 1, 2, 10, 11, 30]
+    source = encode_clip(tmp_path / "in.mkv", grey(6), fps=FPS, pts=pts)
+    save(source, tmp_path / "out.mkv", [answer(0, 2)])
+    assert [frame.time for frame in frames(tmp_path / "out.mkv")] == pytest.approx(
+        [p / FPS for p in pts], abs=2e-3)
+
+
+def test_until_s_cuts_the_rest_off(tmp_path: Path) -> None:
+    source = encode_clip(tmp_path / "in.mp4", grey(30), fps=FPS)
+    save(source, tmp_path / "out.mp4", [answer(0, 0.4)], until_s=0.4)
+    assert len(frames(tmp_path / "out.mp4")) == 10
+
+
+@pytest.mark.parametrize("size", [(16, 16), (33, 19), (640, 32), (48, 200)])
+@pytest.mark.parametrize("label", ["x", "a very long label " * 8, "日本 [bold] é"])
+def test_any_size_and_any_label(tmp_path: Path, size: tuple[int, int], label: str) -> None:
+    source = encode_clip(tmp_path / "in.mkv", grey(2, size), codec="ffv1", fps=FPS)
+    save(source, tmp_path / "out.mp4", [answer(0, 1, label=label)])
+    first = frames(tmp_path / "out.mp4")[0]
+    assert (first.width, first.height) == (size[0] & ~1, size[1] & ~1)
+
+
+def test_nothing_is_left_when_the_caller_stops(tmp_path: Path) -> None:
+    source = encode_clip(tmp_path / "in.mp4", grey(60), fps=FPS)
+    writing = save_annotated(str(source), [answer(0, 3)], tmp_path / "out.mp4", fps=FPS)
+    next(writing)
+    writing.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.parametrize("broken", ["nothing decodes", "the disk is full"])
+def test_an_older_output_survives_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    source = encode_clip(tmp_path / "in.mp4", grey(3), fps=FPS)
+    (tmp_path / "out.mp4").write_text("from before")
+    if broken == "nothing decodes":
+        monkeypatch.setattr(annotate, "_frames", lambda video: iter(()))
+    else:
+        def full(*args: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(annotate._Writer, "finish", full)
+    with pytest.raises(EdgepkdError, match=r"no frame that decodes|out\.mp4 cannot be written"):
+        save(source, tmp_path / "out.mp4", [answer(0, 1)])
+    assert (tmp_path / "out.mp4").read_text() == "from before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_missing_pillow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "PIL" or name.startswith("PIL."):
+            raise ModuleNotFoundError("No module named 'PIL'", name="PIL")
+        return real(name, *rest, **more)
+
+    source = encode_clip(tmp_path / "in.mp4", grey(2), fps=FPS)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingExtraError, match="pillow"):
+        save(source, tmp_path / "out.mp4", [answer(0, 1)])
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_targets_that_are_refused(tmp_path: Path) -> None:
+    source = tmp_path / "in.mp4"
+    source.write_bytes(b"x")
+    link = tmp_path / "link.mp4"
+    link.symlink_to(source)
+    one = [str(source)]
+    for out, sources, message in (
+        (source, one, "is the source itself"),
+        (link, one, "is the source itself"),
+        (tmp_path / "out.gif", one, "allowed suffixes"),
+        (tmp_path / "none" / "out.mp4", one, "cannot be written"),
+        (tmp_path / "out.mp4", one * 2, "2 sources"),
+        (tmp_path / "out.mp4", ["-"], "exactly one video file"),
+        (tmp_path / "out.mp4", ["rtsp://camera"], "exactly one video file"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            check_target(out, sources=sources)
+    check_target(tmp_path / "out.mp4", sources=one)

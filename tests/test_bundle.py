@@ -1,0 +1,291 @@
+"""Bundles: what is written is read back, and whatever is wrong is refused by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepkd import bundle as module
+from edgepkd.bundle import Bundle, CascadeEntry, PolicyEntry, read_bundle, write_bundle
+from edgepkd.config import InputSpec
+from edgepkd.errors import BundleError
+from tests.runtime.bundles import (
+    LABELS,
+    make_bundle,
+    make_manifest,
+    make_policy,
+    make_segments,
+    make_wise,
+)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def copy(pristine: Bundle, tmp_path: Path) -> Path:
+    """A bundle of one's own to break."""
+    return Path(shutil.copytree(pristine.path, tmp_path / "copy.edgepkd"))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a JSON file of a bundle, and the manifest's entry for it, as its writer would."""
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    if path.name != "manifest.json":
+        content = path.read_bytes()
+        edit(path.with_name("manifest.json"), lambda m: m["files"][path.name].update(
+            sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)))
+
+
+def write(path: Path, **changes: Any) -> Bundle:
+    parts: dict[str, Any] = {
+        "manifest": make_manifest(), "wise": make_wise(), "policy": make_policy(),
+        "segments": make_segments(), "model_card": "# tiny", **changes}
+    return write_bundle(path, **parts)
+
+
+def test_round_trip(pristine: Bundle) -> None:
+    again = read_bundle(pristine.path)
+    assert again == pristine
+    assert again.manifest.labels == LABELS
+    assert again.manifest.inputs["mv"] == InputSpec("mv", 2, resize_px=32, crop_px=32)
+    assert again.manifest.segment("residual", 2).input_shape == (3, 16, 16)
+    assert again.manifest.segment("iframe", 4).features_shape is None
+    assert again.policy["mv"].thresholds == (0.9,) * 4
+    assert again.wise["mv"][1] == (0.0, 1.0)
+    assert again.segment_path("mv", 1).read_bytes() == make_segments()["mv", 1]
+
+
+def test_layout_on_disk(pristine: Bundle) -> None:
+    names = {path.relative_to(pristine.path).as_posix()
+             for path in pristine.path.rglob("*") if path.is_file()}
+    segments = {f"segments/{m}_{k}.onnx" for m in ("mv", "residual", "iframe") for k in range(1, 5)}
+    assert names == segments | {"manifest.json", "wise.json", "policy.json", "MODEL_CARD.md"}
+    manifest = json.loads((pristine.path / "manifest.json").read_text())
+    assert manifest["schema_version"] == 1
+    assert set(manifest["files"]) == names - {"manifest.json"}
+
+
+# ---- damage
+
+
+def test_tampered_file_is_named(copy: Path) -> None:
+    path = copy / "segments" / "mv_3.onnx"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"segments/mv_3\.onnx has SHA-256"):
+        read_bundle(copy)
+    read_bundle(copy, verify=False)
+
+
+def test_truncated_file_is_named_even_without_hashing(copy: Path) -> None:
+    path = copy / "segments" / "iframe_2.onnx"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(BundleError, match=r"iframe_2\.onnx has \d+ bytes; the manifest says"):
+        read_bundle(copy, verify=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["segments/mv_1.onnx", "wise.json", "policy.json", "MODEL_CARD.md"])
+def test_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name} is missing"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "wise.json", "policy.json"])
+def test_newer_schema_says_upgrade(copy: Path, name: str) -> None:
+    # a newer file may hold anything: the version must be looked at before all else
+    edit(copy / name, lambda v: v.update(schema_version=2, something_new=1))
+    with pytest.raises(BundleError, match=f"{name} has schema_version 2") as caught:
+        read_bundle(copy)
+    assert "--upgrade edgepkd" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("path", "reason"), [
+    (Path("nowhere.edgepkd"), "no such folder"), (Path("."), "no manifest.json")])
+def test_not_a_bundle(tmp_path: Path, path: Path, reason: str) -> None:
+    with pytest.raises(BundleError, match=reason):
+        read_bundle(tmp_path / path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"', "\udcff", "[" * 100_000])
+def test_a_manifest_that_is_no_json_object(copy: Path, content: str) -> None:
+    (copy / "manifest.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize(("change", "key"), [
+    (lambda m: m.update(colour="red"), "colour"),
+    (lambda m: m.pop("labels"), "labels"),
+    (lambda m: m.pop("schema_version"), "schema_version"),
+    (lambda m: m.update(schema_version=True), "schema_version"),
+    (lambda m: m.update(schema_version=0), "schema_version"),
+    (lambda m: m.update(labels=["a", "a"]), "labels"),
+    (lambda m: m.update(labels="ab"), "labels"),
+    (lambda m: m.update(labels=[1, 2]), "labels"),
+    (lambda m: m.update(name=None), "name"),
+    (lambda m: m["inputs"]["mv"].update(num_segments="3"), r"inputs\.mv\.num_segments"),
+    (lambda m: m["inputs"]["mv"].update(num_segments=0), "num_segments"),
+    (lambda m: m["inputs"]["mv"].update(speed=1), "speed"),
+    (lambda m: m["inputs"]["mv"].update(modality="iframe"), r"inputs\.mv\.modality"),
+    (lambda m: m["inputs"].update(audio={}), "inputs"),
+    (lambda m: m["inputs"].pop("iframe"), "iframe"),
+    (lambda m: m["clip"].update(sampling="random"), r"clip\.sampling"),
+    (lambda m: m["clip"].update(gop_frames=1), "gop_frames"),
+    (lambda m: m["decode"].update(grid_px=3), r"decode\.grid_px"),
+    (lambda m: m["decode"].update(pixels=1), r"decode\.pixels"),
+    (lambda m: m["cascade"].update(num_exits=3), r"num_exits"),
+    (lambda m: m["cascade"].update(default_order=["iframe", "residual"]), "default_order"),
+    (lambda m: m["cascade"].update(default_order=["audio"]), "default_order"),
+    (lambda m: m["segments"].pop(), "segments"),
+    (lambda m: m["segments"].append(m["segments"][0]), "segments"),
+    (lambda m: m["segments"][0].update(input_shape=[2, 16, 16]), "mv_1: input_shape"),
+    (lambda m: m["segments"][1].update(features_shape=None), "mv_2: features_shape"),
+    (lambda m: m["segments"][3].update(features_shape=[2, 2, 2]), "mv_4: features_shape"),
+    (lambda m: m["segments"][0].update(gmac="many"), "gmac"),
+    (lambda m: m["segments"][0].update(modality="audio"), r"segments\[0\]\.modality"),
+    (lambda m: m["files"].pop("segments/mv_1.onnx"), r"segments/mv_1\.onnx"),
+    (lambda m: m["files"]["wise.json"].update(bytes="1"), r"files\.wise\.json\.bytes"),
+    (lambda m: m.update(files=[]), "files"),
+])
+def test_wrong_manifest_names_the_key(
+    copy: Path, change: Callable[[dict[str, Any]], object], key: str
+) -> None:
+    edit(copy / "manifest.json", change)
+    with pytest.raises(BundleError, match=key):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize(("name", "change", "key"), [
+    ("wise.json", lambda v: v["orders"]["mv"].update(weights=[[1]]), "mv: weights: lengths"),
+    ("wise.json", lambda v: v["orders"]["mv"].update(bias=[0]), "mv: keys"),
+    ("wise.json", lambda v: v["orders"]["mv"]["weights"].__setitem__(0, ["1"]), "mv: weights"),
+    ("wise.json", lambda v: v["orders"]["mv"]["weights"].__setitem__(0, [float("nan")]), "finite"),
+    ("wise.json", lambda v: v["orders"].update({"mv,mv": {}}), "mv,mv"),
+    ("wise.json", lambda v: v["orders"].pop("mv,residual,iframe"), "default_order"),
+    ("wise.json", lambda v: v.update(extra=1), "extra"),
+    ("policy.json", lambda v: v["orders"]["mv"].update(thresholds=[0.5] * 3), "mv: lengths"),
+    ("policy.json", lambda v: v["orders"]["mv"].update(thresholds=[2] * 4), "mv: thresholds"),
+    ("policy.json", lambda v: v["orders"]["mv"].update(temperatures=[0] * 4), "mv: temperatures"),
+    ("policy.json", lambda v: v["orders"].pop("mv,residual,iframe"), "default_order"),
+])
+def test_wrong_tables_name_file_and_key(
+    copy: Path, name: str, change: Callable[[dict[str, Any]], object], key: str
+) -> None:
+    edit(copy / name, change)
+    with pytest.raises(BundleError, match=key):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("evil", [
+    "/etc/passwd", "../outside.onnx", "segments/../../outside.onnx", "segments/./mv_1.onnx",
+    "C:\\x.onnx", "..\\x.onnx", "", "segments//mv_1.onnx"])
+def test_no_path_leaves_the_bundle(copy: Path, evil: str) -> None:
+    (copy.parent / "outside.onnx").write_bytes(b"")
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["segments"][0]["file"] = evil
+        manifest["files"][evil] = {"sha256": hashlib.sha256(b"").hexdigest(), "bytes": 0}
+
+    edit(copy / "manifest.json", change)
+    with pytest.raises(BundleError, match="leaves the bundle or is not plain"):
+        read_bundle(copy)
+
+
+def test_a_link_that_leaves_the_bundle(copy: Path) -> None:
+    outside = copy.parent / "outside.onnx"
+    os.rename(copy / "segments" / "mv_1.onnx", outside)
+    (copy / "segments" / "mv_1.onnx").symlink_to(outside)
+    with pytest.raises(BundleError, match=r"mv_1\.onnx is a link that leaves"):
+        read_bundle(copy)
+
+
+def test_the_bundle_itself_may_be_a_link(copy: Path) -> None:
+    link = copy.with_name("link.edgepkd")
+    link.symlink_to(copy)
+    assert read_bundle(link).manifest.name == "tiny"
+
+
+# ---- writing
+
+
+def test_writing_refuses_what_it_could_not_read(tmp_path: Path) -> None:
+    target = tmp_path / "new.edgepkd"
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"wise": {}}, "default_order"),
+        ({"policy": {"mv,residual,iframe": PolicyEntry((1.0,), (0.5,))}}, "lengths"),
+        ({"segments": {}}, "segments given"),
+        ({"manifest": make_manifest(labels=("one",))}, "labels"),
+        ({"manifest": make_manifest(cascade=CascadeEntry(("residual",)))}, "default_order"),
+        ({"manifest": make_manifest(provenance={"x": object()})}, "plain JSON"),
+    ]
+    for changes, message in wrong:
+        with pytest.raises(BundleError, match=message):
+            write(target, **changes)
+        assert list(tmp_path.iterdir()) == [], "nothing may be left behind"
+
+
+def test_segment_paths_of_a_manifest_cannot_leave_while_writing(tmp_path: Path) -> None:
+    manifest = make_manifest()
+    first = replace(manifest.segments[0], file="../../escaped.onnx")
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        write(tmp_path / "a" / "new.edgepkd",
+              manifest=replace(manifest, segments=(first, *manifest.segments[1:])))
+    assert not list(tmp_path.rglob("escaped.onnx"))
+
+
+def test_existing_bundle_is_replaced_only_when_allowed(copy: Path) -> None:
+    with pytest.raises(BundleError, match="exists already"):
+        write(copy)
+    (copy / "old.txt").write_text("from before")
+    written = write(copy, manifest=make_manifest(name="second"), overwrite=True)
+    assert written.path == copy
+    assert read_bundle(copy).manifest.name == "second"
+    assert not (copy / "old.txt").exists()
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+@pytest.mark.parametrize("name", ["photos.edgepkd", "photos"])
+def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "dear.jpg").write_text("precious")
+    with pytest.raises(BundleError):
+        write(tmp_path / name, overwrite=True)
+    assert (tmp_path / name / "dear.jpg").read_text() == "precious"
+
+
+def test_old_bundle_survives_a_failed_replacement(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def failing(source: Any, target: Any) -> None:
+        if str(source).endswith(".tmp"):
+            raise OSError("disk on fire")
+        rename(source, target)
+
+    monkeypatch.setattr(module.os, "rename", failing)
+    with pytest.raises(OSError, match="disk on fire"):
+        write(copy, manifest=make_manifest(name="second"), overwrite=True)
+    assert read_bundle(copy).manifest.name == "tiny"
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+def test_name_must_say_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"allowed: NAME\.edgepkd"):
+        write(tmp_path / "bundle")

@@ -1,0 +1,223 @@
+"""One function per verb, end to end: encoded clips, the real reader, real segments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepkd import pipeline
+from edgepkd.bundle import Bundle
+from edgepkd.errors import BundleError, ConfigError, SourceError, UsageError
+from edgepkd.pipeline import (
+    BundleReport,
+    ClipDone,
+    RunConfig,
+    RunSummary,
+    SaveProgress,
+    SourceFailed,
+    SourceStarted,
+    VideoReport,
+)
+from edgepkd.runtime.answers import ClipAnswer
+from tests.clips import encode_clip, translating_texture
+from tests.runtime.bundles import make_bundle
+
+SIZE = (160, 96)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with right.mp4 and left.avi: 60 frames each, five GOPs."""
+    folder = tmp_path_factory.mktemp("clips")
+    encode_clip(folder / "right.mp4", translating_texture(60, SIZE, (2, 0)))
+    encode_clip(folder / "left.avi", translating_texture(60, SIZE, (-2, 0)))
+    return folder
+
+
+def run(source: Path | str, bundle: Bundle, **settings: Any) -> list[pipeline.RunEvent]:
+    return list(pipeline.run(RunConfig(str(source), model=bundle.path, threads=1, **settings)))
+
+
+def answers(events: list[pipeline.RunEvent]) -> list[ClipAnswer]:
+    return [event.answer for event in events if isinstance(event, ClipDone)]
+
+
+def summary(events: list[pipeline.RunEvent]) -> RunSummary:
+    assert isinstance(events[-1], RunSummary)
+    return events[-1]
+
+
+@pytest.mark.parametrize(("name", "label"), [("right.mp4", "right"), ("left.avi", "left")])
+def test_motion_alone_answers_and_makes_no_picture(
+    clips: Path, bundle: Bundle, name: str, label: str
+) -> None:
+    events = run(clips / name, bundle)
+    assert isinstance(events[0], SourceStarted)
+    assert events[0].verdict.route == "native"
+    got = answers(events)
+    assert [(answer.label, str(answer.exit)) for answer in got] == [(label, "mv_1")] * 3
+    assert [answer.start_s for answer in got] == pytest.approx([0, 0.96, 1.92])
+    assert got[-1].end_s == pytest.approx(2.4)
+    for answer in got:
+        assert (answer.decode.frames_rgb, answer.decode.residuals) == (0, 0)
+        assert answer.decode.motion_fields == 2
+        assert answer.decode.packets_skipped > 0
+    total = summary(events)
+    assert (total.num_clips, total.num_failed, total.exits) == (3, 0, {"mv_1": 3})
+    assert (total.segments_run, total.segments_skipped, total.mean_exit) == (3, 33, 1.0)
+    assert total.packets_skipped == sum(answer.decode.packets_skipped for answer in got)
+    assert total.exit_rule == "policy"
+
+
+def test_iframe_first_decodes_no_p_frame(clips: Path, bundle: Bundle) -> None:
+    (answer,) = answers(run(clips / "right.mp4", bundle, order="iframe", clips=1))
+    assert (answer.decode.motion_fields, answer.decode.residuals) == (0, 0)
+    assert answer.decode.packets_decoded == 2, "one I-frame for each temporal segment"
+    assert answer.decode.frames_rgb == 2
+
+
+def test_static_runs_everything(clips: Path, bundle: Bundle) -> None:
+    events = run(clips / "right.mp4", bundle, static=True, clips=1)
+    (answer,) = answers(events)
+    assert len(answer.segments_run) == 12
+    assert answer.decode.frames_rgb > 0
+    assert answer.decode.residuals == 2
+    assert answer.gmac == pytest.approx(answer.gmac_static)
+    assert summary(events).exit_rule == "static"
+
+
+def test_threshold_and_max_exit(clips: Path, bundle: Bundle) -> None:
+    events = run(clips / "right.mp4", bundle, threshold=1.0, max_exit=3)
+    assert {answer.exit_number for answer in answers(events)} == {3}
+    assert summary(events).exit_rule == "threshold 1, max exit 3"
+
+
+def test_both_routes_agree(clips: Path, bundle: Bundle) -> None:
+    events = run(clips / "right.mp4", bundle, route="normalize")
+    assert isinstance(events[0], SourceStarted)
+    assert events[0].verdict.route == "normalize"
+    assert {answer.label for answer in answers(events)} == {"right"}
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 13])
+def test_a_video_shorter_than_a_clip_still_gets_an_answer(
+    tmp_path: Path, bundle: Bundle, num_frames: int
+) -> None:
+    path = encode_clip(tmp_path / "short.mp4", translating_texture(num_frames, SIZE, (2, 0)))
+    (answer,) = answers(run(path, bundle))
+    assert answer.start_s == 0
+    assert answer.end_s == pytest.approx(num_frames / 25)
+    (answer,) = answers(run(path, bundle, static=True))
+    assert len(answer.segments_run) == 12
+
+
+def test_clip_and_stride_frames(clips: Path, bundle: Bundle) -> None:
+    whole = answers(run(clips / "right.mp4", bundle, clip_frames=60))
+    assert [(a.start_s, a.end_s) for a in whole] == [(0, pytest.approx(2.4))]
+    sliding = answers(run(clips / "right.mp4", bundle, clip_frames=24, stride_frames=12))
+    assert [a.start_s for a in sliding][:3] == pytest.approx([0, 0.48, 0.96])
+    assert {a.label for a in sliding} == {"right"}
+
+
+def test_clips_bounds_each_source(clips: Path, bundle: Bundle) -> None:
+    events = run(clips, bundle, clips=2)
+    assert len(answers(events)) == 4
+    assert [e.source for e in events if isinstance(e, SourceStarted)] == [
+        str(clips / "left.avi"), str(clips / "right.mp4")]
+
+
+def test_a_bad_file_among_good_ones(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
+    for name in ("left.avi", "right.mp4"):
+        (tmp_path / name).write_bytes((clips / name).read_bytes())
+    (tmp_path / "middle.mp4").write_bytes(b"\0" * 999)
+    events = run(tmp_path, bundle, clips=1)
+    (failed,) = [event for event in events if isinstance(event, SourceFailed)]
+    assert failed.source.endswith("middle.mp4")
+    assert isinstance(failed.error, SourceError)
+    assert [answer.label for answer in answers(events)] == ["left", "right"]
+    assert (summary(events).num_sources, summary(events).num_failed) == (3, 1)
+
+
+def test_save(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    events = run(clips / "right.mp4", bundle, save=out)
+    assert out.stat().st_size > 1000
+    assert any(isinstance(event, SaveProgress) for event in events)
+    with pytest.raises(UsageError, match="2 sources"):
+        run(clips, bundle, save=out)
+
+
+def test_stopping_half_way_leaves_nothing(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
+    events = pipeline.run(RunConfig(str(clips / "right.mp4"), model=bundle.path,
+                                    save=tmp_path / "out.mp4"))
+    next(event for event in events if isinstance(event, SaveProgress))
+    events.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_wrong_with_the_request_or_the_model_ends_the_run(
+    clips: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        run(tmp_path / "none.mp4", bundle)
+    with pytest.raises(UsageError, match="available"):
+        run(clips, bundle, order="residual")
+    with pytest.raises(BundleError, match="is not a bundle"):
+        list(pipeline.run(RunConfig(str(clips), model=tmp_path)))
+
+
+@pytest.mark.parametrize("settings", [
+    {"threshold": 1.1}, {"threshold": -0.1}, {"threshold": float("nan")}, {"max_exit": 0},
+    {"clips": 0}, {"top_k": 0}, {"clip_frames": 0}, {"stride_frames": -1}, {"threads": 0},
+    {"route": "fast"}])
+def test_settings_out_of_range(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))} is .*allowed"):
+        RunConfig("x.mp4", **settings)
+
+
+@pytest.mark.parametrize("other", [{"threshold": 0.5}, {"max_exit": 3}])
+def test_static_excludes_the_rest(other: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="static goes with"):
+        RunConfig("x.mp4", static=True, **other)
+
+
+def test_inspect_a_bundle_and_videos(bundle: Bundle, clips: Path, tmp_path: Path) -> None:
+    (report,) = pipeline.inspect(str(bundle.path))
+    assert isinstance(report, BundleReport)
+    assert report.bundle == bundle
+    reports = list(pipeline.inspect(str(clips)))
+    assert [r.verdict.route for r in reports if isinstance(r, VideoReport)] == ["native"] * 2
+    (tmp_path / "bad.mp4").write_bytes(b"no")
+    (failed,) = pipeline.inspect(str(tmp_path / "bad.mp4"))
+    assert isinstance(failed, SourceFailed)
+    with pytest.raises(BundleError):
+        list(pipeline.inspect(str(tmp_path / "absent.edgepkd")))
+
+
+def test_demo_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "SHIPPED", tmp_path)
+    monkeypatch.setattr(pipeline, "DEMO_FACTS", tmp_path / "demo.json")
+    with pytest.raises(BundleError, match="ships no demo"):
+        pipeline.demo_facts()
+    (tmp_path / "demo.json").write_text('{"clip": "a.mp4", "expected_label": "run"}')
+    with pytest.raises(BundleError, match="attribution"):
+        pipeline.demo_facts()
+    (tmp_path / "demo.json").write_text(
+        '{"clip": "a.mp4", "expected_label": "run", "attribution": "A. Person, CC BY 4.0"}')
+    assert pipeline.demo_facts() == pipeline.DemoFacts(
+        tmp_path / "a.mp4", "run", "A. Person, CC BY 4.0")
+
+
+def test_no_shipped_model_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pipeline, "DEMO_BUNDLE", tmp_path / "demo.edgepkd")
+    with pytest.raises(BundleError, match="ships no model"):
+        pipeline.load_bundle(None)
