@@ -209,9 +209,11 @@ def _run_source(
 
     manifest = bundle.manifest
     inputs = {modality: manifest.inputs[modality] for modality in session.modalities}
+    # Only the residual looks at the pictures of P-frames.
+    decode = replace(manifest.decode, pixels="residual" in session.modalities)
     answers: list[ClipAnswer] = []
     try:
-        with ClipReader(source, clip=clip, inputs=inputs, decode=manifest.decode,
+        with ClipReader(source, clip=clip, inputs=inputs, decode=decode,
                         route=config.route) as reader:
             info = reader.info
             yield SourceStarted(source, number, num_sources, info, reader.verdict)

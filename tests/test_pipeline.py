@@ -21,6 +21,7 @@ from edgepkd.pipeline import (
     VideoReport,
 )
 from edgepkd.runtime.answers import ClipAnswer
+from edgepkd.video.clips import ClipReader
 from tests.clips import encode_clip, translating_texture
 from tests.runtime.bundles import make_bundle
 
@@ -221,3 +222,23 @@ def test_no_shipped_model_is_a_clear_error(
     monkeypatch.setattr(pipeline, "DEMO_BUNDLE", tmp_path / "demo.edgepkd")
     with pytest.raises(BundleError, match="ships no model"):
         pipeline.load_bundle(None)
+
+
+@pytest.mark.parametrize(("settings", "pixels"), [
+    ({}, True), ({"max_exit": 4}, False), ({"order": "iframe,mv,residual", "max_exit": 8}, False),
+    ({"order": "mv"}, False), ({"order": "iframe"}, False), ({"max_exit": 5}, True),
+])
+def test_p_frame_pixels_are_made_only_if_the_residual_may_be_asked_for(
+    clips: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any],
+    pixels: bool,
+) -> None:
+    asked: list[bool] = []
+
+    class Watched(ClipReader):
+        def __init__(self, source: Any, **kwargs: Any) -> None:
+            asked.append(kwargs["decode"].pixels)
+            super().__init__(source, **kwargs)
+
+    monkeypatch.setattr("edgepkd.video.clips.ClipReader", Watched)
+    run(clips / "right.mp4", bundle, clips=1, **settings)
+    assert asked == [pixels]

@@ -167,9 +167,9 @@ def main() -> None:
                         default=["source", "camera", "training"])
     args = parser.parse_args()
     bundle = load_bundle(args.model)
-    provenance = bundle.manifest.provenance
-    index = args.index or SHARED / str(provenance["index"])
-    clips = labelled_clips(index, bundle.manifest.labels, args.dataset or provenance["dataset"])
+    recipe = bundle.manifest.provenance["recipe"]
+    index = args.index or SHARED / recipe["index"]
+    clips = labelled_clips(index, bundle.manifest.labels, args.dataset or recipe["dataset"])
     config = RunConfig("", threads=1)
     ways = {
         "cascade": cascade_way(open_session(bundle, config), bundle),
