@@ -13,11 +13,9 @@ OPTIONAL = {
     "torch": ("train", "torch"),
     "onnx": ("train", "onnx"),
     "safetensors": ("train", "safetensors"),
-    "modelopt": ("train", "nvidia-modelopt"),
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx"),
     "torch_tensorrt": ("torch-tensorrt", "torch-tensorrt"),
-    "matplotlib": ("report", "matplotlib"),
 }
 
 
