@@ -1,0 +1,305 @@
+"""Runs of packets that decode from one point on, and the few decoders they share.
+
+A run starts where decoding can start (a closed key packet) and holds the packets up to the next
+such point. Its GOPs are held weakly: a GOP that nobody holds costs nothing, and there is no
+reference cycle, so memory is given back at once.
+"""
+
+from __future__ import annotations
+
+import bisect
+import time
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import av
+import numpy as np
+
+from edgepkd.errors import DecodeError
+from edgepkd.video.decoder import (
+    MAX_ERRORS_IN_A_ROW,
+    CodecParams,
+    DecodeCounters,
+    PacketDecoder,
+    PictureMaker,
+    check_frame,
+)
+from edgepkd.video.fields import NUM_REFERENCES, Accumulator, WorkingGrid, working_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+
+    from edgepkd.config import DecodeSpec
+    from edgepkd.video.gop import Gop
+
+_MAX_RUN_BYTES = 32 << 20
+"""Packets kept to decode a run again; a longer run forgets what it has decoded."""
+_DECODER_BYTES_PER_PX = 12
+"""Frames of 1.5 bytes per pixel that a decoder holds, roughly eight."""
+_MAX_DECODER_BYTES = 64 << 20
+_PLACEHOLDER_BYTES = 20
+"""A shorter packet may hold a picture that is not coded, and gives no frame without an error."""
+
+
+@dataclass
+class _Lease:
+    """A decoder and the run it is in the middle of."""
+
+    decoder: PacketDecoder
+    motion_only: bool
+    run: Callable[[], Run | None]
+    """A weak reference."""
+    next_number: int
+    """Number of the packet that would continue what the decoder has seen."""
+
+
+class Engine:
+    """What the GOPs of one stream share: settings, counters, picture maker and decoders."""
+
+    def __init__(
+        self, params: CodecParams, *, spec: DecodeSpec, counters: DecodeCounters
+    ) -> None:
+        self.params = params
+        self.spec = spec
+        self.counters = counters
+        self.pictures = PictureMaker()
+        self.size = (params.width_px, params.height_px)
+        """Of the frames decoded last: what the next GOP is expected to have."""
+        self.quarter_turns = params.rotation_deg // 90 % 4
+        multi = params.codec_name == "h264" and params.num_ref_frames > 1
+        self.num_references = NUM_REFERENCES if multi else 1
+        self.whole_pixels = spec.arithmetic == "coviar"
+        # So that a field summed over a whole GOP fits int16.
+        self.vector_limit = np.iinfo(np.int16).max // spec.gop_frames & ~3
+        self.errors_in_a_row = 0
+        self.newest: VideoFrame | None = None
+        """The last frame decoded; stands in where a whole GOP is damaged."""
+        self._leases: list[_Lease] = []
+        self._spare: list[Accumulator] = []
+
+    def grid(self, width_px: int, height_px: int) -> WorkingGrid:
+        """The working grid for frames of this size."""
+        return working_grid(width_px, height_px, grid_px=self.spec.grid_px,
+                            max_short_side_px=self.spec.max_short_side_px)
+
+    def accumulator(self, grid: WorkingGrid) -> Accumulator:
+        """A field at rest, reused where one was given back."""
+        while self._spare:
+            accumulator = self._spare.pop()
+            if accumulator.grid is grid:
+                accumulator.restart()
+                return accumulator
+        return Accumulator(grid, spec=self.spec, num_references=self.num_references)
+
+    def give_back(self, accumulator: Accumulator) -> None:
+        """Keep an accumulator that a GOP no longer needs."""
+        if len(self._spare) < 4:
+            self._spare.append(accumulator)
+
+    def lease_for(self, run: Run) -> _Lease:
+        """The decoder that `run` is being decoded with, or one to begin it with."""
+        if self._leases and self._leases[-1].run() is run:
+            return self._leases[-1]
+        for at, lease in enumerate(self._leases):
+            if lease.run() is run:
+                self._leases.append(self._leases.pop(at))
+                return lease
+        motion_only = not self.spec.pixels and run.motion_only_is_exact
+        lease = self._free_lease(motion_only) or self._new_lease(motion_only)
+        if lease.next_number != run.first_number:
+            lease.decoder.reset()
+        lease.run = weakref.ref(run)
+        return lease
+
+    def _free_lease(self, motion_only: bool) -> _Lease | None:
+        free = [lease for lease in self._leases
+                if lease.motion_only == motion_only and _is_done(lease.run())]
+        bytes_each = max(self.size[0] * self.size[1], 1) * _DECODER_BYTES_PER_PX
+        most = min(max(_MAX_DECODER_BYTES // bytes_each, 2), 8)
+        if not free and len(self._leases) >= most:
+            # The least recently used one; its run starts anew if it is asked again.
+            free = sorted((lease for lease in self._leases if lease.motion_only == motion_only),
+                          key=_is_restartable, reverse=True)
+        if not free:
+            return None
+        lease = free[0]
+        old = lease.run()
+        if old is not None and not old.is_done:
+            old.lose_decoder()
+        self._leases.append(self._leases.pop(self._leases.index(lease)))
+        return lease
+
+    def _new_lease(self, motion_only: bool) -> _Lease:
+        lease = _Lease(PacketDecoder(self.params, motion_only=motion_only), motion_only,
+                       _no_run, -1)
+        self._leases.append(lease)
+        return lease
+
+
+def _no_run() -> None:
+    return None
+
+
+def _is_done(run: Run | None) -> bool:
+    return run is None or run.is_done
+
+
+def _is_restartable(lease: _Lease) -> bool:
+    run = lease.run()
+    return run is None or run.is_restartable
+
+
+class _Held(NamedTuple):
+    packet: Packet[Any]
+    number: int
+    is_dropped: bool
+
+
+class Run:
+    """Packets from one point where decoding can start to the next, decoded as far as asked."""
+
+    def __init__(self, engine: Engine, *, starts_closed: bool) -> None:
+        self._engine = engine
+        self._starts_closed = starts_closed
+        self._held: list[_Held] = []
+        self._num_bytes = 0
+        self._fed = 0
+        self._newest_out = -1
+        self._complete = False
+        self._gops: list[weakref.ref[Gop]] = []
+        self._gop_starts: list[int] = []
+        self._recent: list[VideoFrame] = []
+        """Frames since the anchor of the GOP being decoded, newest last, at most as many as the
+        reference choice looks at."""
+        self.is_restartable = True
+
+    @property
+    def first_number(self) -> int:
+        """Number of the first packet held."""
+        return self._held[0].number
+
+    @property
+    def is_done(self) -> bool:
+        """True if every packet that will ever come has been decoded."""
+        return self._complete and self._fed >= len(self._held)
+
+    @property
+    def motion_only_is_exact(self) -> bool:
+        """True if no picture but the first is an anchor or is looked at: P-frame pixels may then
+        stay unfinished."""
+        return (self._starts_closed and self._complete
+                and self._gop_starts == [self.first_number]
+                and self._engine.num_references == 1)
+
+    def append(self, packet: Packet[Any], number: int, *, is_dropped: bool) -> None:
+        """Add the next packet; an overlong run decodes and forgets its beginning."""
+        self._held.append(_Held(packet, number, is_dropped))
+        self._num_bytes += packet.size
+        if self._num_bytes > _MAX_RUN_BYTES and len(self._gop_starts) > 1:
+            self._forget(self._gop_starts[-1])
+
+    def add(self, gop: Gop) -> None:
+        """Let `gop` have its frames when they are decoded."""
+        self._gops.append(weakref.ref(gop))
+        self._gop_starts.append(gop.first_number)
+
+    def close(self) -> None:
+        """No packet will follow."""
+        self._complete = True
+
+    def lose_decoder(self) -> None:
+        """The decoder was given to another run."""
+        self._fed = 0
+        self._recent = []
+        if not self.is_restartable:
+            self._fed = len(self._held)
+
+    def advance(self, number: int) -> None:
+        """Decode on to packet `number`; does nothing if it was passed already.
+
+        Raises:
+            DecodeError: too many packets fail, or the stream is not one for the native route.
+        """
+        held, fed = self._held, self._fed
+        if fed >= len(held) or held[fed].number > number:
+            return
+        started_s = time.perf_counter()
+        lease = self._engine.lease_for(self)
+        decoder = lease.decoder
+        while self._fed < len(held) and held[self._fed].number <= number:
+            item = held[self._fed]
+            self._fed += 1
+            self._feed(decoder, item)
+        lease.next_number = held[self._fed - 1].number + 1
+        self._engine.counters.decode_s += time.perf_counter() - started_s
+
+    def fetch(self, gop: Gop, number: int) -> None:
+        """Bring the frame of packet `number` to `gop`, decoding again where it was not kept."""
+        if self._recent and self._recent[-1].pts == number:
+            gop.take(self._recent[-1], number=number, recent=[])
+            return
+        passed = self._fed > 0 and self._held[self._fed - 1].number >= number
+        if passed:
+            if not self.is_restartable:
+                raise DecodeError(
+                    f"Frame {number} was decoded before it was asked for, and is gone.",
+                    hint="Name the positions with Gop.plan() before asking for motion.")
+            self._engine.lease_for(self).decoder.reset()
+            self._fed, self._recent = 0, []
+        self.advance(number)
+
+    def _feed(self, decoder: PacketDecoder, item: _Held) -> None:
+        counters, engine = self._engine.counters, self._engine
+        try:
+            frames = decoder.decode(item.packet)
+        except av.FFmpegError:
+            frames = []
+        if not item.is_dropped:
+            counters.packets_decoded += 1
+        if frames:
+            engine.errors_in_a_row = 0
+        elif not item.is_dropped and item.packet.size > _PLACEHOLDER_BYTES:
+            counters.errors += 1
+            engine.errors_in_a_row += 1
+            if engine.errors_in_a_row > MAX_ERRORS_IN_A_ROW:
+                raise DecodeError(
+                    f"{engine.errors_in_a_row} packets in a row cannot be decoded as "
+                    f"{engine.params.codec_name}.",
+                    hint="The file is damaged, or its codec is not what its container says.")
+        for frame in frames:
+            self._deliver(frame)
+
+    def _deliver(self, frame: VideoFrame) -> None:
+        engine = self._engine
+        check_frame(frame, codec_name=engine.params.codec_name)
+        if frame.is_corrupt:
+            engine.counters.errors += 1
+        engine.size = (frame.width, frame.height)
+        engine.newest = frame
+        number = frame.pts
+        if number is None:
+            return
+        at = bisect.bisect_right(self._gop_starts, number) - 1
+        if at < 0:
+            return
+        if number == self._gop_starts[at]:
+            self._recent = []
+        gop = self._gops[at]()
+        if gop is not None:
+            gop.take(frame, number=number, recent=self._recent)
+        if engine.num_references == 1:
+            self._recent = [frame]
+        else:
+            self._recent = [*self._recent, frame][-engine.num_references :]
+
+    def _forget(self, number: int) -> None:
+        """Decode up to packet `number` and drop the packets before it."""
+        self.is_restartable = False
+        self.advance(number - 1)
+        self._num_bytes -= sum(item.packet.size for item in self._held[: self._fed])
+        del self._held[: self._fed]
+        self._fed = 0

@@ -1,0 +1,400 @@
+"""A source as clips: windows of whole GOPs whose tensors are made when they are asked for.
+
+What is not asked for is not decoded: `tensor("mv")` makes no picture, `tensor("iframe")` decodes no
+P-frame where the stream has its own key frames. Times are those of the stream, counted from its
+first frame, and never frame number by frame rate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.packet import Packet
+
+from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route, check
+from edgepkd.errors import ConfigError, DecodeError, SourceError
+from edgepkd.video import transforms
+from edgepkd.video.decoder import CodecParams, DecodeCounters
+from edgepkd.video.gop import Gop, GopReader
+from edgepkd.video.normalize import NormalizedVideo, normalized
+from edgepkd.video.probe import (
+    StreamInfo,
+    Verdict,
+    codec_params,
+    has_display_times,
+    judge,
+    probe,
+)
+from edgepkd.video.sampling import Place, sample_test
+from edgepkd.video.source import VideoInput, open_video
+from edgepkd.video.transforms import Float32, Geometry, Uint8, ValueImage
+
+_UNKNOWN_FPS = 25.0
+
+
+class Clip:
+    """Some GOPs in a row and what the networks want of them; valid until the next clip is read.
+
+    Attributes:
+        index: number of the clip in its source.
+        gops: its GOPs, lazy.
+        start_s, end_s: seconds since the first frame of the source.
+        num_frames: displayed frames in all GOPs.
+        counters: what was read and decoded for this clip so far.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        gops: Sequence[Gop],
+        *,
+        reader: ClipReader,
+        counters: DecodeCounters,
+        num_released: int,
+    ) -> None:
+        self.index = index
+        self.gops = tuple(gops)
+        self.num_frames = sum(gop.num_frames for gop in gops)
+        self.counters = counters
+        self._reader = reader
+        self._num_released = num_released
+        self._images: dict[tuple[Modality, Place], ValueImage] = {}
+        self._tensors: dict[Modality, Float32] = {}
+        times = [time for gop in gops for time in gop.times_s]
+        steps = np.diff(times)
+        step = float(np.median(steps)) if steps.size else 1 / reader.fps
+        self.start_s = times[0] - reader.first_time_s
+        self.end_s = times[-1] + step - reader.first_time_s
+
+    @property
+    def gop_lengths(self) -> tuple[int, ...]:
+        """Frames of each GOP, the layout that `sampling` works on."""
+        return tuple(gop.num_frames for gop in self.gops)
+
+    def places(self, modality: Modality) -> tuple[Place, ...]:
+        """Return the place of each temporal segment under the reader's test rule."""
+        return self._reader.places(self.gop_lengths, modality)
+
+    def tensor(self, modality: Modality, *, geometry: Geometry | None = None) -> Float32:
+        """Return the network input of `modality`, float32 [num_segments, C, crop_px, crop_px].
+
+        `geometry` is the test centre crop if None. Decodes what is missing, once.
+
+        Raises:
+            ConfigError: the reader was not given this modality.
+            DecodeError: the frames it needs cannot be decoded.
+        """
+        if geometry is None and modality in self._tensors:
+            return self._tensors[modality]
+        spec = self._reader.input_spec(modality)
+        crop = geometry or transforms.centre_crop(resize_px=spec.resize_px, crop_px=spec.crop_px)
+        shape = spec.num_segments, spec.num_channels, spec.crop_px, spec.crop_px
+        tensor = np.empty(shape, np.float32)
+        for place, out in zip(self.places(modality), tensor, strict=True):
+            transforms.to_tensor(self.image(modality, place), crop, crop_px=spec.crop_px, out=out)
+        if geometry is None:
+            self._tensors[modality] = tensor
+        return tensor
+
+    def image(self, modality: Modality, place: Place) -> ValueImage:
+        """Return one signal of one frame as uint8 values, before cropping (paper.md 1.3).
+
+        Raises:
+            DecodeError: the frames it needs cannot be decoded.
+        """
+        key = modality, place
+        if key not in self._images:
+            with self._reader.metered(self.counters):
+                self._images[key] = self._make_image(modality, place)
+        return self._images[key]
+
+    def frame_rgb(self) -> Uint8:
+        """Return the anchor in the middle of the clip, uint8 [H, W, 3] RGB, to show to people."""
+        middle = Place(len(self.gops) // 2, 0)
+        return self.image("iframe", middle).pixels
+
+    def release(self) -> None:
+        """Free frames and packets that no later clip needs; counts what was never decoded."""
+        with self._reader.metered(self.counters):
+            for gop in self.gops[: self._num_released]:
+                gop.release()
+        self._num_released = 0
+        self._images.clear()
+
+    def _make_image(self, modality: Modality, place: Place) -> ValueImage:
+        gop = self.gops[place.gop]
+        picture = float(gop.width_px), float(gop.height_px)
+        if modality == "iframe":
+            return ValueImage(modality, gop.iframe(), picture)
+        if modality == "residual":
+            shape = gop.height_px, gop.width_px, 3
+            signal = gop.residual(place.t) if place.t else np.zeros(shape, np.int16)
+            return ValueImage(modality, transforms.residual_to_uint8(signal), picture)
+        field = gop.motion(place.t)
+        extent, origin = self._reader.field_extent(gop, field.shape[:2])
+        values = transforms.mv_to_uint8(field, scale=self._reader.motion_scale)
+        return ValueImage(modality, values, extent, origin)
+
+
+class ClipReader:
+    """Reads a source as clips, once. A context manager.
+
+    Attributes:
+        info: what the probe found.
+        verdict: the route taken and why; with `route` given, that route.
+        counters: what was read and decoded so far, over all clips.
+        num_frames_estimate: frames to expect, for a progress bar; None for a camera.
+        fps: frames per second, 25 if the stream does not tell.
+        motion_scale: from pixels of the source to those of the 340x256 form, in x and y.
+    """
+
+    def __init__(
+        self,
+        source: str | VideoInput,
+        *,
+        clip: ClipSpec,
+        inputs: Mapping[Modality, InputSpec],
+        decode: DecodeSpec | None = None,
+        route: Route = "auto",
+    ) -> None:
+        """Open and probe `source`; decodes a few of its first frames to see what they are.
+
+        An open VideoInput is taken over and closed with the reader.
+
+        Raises:
+            SourceError: it cannot be opened or has no video.
+            ConfigError: no inputs, contradicting settings, or `route` 'native' for a stream whose
+                vectors would be wrong or missing.
+        """
+        self._check(clip, inputs, decode, route)
+        self._clip_spec, self._inputs = clip, dict(inputs)
+        self._decode = decode or DecodeSpec(gop_frames=clip.gop_frames)
+        self._video = source if isinstance(source, VideoInput) else open_video(source)
+        try:
+            self.info: StreamInfo = probe(self._video)
+            self.verdict: Verdict = _verdict(self.info, route)
+        except BaseException:
+            self._video.close()
+            raise
+        self.counters = DecodeCounters()
+        self.fps = self.info.fps or _UNKNOWN_FPS
+        self.first_time_s = 0.0
+        self._started = False
+        self._normalized = (
+            normalized(self._video, gop_frames=clip.gop_frames,
+                       use_timestamps=has_display_times(self.info))
+            if self.verdict.route == "normalize" else None)
+        self._params = (self._normalized.params if self._normalized
+                        else codec_params(self._video, self.info))
+        self.motion_scale = transforms.motion_scale(*_upright_size(self._params))
+
+    @property
+    def num_frames_estimate(self) -> int | None:
+        """Frames to expect, from what was seen or from the duration, never from frame counts."""
+        if self.info.seen_all:
+            return self.info.num_packets_seen
+        if self.info.duration_s is None:
+            return None
+        return round(self.info.duration_s * self.fps)
+
+    def __iter__(self) -> Iterator[Clip]:
+        """Yield clips in order; asking for the next one releases the one before.
+
+        Raises:
+            SourceError: the clips were read already, or a camera stopped sending.
+            DecodeError: nothing in the source decodes.
+        """
+        if self._started:
+            raise SourceError(f"{self.info.source} was read already; clips are given once.",
+                              hint="Open a new ClipReader.")
+        self._started = True
+        num_clips = 0
+        for clip in self._windows():
+            num_clips += 1
+            yield clip
+            clip.release()
+        if not num_clips:
+            raise DecodeError(
+                f"{self.info.source} opens, but holds no frame that decodes "
+                f"({self.counters.packets_read} packets read).",
+                hint="The file is damaged; record or copy it again.")
+
+    def places(self, gop_lengths: Sequence[int], modality: Modality) -> tuple[Place, ...]:
+        """Return where `modality` looks in a clip of this layout under the test rule."""
+        return sample_test(
+            gop_lengths, modality=modality, num_segments=self.input_spec(modality).num_segments,
+            rule=self._clip_spec.sampling, position=self._clip_spec.position)
+
+    def input_spec(self, modality: Modality) -> InputSpec:
+        """Return the settings of one modality.
+
+        Raises:
+            ConfigError: the reader was not given it.
+        """
+        check(modality in self._inputs, "modality", got=modality,
+              allowed=", ".join(self._inputs) + " (the inputs of this reader)")
+        return self._inputs[modality]
+
+    def field_extent(
+        self, gop: Gop, shape: tuple[int, ...]
+    ) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return extent and origin of the picture on a field of `shape` [rows, columns]."""
+        rows, columns = shape
+        cell_px = 1 if (columns, rows) == (gop.width_px, gop.height_px) else self._decode.grid_px
+        extent = gop.width_px / cell_px, gop.height_px / cell_px
+        turns = self._params.rotation_deg // 90 % 4
+        # Turning puts the partial last cell of an axis first.
+        left = columns - extent[0] if turns in (2, 3) else 0.0
+        top = rows - extent[1] if turns in (1, 2) else 0.0
+        return extent, (left, top)
+
+    @contextmanager
+    def metered(self, into: DecodeCounters) -> Iterator[None]:
+        """Add to `into` what is counted inside the block."""
+        before = self.counters.copy()
+        try:
+            yield
+        finally:
+            _add(into, self.counters - before)
+
+    def close(self) -> None:
+        """Close the source; a second call does nothing."""
+        self._video.close()
+
+    def __enter__(self) -> ClipReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _windows(self) -> Iterator[Clip]:
+        gops = self._gops()
+        window: list[Gop] = []
+        index, skip, num_new, counters = 0, 0.0, 0, DecodeCounters()
+        while True:
+            with self.metered(counters):
+                gop = next(gops, None)
+            if gop is None:
+                break
+            if skip > gop.num_frames / 2:
+                skip -= gop.num_frames
+                gop.release()
+                continue
+            skip = 0.0
+            window.append(gop)
+            num_new += 1
+            if sum(g.num_frames for g in window) < self._clip_spec.clip_frames:
+                continue
+            num_dropped, skip = self._stride(window)
+            yield self._clip(index, window, counters, num_dropped)
+            window, counters = window[num_dropped:], DecodeCounters()
+            index, num_new = index + 1, 0
+        if num_new:
+            yield self._clip(index, window, counters, len(window))
+
+    def _stride(self, window: Sequence[Gop]) -> tuple[int, float]:
+        """Return how many GOPs leave the window, and the frames to skip after it.
+
+        The next clip starts at the GOP nearest to `stride_frames`, at least one further; clips
+        that are not meant to overlap never do.
+        """
+        clip, stride = self._clip_spec.clip_frames, self._clip_spec.stride_frames
+        passed, count = 0, 0
+        while count < len(window) and (
+            stride >= clip or count == 0 or passed + window[count].num_frames / 2 < stride
+        ):
+            passed += window[count].num_frames
+            count += 1
+        return count, float(max(0, stride - passed))
+
+    def _clip(
+        self, index: int, window: Sequence[Gop], counters: DecodeCounters, num_released: int
+    ) -> Clip:
+        self.first_time_s = window[0].times_s[0] if index == 0 else self.first_time_s
+        clip = Clip(index, window, reader=self, counters=counters, num_released=num_released)
+        if self._clip_spec.stride_frames >= self._clip_spec.clip_frames:
+            self._plan(clip)
+        return clip
+
+    def _plan(self, clip: Clip) -> None:
+        """Tell each GOP which pictures will be wanted, so that nothing decodes twice."""
+        wanted: list[set[int]] = [set() for _ in clip.gops]
+        for modality in self._inputs:
+            if modality != "mv":
+                for place in clip.places(modality):
+                    wanted[place.gop].add(place.t)
+        for gop, positions in zip(clip.gops, wanted, strict=True):
+            gop.plan(positions)
+
+    def _gops(self) -> Iterator[Gop]:
+        packets = self._normalized_packets() if self._normalized else self._native_packets()
+        reader = GopReader(packets, params=self._params, spec=self._decode, counters=self.counters)
+        try:
+            yield from reader
+            self.counters.errors += self._video.num_read_errors
+        except av.FFmpegError as error:
+            raise DecodeError(f"{self.info.source} decodes no further: {error}.") from error
+
+    def _native_packets(self) -> Iterator[Packet[Any]]:
+        for packet in self._video.packets():
+            if not has_display_times(self.info):
+                packet.pts = packet.dts = None  # counting frames is right where these are not
+            yield packet
+
+    def _normalized_packets(self) -> Iterator[Packet[Any]]:
+        """Yield the re-encoded packets; their cost and errors count as decoding."""
+        source = self._normalized
+        assert isinstance(source, NormalizedVideo)
+        packets, errors = source.packets(), 0
+        while True:
+            begin = time.perf_counter()
+            packet = next(packets, None)
+            self.counters.decode_s += time.perf_counter() - begin
+            self.counters.errors += source.counters.errors - errors
+            errors = source.counters.errors
+            if packet is None:
+                return
+            yield packet
+
+    @staticmethod
+    def _check(
+        clip: ClipSpec, inputs: Mapping[Modality, InputSpec], decode: DecodeSpec | None,
+        route: Route,
+    ) -> None:
+        check(bool(inputs), "inputs", got="empty", allowed="an InputSpec for each modality")
+        check(route in ("auto", "native", "normalize"), "route", got=route,
+              allowed="auto, native, normalize")
+        if decode is not None:
+            check(decode.gop_frames == clip.gop_frames, "decode.gop_frames",
+                  got=decode.gop_frames, allowed=f"{clip.gop_frames}, the same as clip.gop_frames")
+
+
+def _verdict(info: StreamInfo, route: Route) -> Verdict:
+    verdict = judge(info)
+    if route == "native" and not verdict.native_possible:
+        raise ConfigError(f"route is 'native', but {info.source} cannot take it: {verdict.reason}; "
+                          "allowed: auto, normalize.", hint="Use --route auto.")
+    if route in ("auto", verdict.route):
+        return verdict
+    return Verdict("native" if route == "native" else "normalize", f"asked for ({route})",
+                   verdict.native_possible)
+
+
+def _upright_size(params: CodecParams) -> tuple[int, int]:
+    size = params.width_px, params.height_px
+    return size[::-1] if params.rotation_deg // 90 % 2 else size
+
+
+def _add(into: DecodeCounters, difference: DecodeCounters) -> None:
+    for item in fields(into):
+        setattr(into, item.name, getattr(into, item.name) + getattr(difference, item.name))

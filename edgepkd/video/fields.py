@@ -1,0 +1,161 @@
+"""Working grids, accumulated motion and residuals: numpy arrays around the kernels.
+
+The accumulated field A at a point p of frame t says that what is seen at p was at `p - A(p)` in
+the anchor: + is right and down, as in CoViAR (paper.md 1.2), in quarter pixels of the source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgepkd.video import _kernels as kernels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgepkd.config import DecodeSpec
+
+OUTPUT_SHORT_SIDE_PX = 256
+"""Short side of the output grid for large sources, the size of CoViAR's re-encoded clips."""
+_BIAS = np.int32(kernels.BIAS)
+NUM_REFERENCES = 4
+"""Decoded frames that the reference choice looks back at (decode.md 1.5)."""
+
+
+@dataclass(frozen=True)
+class WorkingGrid:
+    """Where the field of a source of one size is accumulated and its pictures are compared.
+
+    Up to `max_short_side_px` that is the source's own pixels, cut in `grid_px` cells; above, it
+    is the output grid: one field vector per pixel of a picture with a short side of 256.
+    """
+
+    source_width_px: int
+    source_height_px: int
+    width_px: int
+    """Of the pictures and residuals."""
+    height_px: int
+    columns: int
+    """Of the field."""
+    rows: int
+    scale_x: float
+    """Points of the field per quarter pixel of the source."""
+    scale_y: float
+    picture_scale_x: float
+    """Pixels of the picture per quarter pixel of the source."""
+    picture_scale_y: float
+    cell_columns: int
+    cell_rows: int
+    cell_x_starts: NDArray[np.int32]
+    cell_y_starts: NDArray[np.int32]
+    point_x_starts: NDArray[np.int32]
+    point_y_starts: NDArray[np.int32]
+
+    resizes: bool
+    """True where pictures are made smaller than the source."""
+    is_cells: bool
+    """True where every point of the field is one 8x8 cell of the source."""
+
+
+@lru_cache(maxsize=32)
+def working_grid(
+    width_px: int, height_px: int, *, grid_px: int, max_short_side_px: int
+) -> WorkingGrid:
+    """The working grid of a source of `width_px` x `height_px`."""
+    # A raw stream without headers opens with no size; the first frame will tell.
+    width_px, height_px = max(width_px, 1), max(height_px, 1)
+    short = min(width_px, height_px)
+    resizes = short > max_short_side_px
+    if resizes:
+        out_w = round(width_px * OUTPUT_SHORT_SIDE_PX / short)
+        out_h = round(height_px * OUTPUT_SHORT_SIDE_PX / short)
+        columns, rows, point_px = out_w, out_h, 1
+    else:
+        out_w, out_h, point_px = width_px, height_px, grid_px
+        columns, rows = -(-width_px // grid_px), -(-height_px // grid_px)
+    cells = (-(-width_px // kernels.CELL_PX), -(-height_px // kernels.CELL_PX))
+    scale_x, scale_y = out_w / width_px / 4, out_h / height_px / 4
+    return WorkingGrid(
+        width_px, height_px, out_w, out_h, columns, rows,
+        scale_x / point_px, scale_y / point_px, scale_x, scale_y, *cells,
+        _cell_starts(cells[0], columns, out_w / width_px / point_px),
+        _cell_starts(cells[1], rows, out_h / height_px / point_px),
+        _point_starts(columns, out_w, point_px), _point_starts(rows, out_h, point_px),
+        resizes=resizes, is_cells=not resizes and grid_px == kernels.CELL_PX)
+
+
+def _cell_starts(num_cells: int, num_points: int, points_per_px: float) -> NDArray[np.int32]:
+    """First field point whose centre lies in each cell, and the end."""
+    centres_px = (np.arange(num_points) + 0.5) / points_per_px
+    edges_px = np.arange(num_cells) * kernels.CELL_PX
+    starts = np.searchsorted(centres_px, edges_px, side="left")
+    return np.append(starts, num_points).astype(np.int32)
+
+
+def _point_starts(num_points: int, size_px: int, point_px: int) -> NDArray[np.int32]:
+    return np.append(np.arange(num_points) * point_px, size_px).astype(np.int32)
+
+
+class Accumulator:
+    """The accumulated field of one GOP, moved on frame by frame."""
+
+    def __init__(self, grid: WorkingGrid, *, spec: DecodeSpec, num_references: int = 1) -> None:
+        self.grid = grid
+        self._keep_outside = spec.arithmetic == "coviar"
+        self._num_slots = num_references + 1
+        self._size = grid.columns * grid.rows
+        self._ring = np.empty(self._num_slots * self._size, np.int32)
+        self._one_reference = np.zeros(grid.cell_columns * grid.cell_rows, np.uint8)
+        self.restart()
+
+    def restart(self) -> None:
+        """Back to the anchor: no motion."""
+        self._slot = 0
+        self._ring[: self._size] = kernels.BIAS
+
+    def advance(self, cells: NDArray[np.int32], references: NDArray[np.uint8] | None) -> None:
+        """Go on by one decoded frame with the vectors `cells` (int32 [cells], packed)."""
+        self._slot = (self._slot + 1) % self._num_slots
+        grid = self.grid
+        chosen = self._one_reference if references is None else references
+        if grid.is_cells:
+            kernels.accumulate_cells(self._ring, self._slot, self._num_slots, cells, chosen,
+                                     grid.columns, grid.rows, self._keep_outside)
+            return
+        kernels.accumulate(
+            self._ring, self._slot, self._num_slots, cells, chosen,
+            grid.cell_x_starts, grid.cell_y_starts, grid.scale_x, grid.scale_y,
+            self._keep_outside)
+
+    @property
+    def state(self) -> NDArray[np.int32]:
+        """The packed state, int32 [rows * columns]; a view, valid until the next `advance`."""
+        return self._ring[self._slot * self._size : (self._slot + 1) * self._size]
+
+    def field(self) -> NDArray[np.int16]:
+        """int16 [rows, columns, 2] (x, y) in quarter pixels; the caller's own array."""
+        plain = np.bitwise_xor(self.state, _BIAS)
+        return plain.view(np.int16).reshape(self.grid.rows, self.grid.columns, 2)
+
+
+def residual(
+    picture: NDArray[np.uint8],
+    anchor: NDArray[np.uint8],
+    state: NDArray[np.int32],
+    *,
+    grid: WorkingGrid,
+) -> NDArray[np.int16]:
+    """`picture` minus the anchor warped by `state`, int16 [H, W, 3], -255..255.
+
+    `picture[y, x] == anchor[y - A_y, x - A_x] + residual[y, x]` holds exactly, with A rounded to
+    whole pixels of the picture (half up) and the look-up clamped to the picture (paper.md 1.2).
+    """
+    out = np.empty(picture.shape, np.int16)
+    kernels.warp_difference(
+        picture.reshape(-1), anchor.reshape(-1), state, grid.point_x_starts, grid.point_y_starts,
+        grid.picture_scale_x, grid.picture_scale_y, out.reshape(-1))
+    return out

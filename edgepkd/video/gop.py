@@ -1,0 +1,391 @@
+"""GOPs of a stream that decode on demand, each thing once.
+
+`GopReader` cuts packets at key packets, and after `gop_frames` frames where the stream has no key
+packet: any decoded frame can be an anchor (decode.md 1.6). Packets from one point where decoding
+can start to the next form a run (`_runs.py`); the GOPs of one run share a decoder.
+"""
+
+from __future__ import annotations
+
+import bisect
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgepkd.config import DecodeSpec
+from edgepkd.errors import ConfigError, DecodeError
+from edgepkd.video import _kernels as kernels
+from edgepkd.video._order import Clock, Picture, shown_pictures
+from edgepkd.video._runs import Engine, Run
+from edgepkd.video.decoder import CodecParams, DecodeCounters, check_native, luma
+from edgepkd.video.fields import NUM_REFERENCES, Accumulator, WorkingGrid, residual
+from edgepkd.video.vectors import vector_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from numpy.typing import NDArray
+
+_INTRA = 1
+_SMALL_FIELD_BYTES = 64 << 10
+_SMALL_FRAME_PX = 512 * 512
+"""Frames up to this many pixels are kept for a GOP without a plan: twelve are under 5 MB."""
+
+
+class Gop:
+    """An anchor frame and the frames described by their motion since it. Made by `GopReader`.
+
+    Positions `t` count displayed frames from the anchor, 0. A frame that is not decoded (a
+    B-frame, a damaged packet) answers with the nearest decoded one, so that times stay right.
+    Arrays are turned as the rotation metadata asks for.
+    """
+
+    def __init__(self, *, index: int, numbers: list[int], times_s: tuple[float, ...],
+                 run: Run, engine: Engine) -> None:
+        """`numbers` are those of the packets shown, -1 where nothing is decoded."""
+        self.index = index
+        self.times_s = times_s
+        self._numbers = numbers
+        self._kept = [t for t, number in enumerate(self._numbers) if number >= 0]
+        self._position_of = {self._numbers[t]: t for t in self._kept}
+        self._run: Run | None = run
+        self._engine = engine
+        self._grid = engine.grid(*engine.size)
+        self._planned: frozenset[int] | None = None
+        self._wanted: set[int] = set()
+        self._frames: dict[int, VideoFrame] = {}
+        self._anchor_rgb: NDArray[np.uint8] | None = None
+        self._cells: dict[int, NDArray[np.int32]] = {}
+        self._references: dict[int, NDArray[np.uint8]] = {}
+        self._arrived = -1
+        self._accumulator: Accumulator | None = None
+        self._next_step = 0
+        self._fields: dict[int, NDArray[np.int16]] = {}
+        self._residuals: dict[int, NDArray[np.int16]] = {}
+
+    # -- what it is -------------------------------------------------------------------------
+
+    @property
+    def num_frames(self) -> int:
+        """Displayed frames, the anchor included."""
+        return len(self._numbers)
+
+    @property
+    def width_px(self) -> int:
+        """Width of pictures and residuals, after rotation."""
+        return self._turned(self._grid.width_px, self._grid.height_px)[0]
+
+    @property
+    def height_px(self) -> int:
+        """Height of pictures and residuals, after rotation."""
+        return self._turned(self._grid.width_px, self._grid.height_px)[1]
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """(rows, columns) of a motion field, after rotation."""
+        columns, rows = self._turned(self._grid.columns, self._grid.rows)
+        return rows, columns
+
+    # -- what it gives ----------------------------------------------------------------------
+
+    def plan(self, positions: Iterable[int]) -> None:
+        """Say which positions `iframe` (0) and `residual` will be asked for later.
+
+        Their frames, and the anchor's, are kept while decoding passes them; others are not. An
+        unplanned position still works, but may have to be decoded again.
+        """
+        planned = {self._nearest(t) for t in positions}
+        self._planned = frozenset(planned | {0} if planned else planned)
+
+    def iframe(self) -> NDArray[np.uint8]:
+        """The anchor, uint8 [H, W, 3] RGB; decodes one packet where the stream has a key there.
+
+        Raises:
+            DecodeError: no frame of the GOP can be decoded.
+        """
+        return self._turn(self._picture(0))
+
+    def motion(self, t: int) -> NDArray[np.int16]:
+        """Displacement since the anchor, int16 [rows, columns, 2] (x, y); makes no picture.
+
+        Quarter pixels of the source, + is right and down (paper.md 1.2). With
+        `arithmetic="coviar"` every step is truncated to whole pixels (multiples of 4).
+
+        Raises:
+            DecodeError: the stream is something the native route cannot decode.
+        """
+        t = self._nearest(t)
+        field = self._fields.get(t)
+        if field is None:
+            self._decode_vectors(t)
+            field = self._turn_field(self._accumulate(t).field())
+            if field.nbytes > _SMALL_FIELD_BYTES:
+                # Twelve large fields held and then freed at once go back to the system, and
+                # their pages cost more to get again than the field costs to make.
+                self._fields.clear()
+            self._fields[t] = field
+            self._engine.counters.motion_fields += 1
+        return field
+
+    def residual(self, t: int) -> NDArray[np.int16]:
+        """Decoded frame minus warped anchor, int16 [H, W, 3] in RGB order, -255..255.
+
+        Raises:
+            ConfigError: the stream is decoded for motion only (`pixels=False`).
+            DecodeError: no frame of the GOP can be decoded.
+        """
+        if not self._engine.spec.pixels:
+            raise ConfigError(
+                "residual() needs the pixels of P-frames, and the stream is decoded with "
+                "pixels=False.", hint="Decode it with DecodeSpec(pixels=True).")
+        t = self._nearest(t)
+        if t not in self._residuals:
+            anchor, picture = self._picture(0), self._picture(t)
+            self._decode_vectors(t)
+            difference = residual(picture, anchor, self._accumulate(t).state, grid=self._grid)
+            self._residuals[t] = self._turn(difference)
+            self._engine.counters.residuals += 1
+        return self._residuals[t]
+
+    def release(self) -> None:
+        """Let go of packets, frames and arrays; the GOP answers nothing after that."""
+        if self._run is None:
+            return
+        undecoded = sum(self._numbers[t] > self._arrived for t in self._kept)
+        self._engine.counters.packets_skipped += undecoded
+        self._run = None
+        if self._accumulator is not None:
+            self._engine.give_back(self._accumulator)
+            self._accumulator = None
+        self._anchor_rgb = None
+        for store in (self._frames, self._cells, self._references, self._fields,
+                      self._residuals):
+            store.clear()
+
+    # -- decoding ---------------------------------------------------------------------------
+
+    @property
+    def first_number(self) -> int:
+        """Number of the anchor's packet in the stream."""
+        return self._numbers[0]
+
+    def take(self, frame: VideoFrame, *, number: int, recent: list[VideoFrame]) -> None:
+        """Called by the run for each decoded frame of this GOP, in order.
+
+        `recent` are the frames decoded since the anchor, newest last, without this one.
+        """
+        t = self._position_of.get(number)
+        if t is None or self._run is None:
+            return
+        grid = self._grid
+        if frame.width != grid.source_width_px or frame.height != grid.source_height_px:
+            if self._arrived >= 0 and t > 0:
+                self._engine.counters.errors += 1
+                return
+            self._grid = self._engine.grid(frame.width, frame.height)
+        if self._wants(t):
+            self._keep(t, frame)
+        if number <= self._arrived:
+            return
+        self._arrived = number
+        if t > 0 and recent:
+            self._take_vectors(t, frame, recent)
+
+    def _take_vectors(self, t: int, frame: VideoFrame, recent: list[VideoFrame]) -> None:
+        grid, engine = self._grid, self._engine
+        words = vector_words(frame)
+        if frame.pict_type == _INTRA or not words.size:
+            if engine.num_references > 1:  # the states are counted back frame by frame
+                self._cells[t] = np.zeros(grid.cell_columns * grid.cell_rows, np.int32)
+            return
+        cells = np.empty(grid.cell_columns * grid.cell_rows, np.int32)
+        kernels.fill_cells(words, cells, grid.cell_columns, grid.cell_rows,
+                           engine.whole_pixels, engine.vector_limit)
+        self._cells[t] = cells
+        if engine.num_references > 1:
+            self._references[t] = _choose_references(words, frame, recent, grid)
+
+    def _wants(self, t: int) -> bool:
+        if t in self._wanted:
+            return True
+        if self._planned is not None:
+            return t in self._planned
+        if self._run is not None and not self._run.is_restartable:
+            return True
+        grid = self._grid
+        return t == 0 or grid.source_width_px * grid.source_height_px <= _SMALL_FRAME_PX
+
+    def _keep(self, t: int, frame: VideoFrame) -> None:
+        if t in self._frames:
+            return
+        grid = self._grid
+        if grid.resizes:
+            frame = self._engine.pictures.resized(
+                frame, width_px=grid.width_px, height_px=grid.height_px)
+        self._frames[t] = frame
+
+    def _decode_vectors(self, t: int) -> None:
+        number = self._numbers[t]
+        if t > 0 and number > self._arrived:
+            self._live_run().advance(number)
+            # A damaged packet gives no frame: it counts as arrived, without motion.
+            self._arrived = max(self._arrived, number)
+
+    def _accumulate(self, t: int) -> Accumulator:
+        if self._accumulator is None:
+            self._accumulator = self._engine.accumulator(self._grid)
+        if self._next_step > 0 and self._kept[self._next_step - 1] > t:
+            self._accumulator.restart()
+            self._next_step = 0
+        while self._next_step < len(self._kept) and self._kept[self._next_step] <= t:
+            step = self._kept[self._next_step]
+            cells = self._cells.get(step)
+            if cells is not None:
+                self._accumulator.advance(cells, self._references.get(step))
+            self._next_step += 1
+        return self._accumulator
+
+    def _picture(self, t: int) -> NDArray[np.uint8]:
+        """RGB of position `t` in coded orientation."""
+        if t == 0 and self._anchor_rgb is not None:
+            return self._anchor_rgb
+        rgb = self._engine.pictures.rgb(self._frame(t))
+        self._engine.counters.frames_rgb += 1
+        if t == 0:
+            self._anchor_rgb = rgb
+        return rgb
+
+    def _frame(self, t: int) -> VideoFrame:
+        if t not in self._frames:
+            self._wanted.add(t)
+            self._live_run().fetch(self, self._numbers[t])
+            self._arrived = max(self._arrived, self._numbers[t])
+        if t in self._frames:
+            return self._frames[t]
+        before = [p for p in self._frames if p < t]
+        if before:
+            return self._frames[max(before)]
+        return self._first_decodable(t)
+
+    def _first_decodable(self, t: int) -> VideoFrame:
+        """The next frame that decodes stands in for a damaged anchor."""
+        for later in self._kept:
+            if later > t:
+                self._wanted.add(later)
+                self._live_run().fetch(self, self._numbers[later])
+                self._arrived = max(self._arrived, self._numbers[later])
+                if later in self._frames:
+                    return self._frames[later]
+        newest = self._engine.newest
+        if newest is not None:
+            self._grid = self._engine.grid(newest.width, newest.height)
+            self._keep(t, newest)
+            return self._frames[t]
+        raise DecodeError(
+            f"GOP {self.index} (from {self.times_s[0]:.2f} s) holds no frame that can be decoded.",
+            hint="The file is damaged there; re-encode it or choose another part.")
+
+    # -- details ----------------------------------------------------------------------------
+
+    def _live_run(self) -> Run:
+        if self._run is None:
+            raise DecodeError(f"GOP {self.index} was released and answers nothing any more.",
+                              hint="Ask for everything before release().")
+        return self._run
+
+    def _nearest(self, t: int) -> int:
+        """The decoded position nearest to `t`, the earlier of two."""
+        if not 0 <= t < len(self._numbers):
+            raise ConfigError(f"t is {t}; allowed: 0..{len(self._numbers) - 1}.")
+        if self._numbers[t] >= 0:
+            return t
+        at = bisect.bisect_left(self._kept, t)
+        around = self._kept[max(at - 1, 0) : at + 1]
+        return min(around, key=lambda p: (abs(p - t), p))
+
+    def _turned(self, width: int, height: int) -> tuple[int, int]:
+        return (height, width) if self._engine.quarter_turns % 2 else (width, height)
+
+    def _turn(self, array: NDArray[Any]) -> NDArray[Any]:
+        turns = self._engine.quarter_turns
+        return np.ascontiguousarray(np.rot90(array, turns)) if turns else array
+
+    def _turn_field(self, array: NDArray[np.int16]) -> NDArray[np.int16]:
+        turns = self._engine.quarter_turns
+        if not turns:
+            return array
+        x, y = array[..., 0], array[..., 1]
+        components = {1: (y, -x), 2: (-x, -y), 3: (-y, x)}[turns]
+        return np.ascontiguousarray(np.rot90(np.stack(components, axis=-1), turns))
+
+
+def _choose_references(
+    words: NDArray[np.int32], frame: VideoFrame, recent: list[VideoFrame], grid: WorkingGrid
+) -> NDArray[np.uint8]:
+    references = np.empty(grid.cell_columns * grid.cell_rows, np.uint8)
+    now, stride = luma(frame)
+    planes = [luma(back) for back in reversed(recent[-NUM_REFERENCES:])]
+    planes = [plane for plane in planes if plane[1] == stride]
+    if not planes:
+        references[:] = 0
+        return references
+    views = [plane for plane, _ in planes]
+    one, two, three, four = views + [views[-1]] * (NUM_REFERENCES - len(views))
+    kernels.choose_references(
+        words, references, grid.cell_columns, grid.cell_rows, now, one, two, three, four,
+        len(views), stride, grid.source_width_px, grid.source_height_px)
+    return references
+
+
+class GopReader:
+    """Cuts a packet stream into GOPs: at key packets, and after `spec.gop_frames` frames.
+
+    Owns the packets it is given: their timestamps are replaced by their number in the stream,
+    the only way to know for certain which packet a frame came from.
+    """
+
+    def __init__(
+        self,
+        packets: Iterable[Packet[Any]],
+        *,
+        params: CodecParams,
+        spec: DecodeSpec | None = None,
+        counters: DecodeCounters | None = None,
+    ) -> None:
+        """Read `packets` (one video stream, demux order) with decoders of its own.
+
+        Raises:
+            ConfigError: a stream the native route would decode wrongly.
+        """
+        check_native(params)
+        self.counters = counters if counters is not None else DecodeCounters()
+        self._packets = packets
+        self._params = params
+        self._spec = spec or DecodeSpec()
+        self._engine = Engine(params, spec=self._spec, counters=self.counters)
+        self._clock = Clock(params)
+
+    def __iter__(self) -> Iterator[Gop]:
+        """The GOPs in order, each with all its packets read and none decoded."""
+        shown = shown_pictures(self._packets, params=self._params, engine=self._engine)
+        cut: list[Picture] = []
+        index = 0
+        for picture in shown:
+            if not cut and not picture.is_reference:
+                continue
+            is_full = len(cut) >= self._spec.gop_frames and picture.is_reference
+            if cut and (picture.is_key or is_full):
+                yield self._gop(index, cut)
+                index, cut = index + 1, []
+            cut.append(picture)
+        if cut:
+            yield self._gop(index, cut)
+
+    def _gop(self, index: int, cut: list[Picture]) -> Gop:
+        run = cut[0].run
+        gop = Gop(index=index, numbers=[p.number if p.is_reference else -1 for p in cut],
+                  times_s=self._clock.times_s(cut), run=run, engine=self._engine)
+        run.add(gop)
+        return gop

@@ -1,0 +1,215 @@
+"""Any stream that decodes, re-encoded in memory to the form the networks are trained on.
+
+The form (paper.md 1.1): 340x256 whatever the shape, MPEG-4 part 2 at quality 1 as the ffmpeg tool
+makes it, a key frame every 12 frames and nowhere else, no B-frames. It streams: one frame is in
+memory at a time, on the caller's thread. Every frame of the source gives one packet, with the
+source's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.codec.context import Flags
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+
+from edgepkd.errors import DecodeError
+from edgepkd.video.decoder import DEFAULT_FPS, MAX_ERRORS_IN_A_ROW, CodecParams
+from edgepkd.video.probe import prepare
+from edgepkd.video.source import VideoInput
+from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
+
+# The ffmpeg tool's "-q:v 1"; its default qmin of 2 then bounds the quantiser, and so it does here.
+_QUALITY_1 = 118
+_FIELD_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"})
+
+
+@dataclass
+class NormalizeCounters:
+    """What the re-encoding did so far."""
+
+    packets_read: int = 0
+    frames_encoded: int = 0
+    errors: int = 0
+    """Source packets that did not decode and were skipped."""
+    fields_taken: int = 0
+    """Interlaced frames of which one field was used."""
+    interlaced_kept: int = 0
+    """Interlaced frames taken as they are, because their pixel format has no simple fields."""
+
+
+class NormalizedVideo:
+    """A source in training form: `params` and `packets`, as a container would give them."""
+
+    def __init__(
+        self, video: VideoInput, *, gop_frames: int = 12, use_timestamps: bool = True
+    ) -> None:
+        """Prepare to re-encode `video`; see `normalized`."""
+        self.counters = NormalizeCounters()
+        self._video = video
+        self._gop_frames = gop_frames
+        self._clock = _Clock(video, use_timestamps=use_timestamps)
+        self.params = CodecParams(
+            codec_name="mpeg4", extradata=None, width_px=TRAINING_WIDTH_PX,
+            height_px=TRAINING_HEIGHT_PX, time_base=self._clock.time_base, fps=self._clock.fps)
+
+    def packets(self) -> Iterator[Packet[Any]]:
+        """Yield MPEG-4 packets as the source is decoded.
+
+        Raises:
+            DecodeError: nothing of the source decodes, or too many packets in a row fail.
+            SourceError: a camera stopped sending.
+        """
+        shaper, encoder = _Shaper(self.counters), _encoder(self._gop_frames)
+        times: list[int] = []
+        for frame in self._frames():
+            times.append(self._clock.time_of(frame))
+            picture = shaper.shaped(frame)
+            picture.pts, picture.time_base = self.counters.frames_encoded, 1 / DEFAULT_FPS
+            picture.pict_type = PictureType.NONE
+            self.counters.frames_encoded += 1
+            for packet in encoder.encode(picture):
+                yield self._stamped(packet, times.pop(0))
+        if not self.counters.frames_encoded:
+            raise DecodeError(
+                f"{self._video.source} opens, but none of its {self.counters.packets_read} "
+                "packets decodes.", hint="The file is damaged; record or copy it again.")
+        for packet in encoder.encode(None):
+            yield self._stamped(packet, times.pop(0))
+
+    def _frames(self) -> Iterator[VideoFrame]:
+        context = self._video.stream.codec_context
+        prepare(context)
+        errors_in_a_row = 0
+        for packet in self._video.packets():
+            self.counters.packets_read += 1
+            try:
+                frames = context.decode(packet)
+                errors_in_a_row = 0
+            except av.FFmpegError:
+                frames = []
+                errors_in_a_row += 1
+                self.counters.errors += 1
+            if errors_in_a_row >= MAX_ERRORS_IN_A_ROW:
+                raise DecodeError(
+                    f"{self._video.source}: {errors_in_a_row} packets in a row do not decode.",
+                    hint="The stream is damaged from here on.")
+            yield from frames
+        try:
+            yield from context.decode(None)
+        except av.FFmpegError:
+            self.counters.errors += 1
+
+    def _stamped(self, packet: Packet[Any], time: int) -> Packet[Any]:
+        packet.time_base = self._clock.time_base
+        packet.pts = packet.dts = time
+        return packet
+
+
+def normalized(
+    video: VideoInput, *, gop_frames: int = 12, use_timestamps: bool = True
+) -> NormalizedVideo:
+    """Return `video` in training form; nothing is read before its packets are asked for.
+
+    Args:
+        video: an open source.
+        gop_frames: a key frame every so many frames.
+        use_timestamps: False where they are not display times; frames are then counted at the
+            stream's frame rate.
+    """
+    return NormalizedVideo(video, gop_frames=gop_frames, use_timestamps=use_timestamps)
+
+
+def _encoder(gop_frames: int) -> VideoCodecContext:
+    encoder = av.CodecContext.create("mpeg4", "w")
+    encoder.width, encoder.height = TRAINING_WIDTH_PX, TRAINING_HEIGHT_PX
+    encoder.pix_fmt = "yuv420p"
+    encoder.time_base, encoder.framerate = 1 / DEFAULT_FPS, DEFAULT_FPS
+    encoder.thread_count = 1
+    encoder.gop_size, encoder.max_b_frames = gop_frames, 0
+    encoder.flags |= Flags.qscale
+    encoder.global_quality = _QUALITY_1
+    encoder.options = {"sc_threshold": "1000000000"}
+    return encoder
+
+
+class _Clock:
+    """Gives each frame a time, in ticks of the source, later than the one before."""
+
+    def __init__(self, video: VideoInput, *, use_timestamps: bool) -> None:
+        stream = video.stream
+        self.fps = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+        self.time_base = stream.time_base or 1 / self.fps
+        self._counts = not use_timestamps
+        self._frames, self._last = 0, -(1 << 62)
+
+    def time_of(self, frame: VideoFrame) -> int:
+        step = 1 / (self.fps * self.time_base)
+        time = round(self._frames * step) if self._counts else frame.pts
+        if time is None or time <= self._last:
+            time = self._last + max(1, round(step)) if self._frames else 0
+        self._frames, self._last = self._frames + 1, time
+        return time
+
+
+class _Shaper:
+    """Turns decoded frames into upright 340x256 yuv420p pictures."""
+
+    def __init__(self, counters: NormalizeCounters) -> None:
+        self._reformatter = VideoReformatter()
+        self._counters = counters
+
+    def shaped(self, frame: VideoFrame) -> VideoFrame:
+        quarter_turns = round(frame.rotation / 90) % 4
+        if frame.interlaced_frame:
+            frame = self._progressive(frame)
+        size = TRAINING_WIDTH_PX, TRAINING_HEIGHT_PX
+        width, height = size[::-1] if quarter_turns % 2 else size
+        picture = self._reformatter.reformat(
+            frame, width=width, height=height, format="yuv420p", dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.BICUBIC, threads=1)
+        if quarter_turns:
+            return _frame_of([np.rot90(p, quarter_turns) for p in _planes(picture)], "yuv420p")
+        if picture is frame:
+            # The encoder's settings must not be written into the decoder's own frame.
+            return _frame_of(_planes(picture), "yuv420p")
+        return picture
+
+    def _progressive(self, frame: VideoFrame) -> VideoFrame:
+        name = frame.format.name
+        if name not in _FIELD_FORMATS:
+            self._counters.interlaced_kept += 1
+            return frame
+        self._counters.fields_taken += 1
+        # An even number of lines keeps chroma in step with luma.
+        lines = [p[: len(p) // 4 * 4 if i == 0 else None] for i, p in enumerate(_planes(frame))]
+        field = _frame_of([plane[::2] for plane in lines], name)
+        field.color_range = frame.color_range
+        return field
+
+
+def _planes(frame: VideoFrame) -> list[npt.NDArray[np.uint8]]:
+    """Return views of an 8-bit planar frame's planes, [rows, columns] each, padding cut off."""
+    views = []
+    for plane in frame.planes:
+        buffer: Any = plane
+        rows = np.frombuffer(buffer, np.uint8).reshape(-1, plane.line_size)
+        views.append(rows[: plane.height, : plane.width])
+    return views
+
+
+def _frame_of(planes: list[npt.NDArray[np.uint8]], pix_fmt: str) -> VideoFrame:
+    height, width = planes[0].shape
+    frame = VideoFrame(width, height, pix_fmt)
+    for target, plane in zip(_planes(frame), planes, strict=True):
+        target[:] = plane[: target.shape[0], : target.shape[1]]
+    return frame

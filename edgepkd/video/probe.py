@@ -1,0 +1,312 @@
+"""What a stream is made of, found by looking at its first packets, and which route it takes.
+
+Nothing a container claims about frames is trusted (decode.md 7): GOPs are counted in packets,
+B-frames, vectors and interlacing are seen in decoded frames. A source is looked at once, and the
+packets looked at are handed on, so that a pipe or a camera can be probed too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, Literal, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.codec.context import Flags2
+from av.packet import Packet
+from av.sidedata.sidedata import SideDataContainer, Type
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+
+from edgepkd.video.decoder import (
+    NATIVE_CODECS,
+    NATIVE_PIXEL_FORMATS,
+    CodecParams,
+    codec_params_from_stream,
+)
+from edgepkd.video.h264 import Sps, find_sps
+from edgepkd.video.source import STDIN, VideoInput, open_video
+
+NO_TIMESTAMP_FORMATS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "h263"})
+"""Containers that store no display times; their streams run at a constant rate."""
+MIN_GOP_FRAMES = 4
+"""Shorter GOPs hold too little motion to be read from the bitstream."""
+
+_MAX_PACKETS, _MAX_PIPE_PACKETS, _MAX_LIVE_PACKETS = 300, 60, 30
+_MAX_BYTES = 8_000_000
+_DECODED, _DECODED_WITHOUT_TIMES = 24, 60
+_B_FRAME, _MAX_REORDERED = 3, 16
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """A video stream as its first packets show it; None where a thing is not known."""
+
+    source: str
+    container: str
+    codec: str
+    profile: str | None
+    pix_fmt: str | None
+    """Of the decoded frames; None if none of the packets looked at decodes."""
+    width_px: int
+    height_px: int
+    """Size as coded, before rotation."""
+    fps: float | None
+    duration_s: float | None
+    num_frames_from_header: int | None
+    """What the container claims; often wrong, shown and never used."""
+    start_s: float | None
+    """First display time of the container; edgepkd reports times from there on as 0."""
+    rotation_deg: int
+    """Degrees counter-clockwise that a picture is turned by to be looked at."""
+    variable_fps: bool
+    num_packets_seen: int
+    seen_all: bool
+    """True: the whole stream was looked at."""
+    num_keyframes_seen: int
+    gop_min: int | None
+    gop_max: int | None
+    """Frames of the GOPs that end within the packets looked at; a short last one is not counted."""
+    has_b_frames: bool
+    num_ref_frames: int | None
+    """H.264 `num_ref_frames`; None for other codecs."""
+    interlaced: bool
+    exports_vectors: bool
+    """Measured: at least one frame looked at carried motion vectors."""
+    num_inter_frames_decoded: int
+    """P- and B-frames decoded while looking; 0 means no vectors could be seen."""
+    num_errors: int
+    """Packets looked at that did not decode."""
+    is_live: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The route a stream takes, and why, in words for the user."""
+
+    route: Literal["native", "normalize"]
+    reason: str
+    native_possible: bool = True
+    """False: the native route would give wrong vectors or none, and is refused if asked for."""
+
+
+def probe(source: str | VideoInput) -> StreamInfo:
+    """Look at the first packets of `source`; an open input keeps them for whoever reads on.
+
+    Raises:
+        SourceError: it cannot be opened or has no video stream.
+    """
+    if isinstance(source, VideoInput):
+        return _look(source)
+    with open_video(source) as video:
+        return _look(video)
+
+
+def judge(info: StreamInfo) -> Verdict:
+    """Decide whether vectors are read from the stream as it is, or from a re-encoded copy."""
+    for applies, reason in _obstacles(info):
+        if applies:
+            return Verdict("normalize", reason, native_possible=False)
+    for applies, reason in _drawbacks(info):
+        if applies:
+            return Verdict("normalize", reason)
+    if info.codec != "h264":
+        dropped = "; its B-frames are never references and are dropped" if info.has_b_frames else ""
+        return Verdict("native", f"{info.codec} exports motion vectors{dropped}")
+    if (info.num_ref_frames or 1) > 1:
+        return Verdict("native", f"h264 without B-frames; num_ref_frames is {info.num_ref_frames}, "
+                                 "so each block's reference is found by comparison")
+    return Verdict("native", "h264 without B-frames and with one reference frame")
+
+
+def has_display_times(info: StreamInfo) -> bool:
+    """Return whether timestamps are display times; AVI and raw streams number coded frames."""
+    return not (info.container in NO_TIMESTAMP_FORMATS and info.has_b_frames)
+
+
+def codec_params(video: VideoInput, info: StreamInfo) -> CodecParams:
+    """Return what the native route must know of `video`."""
+    return codec_params_from_stream(
+        video.stream, rotation_deg=info.rotation_deg, num_ref_frames=info.num_ref_frames or 1,
+        has_b_frames=info.has_b_frames)
+
+
+def _obstacles(info: StreamInfo) -> list[tuple[bool, str]]:
+    """Return what makes the native route wrong."""
+    codec = info.codec
+    return [
+        (codec not in NATIVE_CODECS, f"{codec} exports no motion vectors"),
+        (info.pix_fmt is None, f"none of the first {info.num_packets_seen} packets decodes"),
+        (info.pix_fmt not in NATIVE_PIXEL_FORMATS,
+         f"pixel format {info.pix_fmt} is not 8-bit 4:2:0"),
+        (info.interlaced, "the stream is interlaced"),
+        (codec == "h264" and info.has_b_frames,
+         "h264 with B-frames: which frame a vector points to is not exported"),
+        (info.num_inter_frames_decoded > 0 and not info.exports_vectors,
+         f"no motion vector in {info.num_inter_frames_decoded} frames that should have some"),
+        (info.rotation_deg % 90 != 0, f"rotated by {info.rotation_deg} degrees"),
+    ]
+
+
+def _drawbacks(info: StreamInfo) -> list[tuple[bool, str]]:
+    """Return what makes the native route poor, though right."""
+    gop_max = info.gop_max if info.num_keyframes_seen > 1 else None
+    return [
+        (info.num_keyframes_seen == 0,
+         f"there is no key frame among the first {info.num_packets_seen} packets"),
+        (gop_max == 1, "every frame is a key frame, so the stream holds no motion"),
+        (gop_max is not None and gop_max < MIN_GOP_FRAMES,
+         f"key frames come every {gop_max} frames, too often to gather motion"),
+    ]
+
+
+@dataclass
+class _Decoded:
+    """What the decoded frames of a stream showed."""
+
+    pix_fmt: str | None = None
+    size: tuple[int, int] | None = None
+    rotation_deg: int = 0
+    has_b_frames: bool = False
+    interlaced: bool = False
+    num_inter: int = 0
+    num_with_vectors: int = 0
+    num_errors: int = 0
+
+    def add(self, frame: VideoFrame) -> None:
+        if self.pix_fmt is None:
+            self.pix_fmt, self.size = frame.format.name, (frame.width, frame.height)
+            self.rotation_deg = round(frame.rotation)
+        self.interlaced |= bool(frame.interlaced_frame)
+        self.has_b_frames |= int(frame.pict_type) == _B_FRAME
+        if not frame.key_frame:
+            self.num_inter += 1
+            # `frame.side_data` would leak the frame by a reference cycle (decode.md 1).
+            vectors = cast(Any, SideDataContainer)(frame).get(Type.MOTION_VECTORS)
+            self.num_with_vectors += vectors is not None
+
+
+@dataclass
+class _Gops:
+    """Key frames and GOP lengths in a run of packets."""
+
+    num_keyframes: int
+    lengths: list[int] = field(default_factory=list)
+
+
+def _look(video: VideoInput) -> StreamInfo:
+    stream, context = video.stream, video.stream.codec_context
+    packets, seen_all = _peek(video)
+    has_times = video.container.format.name not in NO_TIMESTAMP_FORMATS
+    decoded = _decode_some(context, packets[:_DECODED if has_times else _DECODED_WITHOUT_TIMES])
+    gops = _gops(packets, seen_all=seen_all)
+    sps = _sps(context, packets)
+    steps = _time_steps(packets, seen_all=seen_all) if has_times else np.zeros(0)
+    fps = stream.average_rate or stream.guessed_rate
+    width, height = decoded.size or (context.width, context.height)
+    return StreamInfo(
+        source=video.source, container=video.container.format.name, codec=_codec_name(context),
+        profile=context.profile, pix_fmt=decoded.pix_fmt, width_px=width, height_px=height,
+        fps=float(fps) if fps else None, duration_s=_duration_s(video),
+        num_frames_from_header=stream.frames or None, start_s=_start_s(video),
+        rotation_deg=decoded.rotation_deg,
+        variable_fps=bool(steps.size and steps.max() > 1.5 * np.median(steps)),
+        num_packets_seen=len(packets), seen_all=seen_all, num_keyframes_seen=gops.num_keyframes,
+        gop_min=min(gops.lengths, default=None), gop_max=max(gops.lengths, default=None),
+        has_b_frames=decoded.has_b_frames or (has_times and _is_reordered(packets)),
+        num_ref_frames=sps.num_ref_frames if sps else None,
+        interlaced=decoded.interlaced or (sps is not None and not sps.frame_mbs_only),
+        exports_vectors=decoded.num_with_vectors > 0, num_inter_frames_decoded=decoded.num_inter,
+        num_errors=decoded.num_errors, is_live=video.is_live)
+
+
+def _peek(video: VideoInput) -> tuple[list[Packet[Any]], bool]:
+    """Return the packets to look at, and whether that is the whole stream."""
+    # A pipe may be as slow as a camera, and looking far ahead would hold up the first answer.
+    limit = _MAX_PIPE_PACKETS if video.source == STDIN else _MAX_PACKETS
+    limit = _MAX_LIVE_PACKETS if video.is_live else limit
+    packets: list[Packet[Any]] = []
+    num_bytes = 0
+    while len(packets) < limit and num_bytes < _MAX_BYTES:
+        ahead = video.peek(len(packets) + 1)
+        if len(ahead) == len(packets):
+            return packets, True
+        packets.append(ahead[-1])
+        num_bytes += ahead[-1].size
+    return packets, len(video.peek(len(packets) + 1)) == len(packets)
+
+
+def _decode_some(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> _Decoded:
+    """Decode `packets` in the stream's own context, then empty it for its next user."""
+    prepare(context)
+    context.flags2 |= Flags2.export_mvs
+    decoded = _Decoded()
+    for packet in [*packets, None]:
+        try:
+            for frame in context.decode(packet):
+                decoded.add(frame)
+        except av.FFmpegError:
+            decoded.num_errors += packet is not None
+    context.flush_buffers()
+    context.flags2 &= ~Flags2.export_mvs
+    return decoded
+
+
+def prepare(context: VideoCodecContext) -> None:
+    """Keep a codec context that is not open yet to the caller's thread."""
+    if not context.is_open:
+        context.thread_type = "NONE"
+        context.thread_count = 1
+
+
+def _codec_name(context: VideoCodecContext) -> str:
+    """Return the codec's name, not that of the library that decodes it (libdav1d: av1)."""
+    return str(getattr(context.codec, "canonical_name", context.name))
+
+
+def _gops(packets: Sequence[Packet[Any]], *, seen_all: bool) -> _Gops:
+    keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
+    lengths = [end - key for key, end in pairwise(keys)]
+    if seen_all and keys and len(packets) - keys[-1] > max(lengths, default=0):
+        lengths.append(len(packets) - keys[-1])
+    return _Gops(len(keys), lengths)
+
+
+def _sps(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> Sps | None:
+    if context.name != "h264":
+        return None
+    found = find_sps(context.extradata) if context.extradata else None
+    if found is None and packets:
+        found = find_sps(bytes(packets[0]))
+    return found
+
+
+def _is_reordered(packets: Sequence[Packet[Any]]) -> bool:
+    times = [packet.pts for packet in packets if packet.pts is not None]
+    return any(later < earlier for earlier, later in pairwise(times))
+
+
+def _time_steps(packets: Sequence[Packet[Any]], *, seen_all: bool) -> npt.NDArray[np.float64]:
+    times = sorted(packet.pts for packet in packets if packet.pts is not None)
+    if not seen_all:
+        # B-frames still to come leave holes at the end.
+        times = times[:-_MAX_REORDERED]
+    steps = np.diff(np.array(times, np.float64))
+    return steps[steps > 0]
+
+
+def _duration_s(video: VideoInput) -> float | None:
+    if video.is_live:
+        return None
+    if video.stream.duration and video.stream.time_base:
+        return float(video.stream.duration * video.stream.time_base)
+    return video.container.duration / av.time_base if video.container.duration else None
+
+
+def _start_s(video: VideoInput) -> float | None:
+    start, base = video.stream.start_time, video.stream.time_base
+    return float(Fraction(start) * base) if start is not None and base else None
