@@ -38,8 +38,9 @@ MIN_GOP_FRAMES = 4
 
 _MAX_PACKETS, _MAX_PIPE_PACKETS, _MAX_LIVE_PACKETS = 300, 60, 30
 _MAX_BYTES = 8_000_000
-_DECODED, _DECODED_WITHOUT_TIMES = 24, 60
+_DECODED, _DECODED_WITHOUT_TIMES, _ENOUGH_INTER_FRAMES = 24, 60, 4
 _B_FRAME, _MAX_REORDERED = 3, 16
+_VOP_START, _B_VOP = b"\x00\x00\x01\xb6", 2
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,10 @@ def _look(video: VideoInput) -> StreamInfo:
     stream, context = video.stream, video.stream.codec_context
     packets, seen_all = _peek(video)
     has_times = video.container.format.name not in NO_TIMESTAMP_FORMATS
-    decoded = _decode_some(context, packets[:_DECODED if has_times else _DECODED_WITHOUT_TIMES])
+    # Without display times B-frames show only when decoded, but for MPEG-4's plain headers.
+    blind = not has_times and _codec_name(context) != "mpeg4"
+    decoded = _decode_some(context, packets[:_DECODED_WITHOUT_TIMES if blind else _DECODED],
+                           enough=_DECODED_WITHOUT_TIMES if blind else _ENOUGH_INTER_FRAMES)
     gops = _gops(packets, seen_all=seen_all)
     sps = _sps(context, packets)
     steps = _time_steps(packets, seen_all=seen_all) if has_times else np.zeros(0)
@@ -217,7 +221,8 @@ def _look(video: VideoInput) -> StreamInfo:
         variable_fps=bool(steps.size and steps.max() > 1.5 * np.median(steps)),
         num_packets_seen=len(packets), seen_all=seen_all, num_keyframes_seen=gops.num_keyframes,
         gop_min=min(gops.lengths, default=None), gop_max=max(gops.lengths, default=None),
-        has_b_frames=decoded.has_b_frames or (has_times and _is_reordered(packets)),
+        has_b_frames=(decoded.has_b_frames or (has_times and _is_reordered(packets))
+                      or (_codec_name(context) == "mpeg4" and _has_b_vops(packets))),
         num_ref_frames=sps.num_ref_frames if sps else None,
         interlaced=decoded.interlaced or (sps is not None and not sps.frame_mbs_only),
         exports_vectors=decoded.num_with_vectors > 0, num_inter_frames_decoded=decoded.num_inter,
@@ -240,12 +245,20 @@ def _peek(video: VideoInput) -> tuple[list[Packet[Any]], bool]:
     return packets, len(video.peek(len(packets) + 1)) == len(packets)
 
 
-def _decode_some(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> _Decoded:
-    """Decode `packets` in the stream's own context, then empty it for its next user."""
+def _decode_some(
+    context: VideoCodecContext, packets: Sequence[Packet[Any]], *, enough: int
+) -> _Decoded:
+    """Decode `packets` in the stream's own context, then empty it for its next user.
+
+    Ends early once `enough` inter frames were seen, with vectors where the codec has any.
+    """
     prepare(context)
     context.flags2 |= Flags2.export_mvs
     decoded = _Decoded()
+    exports = _codec_name(context) in NATIVE_CODECS
     for packet in [*packets, None]:
+        if (decoded.num_with_vectors if exports else decoded.num_inter) >= enough:
+            break
         try:
             for frame in context.decode(packet):
                 decoded.add(frame)
@@ -288,6 +301,18 @@ def _sps(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> Sps | No
 def _is_reordered(packets: Sequence[Packet[Any]]) -> bool:
     times = [packet.pts for packet in packets if packet.pts is not None]
     return any(later < earlier for earlier, later in pairwise(times))
+
+
+def _has_b_vops(packets: Sequence[Packet[Any]]) -> bool:
+    """Return whether MPEG-4 packets hold a B-VOP; a packed one hides behind a P-VOP."""
+    for packet in packets:
+        data = bytes(packet)
+        at = data.find(_VOP_START)
+        while 0 <= at < len(data) - 4:
+            if data[at + 4] >> 6 == _B_VOP:
+                return True
+            at = data.find(_VOP_START, at + 4)
+    return False
 
 
 def _time_steps(packets: Sequence[Packet[Any]], *, seen_all: bool) -> npt.NDArray[np.float64]:
