@@ -25,9 +25,9 @@ bench:
 gpu:
     {{python}} -m tests.bench.gpu --json docs/results/gpu.json
 
-# rebuild the shipped bundle from ../shared/data (about 20 minutes on two cores)
-demo-model *args:
-    {{python}} -m edgepkd.training.demo {{args}}
+# rebuild the shipped bundle from ../shared/data, e.g. `just demo-model weizmann`
+demo-model set="fights" *args:
+    {{python}} -m edgepkd.demo_model --set {{set}} --data ../shared/data --out runs/demo {{args}}
 
 # sdist and wheel in dist/
 build:

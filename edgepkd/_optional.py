@@ -13,6 +13,7 @@ OPTIONAL = {
     "torch": ("train", "torch"),
     "onnx": ("train", "onnx"),
     "safetensors": ("train", "safetensors"),
+    "scipy": ("train", "scipy"),
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx"),
     "torch_tensorrt": ("torch-tensorrt", "torch-tensorrt"),

@@ -1,0 +1,1 @@
+"""Rebuilds the shipped bundles: joins training, export and the bundle writer."""

@@ -1,0 +1,1 @@
+"""Training: data and splits, backbones, internal classifiers by PKD, WISE, exit policy."""

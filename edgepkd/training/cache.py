@@ -1,0 +1,169 @@
+"""Clips of a training set as uint8 arrays, decoded once and kept on disk.
+
+Every clip is normalised to the training form first (340x256, MPEG-4, GOP 12, no B-frames), also
+those that could be read natively: a network must not see which encoder made a clip. What is kept
+are the very value images of `edgepkd.video`, at full size, so that training, calibration and test
+crops come from the code that runs on the device.
+
+The name of an entry is a hash of the file's content and of the settings. Writers do not disturb
+each other: an entry is written to a temporary folder and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality
+from edgepkd.errors import DataError
+from edgepkd.training.data import Sample
+from edgepkd.video import transforms
+from edgepkd.video.clips import Clip, ClipReader
+from edgepkd.video.sampling import Place
+from edgepkd.video.transforms import Geometry, Uint8, ValueImage
+
+VERSION = 1
+"""Raise it when what `edgepkd.video` makes changes: old entries are then not found any more."""
+WHOLE_FILE_FRAMES = 1_000_000
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """What is kept of a clip."""
+
+    clip: ClipSpec
+    inputs: Mapping[Modality, InputSpec]
+    decode: DecodeSpec
+    train_positions: tuple[int, ...] = (3, 5, 7, 9, 11)
+    """GOP positions whose residual is kept for training, besides the places of the test rule."""
+
+    def key(self, content_sha256: str) -> str:
+        """Name of the entry of the file with this content."""
+        settings = json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True, default=str)
+        return hashlib.sha256(f"{content_sha256}\n{settings}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, eq=False)
+class ClipArrays:
+    """Value images of one clip, memory-mapped; a whole file is one clip."""
+
+    gop_lengths: tuple[int, ...]
+    test_places: Mapping[Modality, tuple[Place, ...]]
+    extents: Mapping[Modality, tuple[float, float]]
+    places: Mapping[Modality, Mapping[Place, int]]
+    """Place -> row of the array."""
+    pixels: Mapping[Modality, NDArray[np.uint8]]
+    """[places, rows, columns, channels]."""
+
+    def image(self, modality: Modality, place: Place) -> ValueImage:
+        """One signal of one frame.
+
+        Raises:
+            KeyError: this place was not kept.
+        """
+        row = self.places[modality][place]
+        return ValueImage(modality, self.pixels[modality][row], self.extents[modality])
+
+    def tensor(
+        self, modality: Modality, places: Sequence[Place], geometry: Geometry, *, crop_px: int
+    ) -> NDArray[np.float32]:
+        """Network input of `places`: float32 [len(places), C, crop_px, crop_px]."""
+        return np.stack([
+            transforms.to_tensor(self.image(modality, place), geometry, crop_px=crop_px)
+            for place in places
+        ])
+
+
+def cached_clip(sample: Sample, *, spec: CacheSpec, folder: Path) -> ClipArrays:
+    """Arrays of `sample`, from `folder` if they are there, else decoded and left there.
+
+    Raises:
+        SourceError: the clip cannot be decoded.
+        DataError: an entry in the cache is damaged.
+    """
+    entry = folder / spec.key(sample.sha256 or _sha256(sample.path))
+    if not entry.is_dir():
+        _write_entry(entry, _decode(sample.path, spec))
+    return _read_entry(entry)
+
+
+def _decode(path: Path, spec: CacheSpec) -> tuple[dict[str, Any], dict[Modality, Uint8]]:
+    whole = ClipSpec(
+        clip_frames=WHOLE_FILE_FRAMES, stride_frames=WHOLE_FILE_FRAMES,
+        gop_frames=spec.clip.gop_frames, sampling=spec.clip.sampling, position=spec.clip.position,
+    )
+    with ClipReader(str(path), clip=whole, inputs=spec.inputs, decode=spec.decode,
+                    route="normalize") as reader:
+        clip = next(iter(reader))
+        facts: dict[str, Any] = {"gop_lengths": clip.gop_lengths, "modalities": {}}
+        arrays: dict[Modality, Uint8] = {}
+        for modality in spec.inputs:
+            places = _places_to_keep(clip, modality, spec)
+            images = [clip.image(modality, place) for place in places]
+            arrays[modality] = np.stack([image.pixels for image in images])
+            facts["modalities"][modality] = {
+                "places": places, "test": clip.places(modality), "extent": images[0].extent,
+            }
+    return facts, arrays
+
+
+def _places_to_keep(clip: Clip, modality: Modality, spec: CacheSpec) -> list[Place]:
+    """All anchors; all motion fields; residuals of the test rule and of `train_positions`."""
+    kept = set(clip.places(modality))
+    for gop, length in enumerate(clip.gop_lengths):
+        if modality == "iframe":
+            kept.add(Place(gop, 0))
+        elif modality == "mv":
+            kept |= {Place(gop, t) for t in range(1, length)}
+        else:
+            kept |= {Place(gop, t) for t in spec.train_positions if t < length}
+    return sorted(kept)
+
+
+def _write_entry(entry: Path, content: tuple[dict[str, Any], dict[Modality, Uint8]]) -> None:
+    facts, arrays = content
+    temporary = entry.with_name(f".{entry.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        try:
+            temporary.rename(entry)
+        except OSError:
+            if not entry.is_dir():  # else another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read_entry(entry: Path) -> ClipArrays:
+    try:
+        facts = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
+        modalities = facts["modalities"]
+        pixels = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in modalities}
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise DataError(f"cache entry {entry} is damaged: {error}.",
+                        hint="Delete it; it will be made again.") from error
+    return ClipArrays(
+        gop_lengths=tuple(facts["gop_lengths"]),
+        test_places={m: tuple(Place(*p) for p in f["test"]) for m, f in modalities.items()},
+        extents={m: (f["extent"][0], f["extent"][1]) for m, f in modalities.items()},
+        places={m: {Place(*p): row for row, p in enumerate(f["places"])}
+                for m, f in modalities.items()},
+        pixels=pixels,
+    )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,96 @@
+"""Backbone training on tiny synthetic clips: what moves, what stays, what repeats."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from edgepkd.config import InputSpec
+from edgepkd.errors import ConfigError
+from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.training.backbone import (
+    LabelledClips,
+    clip_logits,
+    last_logits,
+    new_network,
+    train_backbone,
+)
+from edgepkd.training.recipe import BackboneRecipe
+from tests.training.fake_clips import fake_clip
+
+SPEC = InputSpec("residual", num_segments=2, resize_px=64, crop_px=64)
+RECIPE = BackboneRecipe(backbone="resnet18", width=0.125, epochs=2, learning_rate=1e-2,
+                        train_segments=2, batch_clips=3, dropout=0.0)
+DATA = LabelledClips([fake_clip(seed=i, brightness=170 * (i % 2)) for i in range(6)],
+                     [i % 2 for i in range(6)])
+
+
+def train(recipe: BackboneRecipe = RECIPE, *, seed: int = 3) -> SegmentedNetwork:
+    return train_backbone(DATA, spec=SPEC, recipe=recipe, num_classes=2, rule="centre", seed=seed)
+
+
+def start(recipe: BackboneRecipe, seed: int = 3) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return new_network(SPEC, recipe, num_classes=2).state_dict()
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    one, same, other = (train(seed=s).state_dict() for s in (3, 3, 4))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert not all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_frozen_stages_keep_weights_and_statistics() -> None:
+    recipe = replace(RECIPE, frozen_stages=2)
+    before, after = start(recipe), train(recipe).state_dict()
+    for key in before:
+        if key.startswith(("segments.0.trunk", "segments.1.trunk")):
+            assert torch.equal(before[key], after[key]), key
+    assert not torch.equal(before["segments.2.trunk.layer3.0.conv1.weight"],
+                           after["segments.2.trunk.layer3.0.conv1.weight"])
+
+
+def test_frozen_batch_norm_moves_only_at_the_input() -> None:
+    recipe = replace(RECIPE, frozen_batch_norm=True)
+    before, after = start(recipe), train(recipe).state_dict()
+    moved = {key for key in before if "running_mean" in key
+             and not torch.equal(before[key], after[key])}
+    assert moved == {"segments.0.trunk.data_bn.running_mean"}
+    assert not torch.equal(before["segments.0.trunk.conv1.weight"],
+                           after["segments.0.trunk.conv1.weight"])
+
+
+def test_other_exits_are_not_touched() -> None:
+    before, after = start(RECIPE), train().state_dict()
+    for key in before:
+        if ".head." in key and not key.startswith("segments.3."):
+            assert torch.equal(before[key], after[key]), key
+
+
+def test_it_learns_an_easy_difference() -> None:
+    network = train(replace(RECIPE, epochs=15))
+    answers = clip_logits(network, DATA.clips, spec=SPEC)[:, -1].argmax(1)
+    assert answers.tolist() == list(DATA.labels)
+
+
+def test_logits_of_a_clip_are_means_over_its_segments() -> None:
+    network = train()
+    logits = clip_logits(network, DATA.clips[:1], spec=SPEC)
+    assert logits.shape == (1, 4, 2)
+    x = torch.rand(4, 3, 64, 64)
+    torch.testing.assert_close(last_logits(network, x), network(x)[-1])
+
+
+def test_epochs_are_reported() -> None:
+    seen: list[int] = []
+    train_backbone(DATA, spec=SPEC, recipe=RECIPE, num_classes=2, rule="centre", seed=1,
+                   on_epoch=lambda epoch, loss: seen.append(epoch))
+    assert seen == [0, 1]
+
+
+def test_imagenet_weights_are_for_one_backbone() -> None:
+    with pytest.raises(ConfigError, match="imagenet is 'true for resnet18'"):
+        BackboneRecipe(backbone="resnet18", epochs=1, learning_rate=1.0, imagenet=True)

@@ -1,0 +1,80 @@
+"""The clip cache: what training sees is what the device sees; entries are whole or absent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgepkd.config import MODALITIES, ClipSpec, DecodeSpec, InputSpec
+from edgepkd.errors import DataError
+from edgepkd.training.cache import CacheSpec, cached_clip
+from edgepkd.training.data import Sample
+from edgepkd.training.views import test_view as view_for_test
+from edgepkd.video.clips import ClipReader
+from edgepkd.video.sampling import Place
+from tests.clips import encode_clip
+
+SPEC = CacheSpec(
+    clip=ClipSpec(clip_frames=60), decode=DecodeSpec(),
+    inputs={m: InputSpec(m, num_segments=3, resize_px=64, crop_px=56) for m in MODALITIES},
+)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """A square that moves over 20 frames."""
+    frames = np.full((20, 96, 128, 3), 90, np.uint8)
+    for number, frame in enumerate(frames):
+        frame[30:60, 10 + 4 * number : 40 + 4 * number] = (200, 40, 120)
+    path = encode_clip(tmp_path_factory.mktemp("cache") / "clip.avi", frames)
+    return Sample(path, "a", "g", "train")
+
+
+def test_test_views_are_those_of_the_device(sample: Sample, tmp_path: Path) -> None:
+    clip = cached_clip(sample, spec=SPEC, folder=tmp_path)
+    with ClipReader(str(sample.path), clip=SPEC.clip, inputs=SPEC.inputs, decode=SPEC.decode,
+                    route="normalize") as reader:
+        on_device = next(iter(reader))
+        assert clip.gop_lengths == on_device.gop_lengths == (12, 8)
+        for modality, spec in SPEC.inputs.items():
+            np.testing.assert_array_equal(view_for_test(clip, spec).numpy(),
+                                          on_device.tensor(modality))
+
+
+def test_what_is_kept_is_enough_for_training(sample: Sample, tmp_path: Path) -> None:
+    clip = cached_clip(sample, spec=SPEC, folder=tmp_path)
+    assert set(clip.places["iframe"]) == {Place(0, 0), Place(1, 0)}
+    assert len(clip.places["mv"]) == 11 + 7
+    assert set(clip.places["residual"]) >= {Place(0, 3), Place(0, 11), Place(1, 7)}
+    assert clip.image("mv", Place(0, 11)).pixels[..., 0].max() > 128  # moves to the right
+
+
+def test_a_second_call_reads_what_the_first_one_left(sample: Sample, tmp_path: Path) -> None:
+    first = cached_clip(sample, spec=SPEC, folder=tmp_path)
+    moved = replace(sample, path=sample.path.rename(sample.path.with_suffix(".moved")),
+                    sha256="")
+    entries = list(tmp_path.iterdir())
+    try:
+        again = cached_clip(moved, spec=SPEC, folder=tmp_path)  # content counts, not the name
+    finally:
+        moved.path.rename(sample.path)
+    assert list(tmp_path.iterdir()) == entries
+    for modality in MODALITIES:
+        np.testing.assert_array_equal(first.pixels[modality], again.pixels[modality])
+
+
+def test_other_settings_are_another_entry(sample: Sample, tmp_path: Path) -> None:
+    cached_clip(sample, spec=SPEC, folder=tmp_path)
+    cached_clip(sample, spec=replace(SPEC, train_positions=(1,)), folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_damaged_entry_is_named(sample: Sample, tmp_path: Path) -> None:
+    cached_clip(sample, spec=SPEC, folder=tmp_path)
+    (entry,) = tmp_path.iterdir()
+    (entry / "mv.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"cache entry .* is damaged"):
+        cached_clip(sample, spec=SPEC, folder=tmp_path)

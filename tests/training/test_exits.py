@@ -1,0 +1,123 @@
+"""PKD: the schedule table, training on frozen trunks, determinism."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgepkd.config import InputSpec
+from edgepkd.models.registry import build_network
+from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.training.exits import (
+    SCHEDULES,
+    Views,
+    collect_views,
+    teacher_at,
+    train_exits,
+)
+from edgepkd.training.recipe import ExitRecipe, Scheme
+from tests.training.fake_clips import fake_clip
+
+SPEC = InputSpec("residual", num_segments=2, resize_px=64, crop_px=64)
+
+
+def small_network(seed: int = 0) -> SegmentedNetwork:
+    torch.manual_seed(seed)
+    return build_network("resnet18", modality="residual", num_classes=3, width=0.125)
+
+
+@pytest.mark.parametrize(("scheme", "expected"), [
+    ("pkd", ["mv"] * 50 + ["residual"] * 50 + ["own"] * 200),
+    ("pkd_iframe", ["mv"] * 50 + ["residual"] * 50 + ["iframe"] * 200),
+    ("anticurriculum", ["own"] * 100 + ["residual"] * 100 + ["mv"] * 100),
+    ("iframe", ["iframe"] * 300),
+    ("ce", ["labels"] * 300),
+])
+def test_schedules_are_those_of_the_paper(scheme: Scheme, expected: list[str]) -> None:
+    assert [teacher_at(scheme, epoch=e, num_epochs=300) for e in range(300)] == expected
+
+
+def test_every_schedule_covers_short_runs_too() -> None:
+    for scheme in SCHEDULES:
+        taught = [teacher_at(scheme, epoch=e, num_epochs=6) for e in range(6)]
+        assert set(taught) == {phase.teacher for phase in SCHEDULES[scheme]}
+
+
+def views_of(network: SegmentedNetwork, *, num_clips: int = 12) -> tuple[Views, Tensor]:
+    clips = [fake_clip(seed=i, brightness=80 * (i % 3)) for i in range(num_clips)]
+    views = collect_views(network, clips, spec=SPEC, num_views=2, num_segments=2, rule="centre",
+                          seed=7)
+    return views, torch.arange(num_clips).remainder(3).repeat_interleave(2)
+
+
+def test_heads_answer_to_a_mean_with_the_mean_of_their_answers() -> None:
+    network = small_network().eval()
+    x = torch.rand(5, 3, 64, 64)
+    pooled = network.pooled_inputs(x)
+    for head, value, logits in zip(network.heads, pooled, network(x), strict=True):
+        torch.testing.assert_close(head.from_pooled(value.mean(0, keepdim=True))[0],
+                                   logits.mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_views_are_the_same_for_the_same_seed_and_have_one_row_per_view() -> None:
+    network = small_network()
+    first, _ = views_of(network)
+    again, _ = views_of(network)
+    assert len(first.pooled) == 3
+    assert first.logits.shape == (24, 3)
+    for one, other in zip(first.pooled, again.pooled, strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(first.pooled[0][0], first.pooled[0][1])
+
+
+@pytest.mark.parametrize("scheme", ["pkd", "pkd_iframe", "anticurriculum", "iframe", "ce"])
+def test_training_moves_heads_and_their_biases_but_nothing_frozen(scheme: Scheme) -> None:
+    network = small_network()
+    views, labels = views_of(network)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    teachers = {m: torch.eye(3)[labels] * 5 for m in ("mv", "residual", "iframe")}
+    train_exits(network, views, labels, teachers=cast(Any, teachers), seed=1,
+                recipe=ExitRecipe(scheme=scheme, epochs=6, batch_views=8))
+    for key, value in network.state_dict().items():
+        moves = ".head." in key and not key.startswith("segments.3.")
+        if "num_batches" in key:
+            continue
+        assert torch.equal(value, before[key]) != moves, key
+
+
+def test_students_learn_what_the_teacher_says_not_what_the_labels_say() -> None:
+    network = small_network()
+    views, labels = views_of(network)
+    other = (labels + 1) % 3
+    train_exits(network, views, labels, teachers={"iframe": torch.eye(3)[other] * 8}, seed=1,
+                recipe=ExitRecipe(scheme="iframe", epochs=80, batch_views=8, learning_rate=1e-2))
+    for index in range(3):
+        answers = network.heads[index].from_pooled(views.pooled[index]).argmax(1)
+        assert (answers == other).float().mean() > 0.9
+
+
+def test_exit_training_is_deterministic_by_seed() -> None:
+    def trained(seed: int) -> dict[str, Tensor]:
+        network = small_network()
+        views, labels = views_of(network)
+        train_exits(network, views, labels, teachers={}, seed=seed,
+                    recipe=ExitRecipe(scheme="ce", epochs=3, batch_views=8))
+        return network.state_dict()
+
+    one, same, other = trained(1), trained(1), trained(2)
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert not torch.equal(one["segments.0.head.conv.weight"],
+                           other["segments.0.head.conv.weight"])
+
+
+def test_batch_norm_of_a_trained_head_has_the_statistics_of_the_views() -> None:
+    network = small_network()
+    views, labels = views_of(network)
+    train_exits(network, views, labels, teachers={}, seed=1,
+                recipe=ExitRecipe(scheme="ce", epochs=2, batch_views=8))
+    head = network.heads[0]
+    cells = nn.functional.conv2d(views.pooled[0], cast(Any, head).conv.weight, stride=7)
+    torch.testing.assert_close(cast(Any, head).bn.running_mean, cells.mean((0, 2, 3)))

@@ -1,0 +1,56 @@
+"""Losses against a computation by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from edgepkd.training.losses import clip_loss, distillation_loss, exit_loss
+
+
+def test_distillation_equals_a_hand_computation() -> None:
+    student = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    teacher = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]])
+    # Teacher: (1/2, 1/2) and (3/4, 1/4); log softmax of the student from log(1 + e^-d).
+    first = 0.5 * math.log(1 + math.exp(-1)) + 0.5 * (1 + math.log(1 + math.exp(-1)))
+    second = 0.75 * (2 + math.log(1 + math.exp(-2))) + 0.25 * math.log(1 + math.exp(-2))
+    assert distillation_loss(student, teacher).item() == pytest.approx((first + second) / 2)
+
+
+def test_temperature_divides_both_logits() -> None:
+    student, teacher = torch.randn(4, 3), torch.randn(4, 3)
+    expected = distillation_loss(student / 4, teacher / 4)
+    torch.testing.assert_close(distillation_loss(student, teacher, temperature=4.0), expected)
+
+
+def test_the_teacher_is_the_optimum_and_gets_no_gradient() -> None:
+    teacher = torch.randn(5, 4, requires_grad=True)
+    student = teacher.detach().clone().requires_grad_()
+    distillation_loss(student, teacher).backward()
+    assert teacher.grad is None
+    torch.testing.assert_close(student.grad, torch.zeros(5, 4), atol=1e-7, rtol=0)
+
+
+def test_sure_students_stay_finite() -> None:
+    student = torch.tensor([[1e4, -1e4]], requires_grad=True)
+    loss = distillation_loss(student, torch.tensor([[-1e4, 1e4]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(2e4)
+    assert torch.isfinite(student.grad).all()
+
+
+def test_exit_loss_mixes_labels_and_teacher() -> None:
+    student, teacher, labels = torch.randn(6, 3), torch.randn(6, 3), torch.tensor([0, 1, 2] * 2)
+    hard = torch.nn.functional.cross_entropy(student, labels)
+    soft = distillation_loss(student, teacher)
+    mixed = exit_loss(student, teacher=teacher, labels=labels, label_share=0.25)
+    torch.testing.assert_close(mixed, 0.75 * soft + 0.25 * hard)
+    torch.testing.assert_close(exit_loss(student, teacher=None, labels=labels), hard)
+
+
+def test_clip_loss_averages_logits_before_softmax() -> None:
+    logits, labels = torch.randn(4, 3, 5), torch.tensor([0, 1, 2, 3])
+    expected = torch.nn.functional.cross_entropy(logits.sum(1) / 3, labels)
+    torch.testing.assert_close(clip_loss(logits, labels), expected)

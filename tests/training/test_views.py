@@ -1,0 +1,59 @@
+"""Views: places that are kept, crops inside the picture, the test view of the device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgepkd.config import MODALITIES, NUM_CHANNELS, InputSpec, Modality
+from edgepkd.training.views import (
+    CROP_SHARES,
+    nearest_place,
+    random_geometry,
+    train_view,
+)
+from edgepkd.training.views import (
+    test_view as view_for_test,
+)
+from edgepkd.video.sampling import Place
+from edgepkd.video.transforms import centre_crop
+from tests.training.fake_clips import fake_clip
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_views_have_the_shape_of_the_network_input(modality: Modality) -> None:
+    spec = InputSpec(modality, num_segments=2, resize_px=40, crop_px=32)
+    rng = np.random.default_rng(0)
+    drawn = train_view(fake_clip(seed=1), spec, num_segments=5, rule="centre",
+                       geometry=random_geometry(rng), rng=rng)
+    assert drawn.shape == (5, NUM_CHANNELS[modality], 32, 32)
+    assert drawn.dtype == torch.float32
+    assert view_for_test(fake_clip(seed=1), spec).shape == (2, NUM_CHANNELS[modality], 32, 32)
+
+
+def test_the_test_view_is_the_centre_crop_of_the_test_places() -> None:
+    clip, spec = fake_clip(seed=2), InputSpec("iframe", num_segments=2, resize_px=40, crop_px=32)
+    expected = clip.tensor("iframe", clip.test_places["iframe"],
+                           centre_crop(resize_px=40, crop_px=32), crop_px=32)
+    np.testing.assert_array_equal(view_for_test(clip, spec).numpy(), expected)
+
+
+def test_crops_stay_inside_and_both_flips_and_all_sizes_come() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [random_geometry(rng) for _ in range(500)]
+    for g in drawn:
+        assert 0 <= g.left <= g.left + g.width <= 1 + 1e-9
+        assert 0 <= g.top <= g.top + g.height <= 1 + 1e-9
+        assert abs(CROP_SHARES.index(g.width) - CROP_SHARES.index(g.height)) <= 1
+    assert {g.width for g in drawn} == {g.height for g in drawn} == set(CROP_SHARES)
+    assert {g.flip for g in drawn} == {True, False}
+    assert not any(random_geometry(rng, flip=False).flip for _ in range(50))
+
+
+@pytest.mark.parametrize(("wanted", "found"), [
+    (Place(0, 4), Place(0, 3)), (Place(0, 6), Place(0, 7)), (Place(0, 5), Place(0, 3)),
+    (Place(1, 7), Place(0, 7)), (Place(2, 2), Place(2, 2)),
+])
+def test_a_place_that_was_not_kept_gives_the_nearest_one(wanted: Place, found: Place) -> None:
+    assert nearest_place(wanted, [Place(0, 3), Place(0, 7), Place(2, 2)]) == found
