@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import av
 import pytest
 
 from edgepkd.errors import SourceError
@@ -45,6 +46,23 @@ def test_b_frames_that_are_no_references_stay_native(tmp_path, codec: str) -> No
     verdict = judge(info)
     assert verdict.route == "native"
     assert "B-frames" in verdict.reason
+
+
+def test_mpeg4_b_frames_are_seen_in_the_headers_far_behind_the_decoded_frames(tmp_path) -> None:
+    # AVI tells no display order, so without the headers these would take dozens of frames to find
+    plain = encode_clip(tmp_path / "plain.avi", moving_scene(60))
+    late = encode_clip(tmp_path / "late.avi", moving_scene(60), max_b_frames=2)
+    with av.open(str(plain)) as first, av.open(str(late)) as second:
+        packets = [p for c in (first, second) for p in c.demux(video=0) if p.size]
+        with av.open(str(tmp_path / "joined.avi"), "w") as out:
+            stream = out.add_stream_from_template(first.streams.video[0])
+            for number, packet in enumerate(packets):
+                packet.stream, packet.pts, packet.dts = stream, number, number
+                out.mux(packet)
+    info = probe(str(tmp_path / "joined.avi"))
+    assert info.has_b_frames
+    assert info.num_inter_frames_decoded < 12
+    assert not probe(str(plain)).has_b_frames
 
 
 @pytest.mark.parametrize(("params", "b_frames", "refs", "route"), [
