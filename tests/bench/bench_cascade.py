@@ -41,6 +41,7 @@ from edgepkd.video.clips import ClipReader
 from tests.bench.report import conditions, write_json
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SUFFIX = {"camera": ".mp4", "training": ".avi"}
 NUM_RGB_FRAMES = 3
 WHOLE_FILE = 1_000_000
 
@@ -54,12 +55,13 @@ def labelled_clips(index: Path, labels: tuple[str, ...], dataset: str) -> list[t
 
 def encoded(source: Path, target: Path, form: str) -> Path:
     """`source` as `form`, at 340x256: what a camera, or the training set, would deliver."""
+    # MP4 as a camera's recorder writes it; AVI, like the training form, has no display times.
     codec, options = {
         "camera": ("libx264", {"preset": "veryfast", "profile": "baseline", "refs": "1",
                                "crf": "20"}),
         "training": ("mpeg4", {"qscale": "1", "flags": "+qscale"}),
     }[form]
-    with av.open(str(source)) as reader, av.open(str(target), "w", format="avi") as writer:
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
         stream = writer.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = 340, 256, "yuv420p"
         stream.codec_context.max_b_frames = 0
@@ -184,7 +186,7 @@ def main() -> None:
     for form in args.form:
         with tempfile.TemporaryDirectory() as folder:
             used = clips if form == "source" else [
-                (encoded(path, Path(folder) / f"{number}.avi", form), label)
+                (encoded(path, Path(folder) / f"{number}{SUFFIX[form]}", form), label)
                 for number, (path, label) in enumerate(clips)]
             rows = measure(ways, used, args.rounds)
         document[form] = rows
