@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -24,7 +25,15 @@ WIDTH_PX, HEIGHT_PX, NUM_FRAMES = 64, 48, 6
 def warm_up_decoding(
     *, inputs: Mapping[Modality, InputSpec], clip: ClipSpec, decode: DecodeSpec
 ) -> None:
-    """Decode a tiny moving picture into a tensor of each modality of `inputs`."""
+    """Decode a tiny moving picture into a tensor of each modality of `inputs`, as a small source
+    and as one that is too large to be worked on at its own size."""
+    for side_px in (decode.max_short_side_px, HEIGHT_PX - 1):
+        _decode(inputs=inputs, clip=clip, decode=replace(decode, max_short_side_px=side_px))
+
+
+def _decode(
+    *, inputs: Mapping[Modality, InputSpec], clip: ClipSpec, decode: DecodeSpec
+) -> None:
     container = av.open(_moving_picture(), mode="r")
     video = VideoInput("warm-up", container, container.streams.video[0])
     with ClipReader(video, clip=clip, inputs=inputs, decode=decode) as reader:
