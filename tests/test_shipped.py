@@ -1,4 +1,4 @@
-"""The shipped bundle and clip: the demo is right, and the model card's accuracy is what comes out."""
+"""What ships: the demo is right, and the model card's accuracy is what comes out."""
 
 from __future__ import annotations
 
