@@ -25,7 +25,7 @@ bench:
 gpu:
     {{python}} -m tests.bench.gpu --json docs/results/gpu.json
 
-# rebuild the shipped bundle from ../shared/data, e.g. `just demo-model weizmann`
+# rebuild the shipped bundle from ../shared/data in about 13 minutes, or `just demo-model weizmann`
 demo-model set="fights" *args:
     {{python}} -m edgepkd.demo_model --set {{set}} --data ../shared/data --out runs/demo {{args}}
 
