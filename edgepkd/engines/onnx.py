@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from edgepkd._optional import require
 from edgepkd.config import Modality
 from edgepkd.errors import ModelError
+from edgepkd.models.checkpoint import write_atomically
 from edgepkd.models.fold import fold_batch_norm
 from edgepkd.models.heads import ClassifierHead, ICHead, PoolFirstHead, convert_head
 from edgepkd.models.segmented import Segment, SegmentedNetwork
@@ -80,7 +80,7 @@ def export_segment(
     _check(model)
     content = bytes(model.SerializeToString())
     if path is not None:
-        _write_atomically(path, content)
+        write_atomically(path, content)
     return content
 
 
@@ -253,12 +253,3 @@ def _check(model: onnx.ModelProto) -> None:
         if not np.isfinite(numpy_helper.to_array(tensor)).all():
             raise ModelError(f"Weight {tensor.name} is not finite; training may have diverged.")
     checker.check_model(model)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -45,8 +45,8 @@ def save_network(
         "extra": dict(extra or {}),
     }
     text = json.dumps(document, indent=2) + "\n"  # before any write: `extra` may not be plain
-    _write_atomically(weights_path, weights)
-    _write_atomically(json_path, text.encode())
+    write_atomically(weights_path, weights)
+    write_atomically(json_path, text.encode())
     return json_path
 
 
@@ -99,7 +99,8 @@ def _paths(path: Path) -> tuple[Path, Path]:
     return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)

@@ -168,7 +168,6 @@ class Run:
         self._held: list[_Held] = []
         self._num_bytes = 0
         self._fed = 0
-        self._newest_out = -1
         self._complete = False
         self._gops: list[weakref.ref[Gop]] = []
         self._gop_starts: list[int] = []
