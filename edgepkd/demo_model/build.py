@@ -30,7 +30,7 @@ from edgepkd.demo_model.card import CardFacts, model_card
 from edgepkd.errors import EdgepkdError
 from edgepkd.models.checkpoint import load_network
 from edgepkd.training.cache import cached_clip
-from edgepkd.training.data import (
+from edgepkd.datasets.index import (
     Sample,
     check_no_leak,
     group_folds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgepkd.training.data import Sample
+from edgepkd.datasets.index import Sample
 from edgepkd.training.evaluate import Report, format_report
 from edgepkd.training.recipe import TrainRecipe
 

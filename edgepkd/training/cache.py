@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality
 from edgepkd.errors import DataError
-from edgepkd.training.data import Sample
+from edgepkd.datasets.index import Sample
 from edgepkd.video import transforms
 from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.sampling import Place

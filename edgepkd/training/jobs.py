@@ -23,7 +23,7 @@ from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.backbone import LabelledClips, clip_logits, train_backbone
 from edgepkd.training.cache import CacheSpec, cached_clip
-from edgepkd.training.data import Sample
+from edgepkd.datasets.index import Sample
 from edgepkd.training.exits import collect_views, label_rows, train_exits
 from edgepkd.training.recipe import TrainRecipe
 

@@ -11,7 +11,7 @@ import pytest
 from edgepkd.config import MODALITIES, ClipSpec, DecodeSpec, InputSpec
 from edgepkd.errors import DataError
 from edgepkd.training.cache import CacheSpec, cached_clip
-from edgepkd.training.data import Sample
+from edgepkd.datasets.index import Sample
 from edgepkd.training.views import test_view as view_for_test
 from edgepkd.video.clips import ClipReader
 from edgepkd.video.sampling import Place

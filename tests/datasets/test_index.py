@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgepkd.errors import DataError
-from edgepkd.training.data import (
+from edgepkd.datasets.index import (
     Sample,
     check_no_leak,
     group_folds,

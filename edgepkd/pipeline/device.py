@@ -1,8 +1,4 @@
-"""One function per verb: settings in, results out. This is the Python API behind the CLI.
-
-    for event in run(RunConfig("clip.mp4")):
-        if isinstance(event, ClipDone):
-            print(event.answer.label, event.answer.confidence)
+"""The verbs of a device: run, demo, inspect, doctor.
 
 Whatever is heavy is imported inside the functions.
 """
@@ -29,7 +25,7 @@ if TYPE_CHECKING:
     from edgepkd.runtime.session import Session
     from edgepkd.video.probe import StreamInfo, Verdict
 
-SHIPPED = Path(__file__).parent / "_bundles"
+SHIPPED = Path(__file__).parents[1] / "_bundles"
 DEMO_BUNDLE = SHIPPED / "demo.edgepkd"
 DEMO_FACTS = SHIPPED / "demo.json"
 

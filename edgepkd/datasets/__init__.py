@@ -1,0 +1,1 @@
+"""Labelled clips: index files and splits, and how a folder of videos becomes a training set."""

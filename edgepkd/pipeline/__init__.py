@@ -1,0 +1,55 @@
+"""One function per verb: settings in, results out. This is the Python API behind the CLI.
+
+    for event in run(RunConfig("clip.mp4")):
+        if isinstance(event, ClipDone):
+            print(event.answer.label, event.answer.confidence)
+
+What a device does is here. What makes a model is in modules of its own, which need more packages:
+`pipeline.data`, `pipeline.train`, `pipeline.wise`, `pipeline.evaluate`.
+"""
+
+from edgepkd.pipeline.device import (
+    DEMO_BUNDLE,
+    DEMO_FACTS,
+    SHIPPED,
+    BundleReport,
+    ClipDone,
+    DemoFacts,
+    RunConfig,
+    RunEvent,
+    RunSummary,
+    SaveProgress,
+    SourceFailed,
+    SourceStarted,
+    VideoReport,
+    demo,
+    demo_facts,
+    doctor,
+    inspect,
+    load_bundle,
+    open_session,
+    run,
+)
+
+__all__ = [
+    "DEMO_BUNDLE",
+    "DEMO_FACTS",
+    "SHIPPED",
+    "BundleReport",
+    "ClipDone",
+    "DemoFacts",
+    "RunConfig",
+    "RunEvent",
+    "RunSummary",
+    "SaveProgress",
+    "SourceFailed",
+    "SourceStarted",
+    "VideoReport",
+    "demo",
+    "demo_facts",
+    "doctor",
+    "inspect",
+    "load_bundle",
+    "open_session",
+    "run",
+]
