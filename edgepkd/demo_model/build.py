@@ -25,11 +25,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edgepkd.bundle import SUFFIX, Bundle
 from edgepkd.cascade import ExitPolicy, Order, WiseWeights
 from edgepkd.config import MODALITIES, Modality
-from edgepkd.demo_model import deploy
-from edgepkd.demo_model.card import CardFacts, model_card
-from edgepkd.errors import EdgepkdError
-from edgepkd.models.checkpoint import load_network
-from edgepkd.training.cache import cached_clip
 from edgepkd.datasets.index import (
     Sample,
     check_no_leak,
@@ -38,6 +33,11 @@ from edgepkd.datasets.index import (
     read_index,
     split_samples,
 )
+from edgepkd.demo_model import deploy
+from edgepkd.demo_model.card import CardFacts, model_card
+from edgepkd.errors import EdgepkdError
+from edgepkd.models.checkpoint import load_network
+from edgepkd.training.cache import cached_clip
 from edgepkd.training.evaluate import Report, answer, format_report, pool, report_of
 from edgepkd.training.jobs import Part, backbone_job, cache_spec, exits_job
 from edgepkd.training.policy import fit_policy

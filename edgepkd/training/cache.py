@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality
-from edgepkd.errors import DataError
 from edgepkd.datasets.index import Sample
+from edgepkd.errors import DataError
 from edgepkd.video import transforms
 from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.sampling import Place

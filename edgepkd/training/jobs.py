@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from edgepkd.config import MODALITIES, Modality
+from edgepkd.datasets.index import Sample
 from edgepkd.errors import ModelError
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.backbone import LabelledClips, clip_logits, train_backbone
 from edgepkd.training.cache import CacheSpec, cached_clip
-from edgepkd.datasets.index import Sample
 from edgepkd.training.exits import collect_views, label_rows, train_exits
 from edgepkd.training.recipe import TrainRecipe
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from edgepkd.errors import DataError
 from edgepkd.datasets.index import (
     Sample,
     check_no_leak,
@@ -15,6 +14,7 @@ from edgepkd.datasets.index import (
     read_index,
     split_samples,
 )
+from edgepkd.errors import DataError
 
 
 def sample(number: int, *, label: str = "a", group: str = "g", split: str = "train") -> Sample:

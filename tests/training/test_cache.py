@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edgepkd.config import MODALITIES, ClipSpec, DecodeSpec, InputSpec
+from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError
 from edgepkd.training.cache import CacheSpec, cached_clip
-from edgepkd.datasets.index import Sample
 from edgepkd.training.views import test_view as view_for_test
 from edgepkd.video.clips import ClipReader
 from edgepkd.video.sampling import Place
