@@ -6,6 +6,7 @@ import importlib.util
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,63 +14,115 @@ from torch import Tensor
 
 from edgepkd._optional import require
 from edgepkd.errors import MissingExtraError, ModelError
+from edgepkd.models.foreign import (
+    Style,
+    apply_key_map,
+    guess_resnet,
+    identify,
+    plain_name,
+    plain_names,
+)
 from edgepkd.models.segmented import NetworkSpec, SegmentedNetwork
 
-_TRUNK_KEY = re.compile(r"segments\.\d+\.trunk\.(?P<name>.+)")
-_CLASSIFIER_KEY = re.compile(r"segments\.3\.head\.(?P<name>fc\..+)")
-_WRAPPERS = re.compile(r"^(module\.)?(base_model\.)?")
+# Where a checkpoint to start from may be silent: what the network adds to it.
+_ADDED = re.compile(r"data_bn\.|fc\.|ic\d\.")
+_COUNTER = re.compile(r".*num_batches_tracked$")  # BatchNorm's, which older checkpoints lack
 
-# Where checkpoints may be silent: what the network adds, and counters that older ones lack.
-_OPTIONAL = re.compile(r"data_bn\.|fc\.|.*num_batches_tracked$")
+_NESTED = ("state_dict", "model_state_dict", "model")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What a checkpoint brought."""
+
+    style: Style
+    """Whose names it had."""
+    exits: tuple[int, ...]
+    """Exits 1..4 whose weights came from it; the others are as they were."""
+
+
 def backbone_names(network: SegmentedNetwork) -> dict[str, str]:
     """Original checkpoint name -> key in `network.state_dict()`, for the trunk and last `fc`."""
-    names = {}
-    for key in network.state_dict():
-        match = _TRUNK_KEY.fullmatch(key) or _CLASSIFIER_KEY.fullmatch(key)
-        if match:
-            names[match["name"]] = key
-    return names
+    return {name: key for name, key in _plain_keys(network).items() if not name.startswith("ic")}
+
+
+def _plain_keys(network: SegmentedNetwork) -> dict[str, str]:
+    return {plain_name(key): key for key in network.state_dict()}
 
 
 def load_backbone(
-    network: SegmentedNetwork, state: Mapping[str, Tensor], *, source: str = "the checkpoint"
-) -> None:
-    """Load a backbone's `state` (torchvision's names, or this package's own) into `network`.
+    network: SegmentedNetwork, state: Mapping[str, Tensor], *, source: str = "the checkpoint",
+    key_map: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Load a backbone's `state`, of any style in `foreign`, into the trunk of `network`.
 
     The stem is adapted from 3 to 2 input channels (channel mean, times 3/2 to keep the response to
     an even input). `fc` is loaded if it has as many classes as the network and skipped otherwise.
     Internal classifiers are left as they are, and so is `data_bn` where the checkpoint has none.
+    `key_map` renames keys before anything else (`foreign.apply_key_map`).
 
     Raises:
+        ConfigError: `key_map` holds no valid regular expressions.
         ModelError: names the missing, unknown or wrongly shaped tensors; nothing is loaded then.
     """
-    names = backbone_names(network)
-    given = {_original_name(key): tensor for key, tensor in state.items()}
-    given = {key: tensor for key, tensor in given.items() if not key.startswith("segments.")}
+    style, given = _translate(state, key_map)
+    given = {name: tensor for name, tensor in given.items() if not re.match(r"ic\d\.", name)}
     own = network.state_dict()
+    names = backbone_names(network)
     stem = "conv1.weight" if "conv1.weight" in names else "conv_stem.weight"
     if stem in given:
         given[stem] = adapt_stem(given[stem], in_channels=network.spec.num_channels)
     _drop_other_classifier(given, own, names)
-    missing = [name for name in names if name not in given and not _OPTIONAL.match(name)]
+    _load_plain(network, given, names=names, optional=_ADDED, source=source)
+    return Loaded(style, (4,) if "fc.weight" in given else ())
+
+
+def load_whole(
+    network: SegmentedNetwork, state: Mapping[str, Tensor], *, source: str = "the checkpoint",
+    key_map: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Load `state`, of any style in `foreign`, into trunk and all exits of `network`.
+
+    One state fills all: the PKD code keeps a checkpoint for each internal classifier, whose trunks
+    differ (paper.md 6.4), and parts of several would be a network that was never trained.
+
+    Raises:
+        ConfigError: `key_map` holds no valid regular expressions.
+        ModelError: names the missing, unknown or wrongly shaped tensors; nothing is loaded then.
+    """
+    style, given = _translate(state, key_map)
+    _load_plain(network, given, names=_plain_keys(network), optional=None, source=source)
+    return Loaded(style, (1, 2, 3, 4))
+
+
+def _translate(
+    state: Mapping[str, Tensor], key_map: Mapping[str, str] | None
+) -> tuple[Style, dict[str, Tensor]]:
+    renamed = apply_key_map(state, key_map) if key_map else state
+    return identify(renamed), plain_names(renamed)
+
+
+def _load_plain(
+    network: SegmentedNetwork, given: Mapping[str, Tensor], *,
+    names: Mapping[str, str], optional: re.Pattern[str] | None, source: str,
+) -> None:
+    own = network.state_dict()
+    missing = [
+        name for name in names if name not in given and not _COUNTER.match(name)
+        and not (optional and optional.match(name))
+    ]
     unknown = [name for name in given if name not in names]
     shapes = [
         f"{name} is {tuple(given[name].shape)}, not {tuple(own[key].shape)}"
         for name, key in names.items() if name in given and given[name].shape != own[key].shape
     ]
-    refuse_mismatch(source, network.spec, missing=missing, unknown=unknown, shapes=shapes)
+    refuse_mismatch(source, network.spec, missing=missing, unknown=unknown, shapes=shapes,
+                    looks_like=guess_resnet(given))
     own.update({names[name]: tensor for name, tensor in given.items()})
     network.load_state_dict(own)
-
-
-def _original_name(key: str) -> str:
-    match = _TRUNK_KEY.fullmatch(key) or _CLASSIFIER_KEY.fullmatch(key)
-    return match["name"] if match else _WRAPPERS.sub("", key)
 
 
 def _drop_other_classifier(
@@ -82,7 +135,8 @@ def _drop_other_classifier(
 
 
 def refuse_mismatch(
-    source: str, spec: NetworkSpec, *, missing: list[str], unknown: list[str], shapes: list[str]
+    source: str, spec: NetworkSpec, *, missing: list[str], unknown: list[str], shapes: list[str],
+    looks_like: str | None = None,
 ) -> None:
     """Raise ModelError, naming the first keys of each kind, unless all three lists are empty."""
     problems = [
@@ -90,11 +144,12 @@ def refuse_mismatch(
         for what, keys in (("missing", missing), ("unknown", unknown), ("wrong shape", shapes))
         if keys
     ]
+    looks = f"It looks like a {looks_like}. " if looks_like else ""
     if problems:
         raise ModelError(
             f"{source} does not fit {spec.backbone} (width {spec.width}, {spec.modality}, "
             f"{spec.num_classes} classes): {'; '.join(problems)}.",
-            hint="Give a checkpoint of the same backbone and width.",
+            hint=f"{looks}Give a checkpoint of the same backbone and width.",
         )
 
 
@@ -151,6 +206,9 @@ def _lite0_file() -> Path:
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read tensors from a .safetensors file, or from a .pth file without running any pickle code.
 
+    A .pth file may also hold them one level down, under 'state_dict', 'model_state_dict' or
+    'model', beside plain values such as an epoch.
+
     Raises:
         ModelError: the file is missing, damaged, or holds something else than tensors.
     """
@@ -164,15 +222,24 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             loaded = load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError
-    ) as error:
+    except pickle.UnpicklingError as error:  # its text tells users to run the file's code
+        raise ModelError(
+            f"Checkpoint {path} cannot be read: it is damaged, or holds more than tensors and "
+            "plain values.",
+            hint="Where it comes from, save model.state_dict() alone.",
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
         raise ModelError(f"Checkpoint {path} cannot be read: {error}") from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    return _find_tensors(loaded, path)
+
+
+def _find_tensors(loaded: object, path: Path) -> dict[str, Tensor]:
+    if isinstance(loaded, Mapping):
+        inner = [loaded[name] for name in _NESTED if isinstance(loaded.get(name), Mapping)]
+        loaded = inner[0] if inner else loaded
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise ModelError(
             f"Checkpoint {path} holds {type(loaded).__name__}; allowed: a dict of tensors, "
-            "or one under 'state_dict'."
+            f"or one under {', '.join(map(repr, _NESTED))}."
         )
     return dict(loaded)

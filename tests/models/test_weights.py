@@ -72,6 +72,23 @@ def test_pth_files_load_without_running_their_code(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model"])
+def test_tensors_are_found_one_level_down(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model_best.pth.tar"
+    torch.save({"epoch": 3, "arch": "resnet18", name: {"a": torch.ones(2)},
+                "best_prec1": torch.tensor(40.0), "optimizer": {"lr": 0.1}}, path)
+    assert list(read_checkpoint(path)) == ["a"]
+
+
+def test_a_file_of_more_than_tensors_is_refused_with_a_safe_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "whole_model.pth"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "args": _Touch(tmp_path / "ran")}, path)
+    with pytest.raises(ModelError, match=r"more than tensors.*save model\.state_dict") as caught:
+        read_checkpoint(path)
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
 class _Touch:
     def __init__(self, path: Path) -> None:
         self.path = path

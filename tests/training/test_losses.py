@@ -50,6 +50,40 @@ def test_exit_loss_mixes_labels_and_teacher() -> None:
     torch.testing.assert_close(exit_loss(student, teacher=None, labels=labels), hard)
 
 
+def test_temperature_softens_the_teachers_part_alone() -> None:
+    student, teacher, labels = torch.randn(6, 3), torch.randn(6, 3), torch.tensor([0, 1, 2] * 2)
+    hard = torch.nn.functional.cross_entropy(student, labels)
+    soft = distillation_loss(student / 3, teacher / 3)
+    mixed = exit_loss(student, teacher=teacher, labels=labels, temperature=3.0, label_share=0.5)
+    torch.testing.assert_close(mixed, 0.5 * soft + 0.5 * hard)
+    assert not torch.isclose(soft, distillation_loss(student, teacher))
+
+
+def test_the_gradient_is_that_of_kl_without_a_factor_of_squared_temperature() -> None:
+    student, teacher = torch.randn(5, 4, dtype=torch.float64, requires_grad=True), torch.randn(5, 4)
+    distillation_loss(student, teacher.double(), temperature=2.0).backward()
+    difference = torch.softmax(student.detach() / 2, 1) - torch.softmax(teacher.double() / 2, 1)
+    torch.testing.assert_close(student.grad, difference / (5 * 2.0))
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6, 1e30])
+def test_extreme_logits_on_both_sides_give_finite_losses_and_gradients(scale: float) -> None:
+    student = torch.tensor([[scale, -scale, 0.0]], requires_grad=True)
+    loss = exit_loss(student, teacher=torch.tensor([[-scale, scale, 0.0]]),
+                     labels=torch.tensor([1]), label_share=0.3)
+    loss.backward()
+    assert loss.item() == pytest.approx(2 * scale)
+    torch.testing.assert_close(student.grad, torch.tensor([[1.0, -1.0, 0.0]]))
+
+
+def test_label_smoothing_reaches_the_backbones_loss() -> None:
+    logits, labels = torch.randn(4, 3, 5), torch.tensor([0, 1, 2, 3])
+    log_probabilities = torch.log_softmax(logits.mean(1), dim=1)
+    targets = torch.nn.functional.one_hot(labels, 5) * 0.9 + 0.1 / 5
+    torch.testing.assert_close(clip_loss(logits, labels, label_smoothing=0.1),
+                               -(targets * log_probabilities).sum(1).mean())
+
+
 def test_clip_loss_averages_logits_before_softmax() -> None:
     logits, labels = torch.randn(4, 3, 5), torch.tensor([0, 1, 2, 3])
     expected = torch.nn.functional.cross_entropy(logits.sum(1) / 3, labels)
