@@ -8,6 +8,8 @@ EdgepkdError                 anything a user can act on; shown as one message, n
 ├── BundleError              a bundle is missing, damaged, tampered with, or too new
 ├── ModelError               a checkpoint or network does not fit what was asked of it
 ├── DataError                labelled data is missing, empty, or leaks across splits
+├── TrainingError            training went wrong: a loss that is not finite, a foreign checkpoint
+├── StorageError             a file cannot be written: disk full, folder read-only
 └── MissingExtraError        an optional package is not installed; names the extra
 
 All but UsageError end the command line with exit code 1. A message says what was wrong, what
@@ -60,6 +62,14 @@ class ModelError(EdgepkdError):
 
 class DataError(EdgepkdError):
     """Labelled data is missing, empty, or the same group is on both sides of a split."""
+
+
+class TrainingError(EdgepkdError):
+    """Training cannot go on: a loss is not finite, or a checkpoint is of another run."""
+
+
+class StorageError(EdgepkdError):
+    """A file cannot be written; what was there before is still there."""
 
 
 class MissingExtraError(EdgepkdError):

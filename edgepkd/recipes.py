@@ -47,3 +47,11 @@ def load_recipe(room: Room, name: str) -> dict[str, Any]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}.") from error
+
+
+def toml_value(text: str) -> Any:
+    """A value as written in TOML: `10`, `true`, `[1, 2]`; anything else is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

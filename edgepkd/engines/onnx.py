@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from edgepkd._optional import require
 from edgepkd.config import Modality
 from edgepkd.errors import ModelError
-from edgepkd.models.checkpoint import write_atomically
+from edgepkd.files import write_atomically
 from edgepkd.models.fold import fold_batch_norm
 from edgepkd.models.heads import ClassifierHead, ICHead, PoolFirstHead, convert_head
 from edgepkd.models.segmented import Segment, SegmentedNetwork

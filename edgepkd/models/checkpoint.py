@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from edgepkd._optional import require
 from edgepkd.config import from_mapping
 from edgepkd.errors import ConfigError, ModelError
+from edgepkd.files import write_atomically
 from edgepkd.models.registry import build_from_spec
 from edgepkd.models.segmented import NetworkSpec, SegmentedNetwork
 from edgepkd.models.weights import refuse_mismatch
@@ -35,7 +35,6 @@ def save_network(
     from safetensors.torch import save
 
     weights_path, json_path = _paths(path)
-    weights_path.parent.mkdir(parents=True, exist_ok=True)
     state = network.state_dict()
     weights = save({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()})
     document = {
@@ -97,16 +96,6 @@ def load_state(
 def _paths(path: Path) -> tuple[Path, Path]:
     base = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_bytes(path: Path) -> bytes:

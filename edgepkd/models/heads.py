@@ -134,6 +134,26 @@ class PoolFirstHead(nn.Module):
         """`pooled_input` [N, C, 4k, 4k] -> logits [N, num_classes]."""
         return _classify(self, self.conv(pooled))
 
+    def cells(self, windows: Tensor) -> Tensor:
+        """`windows_of` the pooled input [N, 16, C * k * k] -> the convolution's output
+        [N, C', 16, 1], its 4x4 cells in one row.
+        """
+        return (windows @ self.conv.weight.flatten(1).T).transpose(1, 2).unsqueeze(-1)
+
+    def from_windows(self, windows: Tensor) -> Tensor:
+        """`windows_of` the pooled input [N, 16, C * k * k] -> logits [N, num_classes]."""
+        return _classify(self, self.cells(windows))
+
+
+def windows_of(pooled: Tensor, *, kernel: int) -> Tensor:
+    """What the convolution of a pool-first head sees: [N, C, 4k, 4k] -> [N, 16, C * k * k].
+
+    Made once, training is a matrix product: twice as fast as the strided convolution.
+    """
+    cells, k = POOL_CELLS, kernel
+    windows = pooled.reshape(-1, pooled.shape[1], cells, k, cells, k).permute(0, 2, 4, 1, 3, 5)
+    return windows.reshape(len(pooled), cells * cells, -1)
+
 
 def _head_from_pooled(head: ICHead, pooled: Tensor) -> Tensor:
     return _classify(head, F.conv2d(pooled, head.conv.weight, stride=head.kernel))

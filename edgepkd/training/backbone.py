@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,24 +13,19 @@ from edgepkd.config import InputSpec, SamplingRule
 from edgepkd.models.registry import build_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.cache import ClipArrays
+from edgepkd.training.execution import Execution, check_batch, rank, world_size
+from edgepkd.training.loader import LabelledClips, ViewRule, load_epoch
+from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
 from edgepkd.training.losses import clip_loss
 from edgepkd.training.recipe import BackboneRecipe
-from edgepkd.training.views import Rng, random_geometry, test_view, train_view
+from edgepkd.training.steps import make_optimizer, set_learning_rate
+from edgepkd.training.views import test_view
 
 MAX_GRADIENT_NORM = 5.0
+STEM = re.compile(r"segments\.0\.trunk\.(data_bn|conv1|conv_stem|bn1)\.")
+"""First convolution, its BatchNorm and the input's."""
 _FIRST_VARIANCE = 0.01
 """Where `data_bn` of motion and residuals starts: both are small numbers around zero."""
-
-
-@dataclass(frozen=True)
-class LabelledClips:
-    """Clips and their label indices."""
-
-    clips: Sequence[ClipArrays]
-    labels: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.clips)
 
 
 def new_network(spec: InputSpec, recipe: BackboneRecipe, *, num_classes: int) -> SegmentedNetwork:
@@ -65,38 +59,87 @@ def train_backbone(
     num_classes: int,
     rule: SamplingRule,
     seed: int,
-    on_epoch: Callable[[int, float], None] | None = None,
+    calibration: LabelledClips | None = None,
+    start: SegmentedNetwork | None = None,
+    execution: Execution | None = None,
+    log: Log | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> SegmentedNetwork:
-    """Train trunk and last exit; returns the network in eval mode.
+    """Train trunk and last exit; returns the network on the CPU, in eval mode.
 
-    AdamW, linear warm-up, cosine to zero. `on_epoch` gets the epoch and its mean loss. The same
-    seed gives the same weights on one thread.
+    `start` is trained in place of a new network. The loss of the calibration clips is logged each
+    epoch, and chooses the epoch where the recipe says so. The same seed gives the same weights on
+    one thread, also after a kill (`checkpoint`).
+
+    Raises:
+        TrainingError: the loss is not finite, or the checkpoint is of another run.
     """
+    execution = execution or Execution()
+    check_batch(recipe.batch_clips, name="batch_clips")
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    network = new_network(spec, recipe, num_classes=num_classes)
+    network = start or new_network(spec, recipe, num_classes=num_classes)
+    if execution.on_gpu and world_size() > 1:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = execution.prepare(nn.Sequential(*(s.trunk for s in network), network.heads[-1]))
     optimizer = _optimizer(network, recipe)
-    steps = recipe.epochs * max(1, len(data) // recipe.batch_clips)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _schedule(step, steps=steps, warmup_share=recipe.warmup_share)
-    )
-    for epoch in range(recipe.epochs):
+    views = ViewRule(spec, recipe.train_segments, rule, seed)
+
+    def train_epoch(epoch: int) -> Mapping[str, float]:
         set_training_mode(network, recipe)
-        losses = []
-        for indices in _batches(len(data), recipe.batch_clips, rng):
-            x = _batch(data, indices, spec=spec, recipe=recipe, rule=rule, rng=rng)
-            labels = torch.tensor([data.labels[i] for i in indices])
-            logits = last_logits(network, x).view(len(indices), -1, num_classes)
-            loss = clip_loss(logits, labels, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
-            optimizer.step()
-            scheduler.step()
-            losses.append(loss.item())
-        if on_epoch:
-            on_epoch(epoch, float(np.mean(losses)))
-    return network.eval()
+        torch.manual_seed(mix_seed(seed, epoch, rank()))  # of dropout
+        return _train_epoch(trained, optimizer, data, views, epoch=epoch, recipe=recipe,
+                            execution=execution)
+
+    def evaluate() -> Mapping[str, float]:
+        assert calibration is not None
+        return _last_exit_on(network, calibration, spec=spec, device=execution.device)
+
+    run_epochs(network, [optimizer], recipe=recipe, train_epoch=train_epoch,
+               evaluate=evaluate if calibration else None, log=log, checkpoint=checkpoint)
+    return network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload,no-any-return]
+
+
+def _train_epoch(
+    trained: nn.Module, optimizer: torch.optim.Optimizer, data: LabelledClips, views: ViewRule, *,
+    epoch: int, recipe: BackboneRecipe, execution: Execution,
+) -> dict[str, float]:
+    losses: list[float] = []
+    share_of_peak = 1.0
+    steps_per_epoch = max(1, len(data) // recipe.batch_clips)
+    batches = load_epoch(data, views, epoch=epoch, batch_clips=recipe.batch_clips,
+                         workers=execution.workers)
+    for step, (x, labels) in enumerate(batches):
+        share_of_peak = set_learning_rate(
+            optimizer, recipe, step=epoch * steps_per_epoch + step,
+            steps_per_epoch=steps_per_epoch)
+        frames = x.flatten(0, 1).to(execution.device, memory_format=torch.channels_last)
+        with execution.autocast():
+            logits = trained(frames).float()
+        loss = clip_loss(logits.view(len(x), x.shape[1], -1), labels.to(execution.device),
+                         label_smoothing=recipe.label_smoothing)
+        losses.append(loss.item())
+        refuse_nan(losses[-1], epoch=epoch)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained.parameters(), MAX_GRADIENT_NORM)
+        optimizer.step()
+    return {"loss": float(np.mean(losses)), "learning_rate": share_of_peak * recipe.learning_rate}
+
+
+@torch.no_grad()
+def _last_exit_on(
+    network: SegmentedNetwork, data: LabelledClips, *, spec: InputSpec, device: str
+) -> dict[str, float]:
+    """Loss and accuracy of the last exit on test views."""
+    network.eval()
+    logits = torch.stack([
+        last_logits(network, test_view(clip, spec).to(device)).mean(dim=0).cpu()
+        for clip in data.clips
+    ])
+    labels = torch.tensor(data.labels)
+    return {"loss_calibration": float(nn.functional.cross_entropy(logits, labels)),
+            "accuracy_calibration": float((logits.argmax(1) == labels).double().mean())}
 
 
 def set_training_mode(network: SegmentedNetwork, recipe: BackboneRecipe) -> None:
@@ -131,35 +174,11 @@ def clip_logits(
 
 
 def _optimizer(network: SegmentedNetwork, recipe: BackboneRecipe) -> torch.optim.Optimizer:
-    trunk = [p for p in network.trunk_parameters() if p.requires_grad]
-    head = list(network.heads[-1].parameters())
-    groups = [{"params": head, "lr": recipe.learning_rate * recipe.head_multiplier}]
-    if trunk:
-        groups.append({"params": trunk, "lr": recipe.learning_rate})
-    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
-
-
-def _schedule(step: int, *, steps: int, warmup_share: float) -> float:
-    """Factor of the learning rate: linear warm-up times half a cosine."""
-    warmup = min(1.0, (step + 1) / max(1.0, warmup_share * steps))
-    return warmup * 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
-
-
-def _batches(count: int, size: int, rng: Rng) -> Iterator[list[int]]:
-    """Random batches of equal size; the rest of an epoch is left out."""
-    order = rng.permutation(count).tolist()
-    for start in range(0, max(1, count // size) * size, size):
-        yield order[start : start + size]
-
-
-def _batch(
-    data: LabelledClips, indices: Sequence[int], *, spec: InputSpec, recipe: BackboneRecipe,
-    rule: SamplingRule, rng: Rng,
-) -> Tensor:
-    """Random views of some clips: [clips * train_segments, C, crop_px, crop_px]."""
-    views = [
-        train_view(data.clips[i], spec, num_segments=recipe.train_segments, rule=rule,
-                   geometry=random_geometry(rng), rng=rng)
-        for i in indices
-    ]
-    return torch.cat(views).contiguous(memory_format=torch.channels_last)
+    stem: list[tuple[str, nn.Parameter]] = []
+    rest: list[tuple[str, nn.Parameter]] = []
+    for name, parameter in network.named_parameters():
+        if ".trunk." in name:
+            (stem if STEM.search(name) else rest).append((name, parameter))
+    head = list(network.heads[-1].named_parameters())
+    return make_optimizer(
+        [(head, recipe.head_multiplier), (stem, recipe.stem_multiplier), (rest, 1.0)], recipe)

@@ -1,7 +1,8 @@
 """Clips of a training set as uint8 arrays, decoded once and kept on disk.
 
 Every clip is normalised to the training form first (340x256, MPEG-4, GOP 12, no B-frames), also
-those that could be read natively: a network must not see which encoder made a clip. What is kept
+those that could be read natively: a network must not see which encoder made a clip. Clips that
+`edgepkd data` has brought to that form already are read as they are. What is kept
 are the very value images of `edgepkd.video`, at full size, so that training, calibration and test
 crops come from the code that runs on the device.
 
@@ -16,17 +17,21 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality
+from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route
+from edgepkd.datasets.form import training_form
 from edgepkd.datasets.index import Sample
-from edgepkd.errors import DataError
+from edgepkd.errors import DataError, SourceError, StorageError
 from edgepkd.video import transforms
 from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.sampling import Place
@@ -47,9 +52,10 @@ class CacheSpec:
     train_positions: tuple[int, ...] = (3, 5, 7, 9, 11)
     """GOP positions whose residual is kept for training, besides the places of the test rule."""
 
-    def key(self, content_sha256: str) -> str:
-        """Name of the entry of the file with this content."""
-        settings = json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True, default=str)
+    def key(self, content_sha256: str, form: str = "") -> str:
+        """Name of the entry of the file with this content, prepared in this form (or in none)."""
+        values = {"version": VERSION, **asdict(self), **({"form": form} if form else {})}
+        settings = json.dumps(values, sort_keys=True, default=str)
         return hashlib.sha256(f"{content_sha256}\n{settings}".encode()).hexdigest()[:32]
 
 
@@ -91,19 +97,55 @@ def cached_clip(sample: Sample, *, spec: CacheSpec, folder: Path) -> ClipArrays:
         SourceError: the clip cannot be decoded.
         DataError: an entry in the cache is damaged.
     """
-    entry = folder / spec.key(sample.sha256 or _sha256(sample.path))
+    entry = folder / spec.key(sample.sha256 or _sha256(sample.path), sample.form)
     if not entry.is_dir():
-        _write_entry(entry, _decode(sample.path, spec))
+        # Re-encoded once by `edgepkd data`; a second time would only lose quality.
+        is_prepared = sample.form == training_form(spec.clip.gop_frames)
+        _write_entry(entry, _decode(sample.path, spec, "native" if is_prepared else "normalize"))
     return _read_entry(entry)
 
 
-def _decode(path: Path, spec: CacheSpec) -> tuple[dict[str, Any], dict[Modality, Uint8]]:
+def decode_all(
+    samples: Sequence[Sample], *, spec: CacheSpec, folder: Path, jobs: int,
+    on_clip: Callable[[int], None] | None = None,
+) -> tuple[tuple[Sample, ...], dict[Sample, str]]:
+    """Decode what is not in `folder` yet, in `jobs` processes.
+
+    Returns the samples that can be read, and the others with the reason. `on_clip` gets the number
+    of clips done.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    reasons: dict[Sample, str] = {}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        job = partial(_try_clip, spec=spec, folder=folder)
+        for done, (sample, reason) in enumerate(zip(samples, pool.map(job, samples), strict=True)):
+            if reason:
+                reasons[sample] = reason
+            if on_clip:
+                on_clip(done + 1)
+    return tuple(s for s in samples if s not in reasons), reasons
+
+
+def _try_clip(sample: Sample, *, spec: CacheSpec, folder: Path) -> str:
+    """Decode one clip; returns why it cannot be, or nothing."""
+    try:
+        cached_clip(sample, spec=spec, folder=folder)
+    except SourceError as error:
+        return error.message
+    return ""
+
+
+def _decode(
+    path: Path, spec: CacheSpec, route: Route
+) -> tuple[dict[str, Any], dict[Modality, Uint8]]:
     whole = ClipSpec(
         clip_frames=WHOLE_FILE_FRAMES, stride_frames=WHOLE_FILE_FRAMES,
         gop_frames=spec.clip.gop_frames, sampling=spec.clip.sampling, position=spec.clip.position,
     )
     with ClipReader(str(path), clip=whole, inputs=spec.inputs, decode=spec.decode,
-                    route="normalize") as reader:
+                    route=route) as reader:
         clip = next(iter(reader))
         facts: dict[str, Any] = {"gop_lengths": clip.gop_lengths, "modalities": {}}
         arrays: dict[Modality, Uint8] = {}
@@ -133,8 +175,8 @@ def _places_to_keep(clip: Clip, modality: Modality, spec: CacheSpec) -> list[Pla
 def _write_entry(entry: Path, content: tuple[dict[str, Any], dict[Modality, Uint8]]) -> None:
     facts, arrays = content
     temporary = entry.with_name(f".{entry.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
         (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -143,6 +185,10 @@ def _write_entry(entry: Path, content: tuple[dict[str, Any], dict[Modality, Uint
         except OSError:
             if not entry.is_dir():  # else another process was first, with the same content
                 raise
+    except OSError as error:
+        raise StorageError(f"decoded clips cannot be written to {entry.parent}: "
+                           f"{error.strerror or error}.",
+                           hint="Free some space, or name another folder.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

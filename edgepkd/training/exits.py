@@ -2,28 +2,39 @@
 
 A head is one affine map of M x M^T (design.md 4.3), and so the mean of its logits over temporal
 segments is its answer to the mean of their M x M^T. That mean, for some random views of each clip,
-is all that is kept (design.md 4.4): the trunks run once and heads train in seconds. Views of one
-clip share crop and flip over all modalities, so that teacher and student see the same thing.
+is all that is needed (design.md 4.4): `features.py` keeps it on disk, the trunks run once, and
+heads train in seconds. Online training, for augmentation studies, runs the trunks for fresh views
+in every epoch. Views of one clip share crop and flip over all modalities, so that teacher and
+student see the same thing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgepkd.config import NUM_EXITS, InputSpec, Modality, SamplingRule
-from edgepkd.models.heads import PoolFirstHead, convert_head
+from edgepkd.config import InputSpec, Modality, SamplingRule, check
+from edgepkd.models.heads import (
+    ClassifierHead,
+    ICHead,
+    PoolFirstHead,
+    convert_head,
+    windows_of,
+)
 from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.training.backbone import LabelledClips
 from edgepkd.training.cache import ClipArrays
+from edgepkd.training.execution import Execution, check_batch, gather_rows, share, world_size
+from edgepkd.training.loader import LabelledClips
+from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
 from edgepkd.training.losses import exit_loss
-from edgepkd.training.recipe import ExitRecipe, Scheme
-from edgepkd.training.views import random_geometry, train_view
+from edgepkd.training.recipe import ExitRecipe, LastTeacher, Scheme
+from edgepkd.training.steps import make_optimizer, set_learning_rate
+from edgepkd.training.views import random_geometry, test_view, train_view
 
 Teacher = Literal["mv", "residual", "iframe", "own", "labels"]
 
@@ -32,16 +43,15 @@ Teacher = Literal["mv", "residual", "iframe", "own", "labels"]
 class Phase:
     """A stretch of training with one teacher."""
 
-    teacher: Teacher
+    teacher: Teacher | Literal["last"]
+    """'last': what the recipe's `last_teacher` says."""
     until: float
     """Share of all epochs after which the next phase starts."""
 
 
 SCHEDULES: dict[Scheme, tuple[Phase, ...]] = {
-    # paper.md 3.2: 50, 50 and 200 of 300 epochs; the last teacher is the student's own exit 4 ...
-    "pkd": (Phase("mv", 1 / 6), Phase("residual", 1 / 3), Phase("own", 1)),
-    # ... in the code, and the I-frame network in the abstract.
-    "pkd_iframe": (Phase("mv", 1 / 6), Phase("residual", 1 / 3), Phase("iframe", 1)),
+    # paper.md 3.2: 50, 50 and 200 of 300 epochs
+    "pkd": (Phase("mv", 1 / 6), Phase("residual", 1 / 3), Phase("last", 1)),
     "anticurriculum": (Phase("own", 1 / 3), Phase("residual", 2 / 3), Phase("mv", 1)),
     "iframe": (Phase("iframe", 1),),
     "ce": (Phase("labels", 1),),
@@ -49,114 +59,304 @@ SCHEDULES: dict[Scheme, tuple[Phase, ...]] = {
 """Who teaches when."""
 
 
-def teacher_at(scheme: Scheme, *, epoch: int, num_epochs: int) -> Teacher:
+def teacher_at(
+    scheme: Scheme, *, epoch: int, num_epochs: int, last_teacher: LastTeacher = "own"
+) -> Teacher:
     """Teacher of `epoch` (from 0) of `num_epochs`; a hard switch, as in the reference."""
-    for phase in SCHEDULES[scheme]:
-        if epoch < round(phase.until * num_epochs):
-            return phase.teacher
-    return SCHEDULES[scheme][-1].teacher
+    phases = SCHEDULES[scheme]
+    phase = next((p for p in phases if epoch < round(p.until * num_epochs)), phases[-1])
+    return last_teacher if phase.teacher == "last" else phase.teacher
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
     """What a frozen network has to say to its heads about N views (all views of all clips)."""
 
-    pooled: tuple[Tensor, ...]
-    """Exits 1..3: mean over segments of M x M^T, each [N, C, 4k, 4k]."""
+    windows: tuple[Tensor, ...]
+    """Exits 1..3: mean over segments of M x M^T, as `windows_of` it, each [N, 16, C * k * k]."""
     logits: Tensor
     """Exit 4, mean over segments: [N, classes]."""
 
+    def __len__(self) -> int:
+        return len(self.logits)
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Which random views of a clip the exits of one network are trained on."""
+
+    spec: InputSpec
+    num_views: int
+    num_segments: int
+    rule: SamplingRule
+    seed: int
+
+    def view(self, clip: ClipArrays, *, index: int, view: int) -> Tensor:
+        """View `view` of clip `index`: [num_segments, C, crop_px, crop_px].
+
+        Crop and flip depend on seed, clip and view alone: they are the same for every modality.
+        """
+        rng = np.random.default_rng((self.seed, index, view))
+        return train_view(clip, self.spec, num_segments=self.num_segments, rule=self.rule,
+                          geometry=random_geometry(rng), rng=rng)
+
+
+def internal_classifiers(network: SegmentedNetwork) -> list[ICHead | PoolFirstHead]:
+    """Exits 1..3."""
+    return [head for head in network.heads if not isinstance(head, ClassifierHead)]
+
 
 @torch.no_grad()
-def collect_views(
-    network: SegmentedNetwork,
-    clips: Sequence[ClipArrays],
-    *,
-    spec: InputSpec,
-    num_views: int,
-    num_segments: int,
-    rule: SamplingRule,
-    seed: int,
-) -> Views:
-    """Run the frozen trunk over `num_views` random views of each clip; view v of clip i is row
-    i * num_views + v.
-    """
+def view_features(network: SegmentedNetwork, views: Sequence[Tensor]) -> Views:
+    """Run a frozen network over views, each [segments, C, H, W]."""
+    device = next(network.parameters()).device
+    frames = torch.cat(list(views)).to(device, memory_format=torch.channels_last)
+    inputs = network.pooled_inputs(frames)
+    rows = [*inputs[:-1], network.heads[-1].from_pooled(inputs[-1])]
+    means = [row.view(len(views), -1, *row.shape[1:]).mean(dim=1) for row in rows]
+    windows = [windows_of(mean, kernel=head.kernel)
+               for mean, head in zip(means[:-1], internal_classifiers(network), strict=True)]
+    return Views(tuple(windows), means[-1])
+
+
+def iterate_views(
+    network: SegmentedNetwork, clips: Sequence[ClipArrays], plan: ViewPlan
+) -> Iterator[Views]:
+    """Features of all views of one clip after the other."""
     network.eval()
-    rows: list[list[Tensor]] = []
     for index, clip in enumerate(clips):
-        for view in range(num_views):
-            rng = np.random.default_rng((seed, index, view))  # the same for every modality
-            x = train_view(clip, spec, num_segments=num_segments, rule=rule,
-                           geometry=random_geometry(rng), rng=rng)
-            inputs = network.pooled_inputs(x)
-            last = network.heads[-1].from_pooled(inputs[-1])
-            rows.append([tensor.mean(dim=0) for tensor in (*inputs[:-1], last)])
-    columns = [torch.stack(column) for column in zip(*rows, strict=True)]
-    return Views(pooled=tuple(columns[:-1]), logits=columns[-1])
+        yield view_features(network, [
+            plan.view(clip, index=index, view=view) for view in range(plan.num_views)
+        ])
+
+
+def collect_views(
+    network: SegmentedNetwork, clips: Sequence[ClipArrays], plan: ViewPlan
+) -> Views:
+    """Features in memory; view v of clip i is row i * num_views + v."""
+    parts = list(iterate_views(network, clips, plan))
+    columns = zip(*(part.windows for part in parts), strict=True)
+    return Views(tuple(torch.cat(column) for column in columns),
+                 torch.cat([part.logits for part in parts]))
+
+
+class FeatureSource(Protocol):
+    """Where the heads' inputs and the teachers' logits come from."""
+
+    @property
+    def num_rows(self) -> int:
+        """Views of all clips in one epoch."""
+
+    def batch(
+        self, rows: Tensor, *, epoch: int, teacher: Teacher
+    ) -> tuple[Sequence[Tensor], Tensor | None]:
+        """Inputs of exits 1..3 for `rows`, and the teacher's logits (None for labels)."""
+
+
+@dataclass(frozen=True, eq=False)
+class CachedFeatures:
+    """The same views in every epoch, made once."""
+
+    student: Views
+    teachers: Mapping[Modality, Tensor]
+    """Exit-4 logits [N, classes] of each teacher, rows as the student's."""
+
+    @property
+    def num_rows(self) -> int:
+        """Views of all clips."""
+        return len(self.student)
+
+    def batch(
+        self, rows: Tensor, *, epoch: int, teacher: Teacher
+    ) -> tuple[Sequence[Tensor], Tensor | None]:
+        """See FeatureSource; `epoch` makes no difference."""
+        logits = None
+        if teacher != "labels":
+            logits = (self.student.logits if teacher == "own" else self.teachers[teacher])[rows]
+        return [windows[rows] for windows in self.student.windows], logits
+
+
+@dataclass(frozen=True, eq=False)
+class OnlineFeatures:
+    """Fresh views in every epoch: trunks run for each batch; only the teacher in use is asked.
+
+    Views of epoch 0 are those of `CachedFeatures` with equal plans. With several ranks each runs
+    its share of a batch, and all get all of it: heads then train the same everywhere.
+    """
+
+    modality: Modality
+    networks: Mapping[Modality, SegmentedNetwork]
+    plans: Mapping[Modality, ViewPlan]
+    data: LabelledClips
+
+    @property
+    def num_rows(self) -> int:
+        """Views of all clips in one epoch."""
+        return len(self.data) * self.plans[self.modality].num_views
+
+    def batch(
+        self, rows: Tensor, *, epoch: int, teacher: Teacher
+    ) -> tuple[Sequence[Tensor], Tensor | None]:
+        """See FeatureSource."""
+        mine = share(rows)
+        student = self._features(self.modality, mine, epoch)
+        logits = None
+        if teacher == "own":
+            logits = gather_rows(student.logits)
+        elif teacher != "labels":
+            logits = gather_rows(self._features(teacher, mine, epoch).logits)
+        return [gather_rows(windows) for windows in student.windows], logits
+
+    def _features(self, modality: Modality, rows: Tensor, epoch: int) -> Views:
+        plan, views = self.plans[modality], []
+        for row in rows.tolist():
+            index, view = divmod(row, plan.num_views)
+            views.append(plan.view(self.data.clips[index], index=index,
+                                   view=epoch * plan.num_views + view))
+        return view_features(self.networks[modality].eval(), views)
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationViews:
+    """Test views of the calibration clips, as inputs of the heads."""
+
+    windows: tuple[Tensor, ...]
+    logits: Tensor
+    """Exit 4, [clips, classes]."""
+    labels: Tensor
+
+    @torch.no_grad()
+    def exit_logits(self, network: SegmentedNetwork) -> Tensor:
+        """Logits of exits 1..3 of `network`, whose trunk these came from: [clips, 3, classes]."""
+        heads = [convert_head(h, PoolFirstHead).eval() for h in internal_classifiers(network)]
+        return torch.stack([head.from_windows(windows)
+                            for head, windows in zip(heads, self.windows, strict=True)], dim=1)
+
+
+@torch.no_grad()
+def calibration_views(
+    network: SegmentedNetwork, data: LabelledClips, *, spec: InputSpec
+) -> CalibrationViews:
+    """What exits 1..3 get for the test view of each clip."""
+    network.eval()
+    parts = [view_features(network, [test_view(clip, spec)]) for clip in data.clips]
+    columns = zip(*(part.windows for part in parts), strict=True)
+    return CalibrationViews(tuple(torch.cat(column) for column in columns),
+                            torch.cat([part.logits for part in parts]),
+                            torch.tensor(data.labels))
 
 
 def train_exits(
     network: SegmentedNetwork,
-    views: Views,
+    features: FeatureSource,
     labels: Tensor,
     *,
-    teachers: Mapping[Modality, Tensor],
     recipe: ExitRecipe,
     seed: int,
+    calibration: CalibrationViews | None = None,
+    execution: Execution | None = None,
+    log: Log | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train exits 1..3 of `network` in place; trunk and last exit are frozen.
 
-    `labels` is [N], a teacher's logits are [N, classes], rows as in `views`. Each head has its own
-    optimiser; weights and biases train, and BatchNorm of the heads with them (paper.md 6.3).
+    `labels` is [num_rows]. Each head has its own optimiser; weights and biases train, and BatchNorm
+    of the heads with them (paper.md 6.3). The losses are independent: a head's result does not
+    depend on the others.
+
+    Raises:
+        TrainingError: a loss is not finite, or the checkpoint is of another run.
     """
+    check(len(labels) == features.num_rows, "labels", got=len(labels),
+          allowed=f"{features.num_rows}, one a row")
+    check_batch(recipe.batch_views, name="batch_views")
+    execution = execution or Execution()
     network.freeze_trunk()
-    targets: dict[Teacher, Tensor | None] = {"own": views.logits, "labels": None}
-    for modality, logits in teachers.items():
-        targets[modality] = logits
-    for index in range(NUM_EXITS - 1):
-        segment = network.segments[index]
-        torch.manual_seed(seed + index)
-        head = convert_head(segment.head, PoolFirstHead)  # type: ignore[arg-type]
-        _train_head(head, views.pooled[index], labels, targets=targets, recipe=recipe)
-        segment.head.load_state_dict(head.state_dict())  # type: ignore[union-attr]
+    heads = nn.ModuleList(convert_head(h, PoolFirstHead) for h in internal_classifiers(network))
+    heads.to(execution.device)
+    optimizers = [make_optimizer([(list(head.named_parameters()), 1.0)], recipe) for head in heads]
+
+    def train_epoch(epoch: int) -> Mapping[str, float]:
+        heads.train()
+        return _train_epoch(heads, optimizers, features, labels, epoch=epoch, recipe=recipe,
+                            seed=seed, execution=execution)
+
+    run_epochs(heads, optimizers, recipe=recipe, train_epoch=train_epoch, log=log,
+               evaluate=(lambda: _evaluate(heads, calibration)) if calibration else None,
+               checkpoint=checkpoint)
+    _settle_batch_norm(heads, features, recipe, execution)
+    for own, head in zip(internal_classifiers(network), heads, strict=True):
+        own.load_state_dict(head.cpu().state_dict())
     network.eval()
 
 
-def _train_head(
-    head: PoolFirstHead, pooled: Tensor, labels: Tensor, *,
-    targets: Mapping[Teacher, Tensor | None], recipe: ExitRecipe,
-) -> None:
-    head.train()
-    optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate,
-                                  weight_decay=recipe.weight_decay)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)
-    for epoch in range(recipe.epochs):
-        teacher = targets[teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs)]
-        for rows in torch.split(torch.randperm(len(pooled)), recipe.batch_views):
-            if len(rows) < 2:  # BatchNorm needs company
-                continue
+def _train_epoch(
+    heads: nn.ModuleList, optimizers: Sequence[torch.optim.Optimizer], features: FeatureSource,
+    labels: Tensor, *, epoch: int, recipe: ExitRecipe, seed: int, execution: Execution,
+) -> dict[str, float]:
+    teacher = teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs,
+                         last_teacher=recipe.last_teacher)
+    batches = _row_batches(features.num_rows, recipe.batch_views, seed=mix_seed(seed, epoch))
+    totals = np.zeros(len(heads))
+    factor = 1.0
+    for step, rows in enumerate(batches):
+        inputs, taught = features.batch(rows, epoch=epoch, teacher=teacher)
+        for index, (head, optimizer) in enumerate(zip(heads, optimizers, strict=True)):
+            factor = set_learning_rate(optimizer, recipe, step=epoch * len(batches) + step,
+                                       steps_per_epoch=len(batches))
             loss = exit_loss(
-                head.from_pooled(pooled[rows]), labels=labels[rows],
-                teacher=None if teacher is None else teacher[rows],
+                head.from_windows(inputs[index].to(execution.device)),  # type: ignore[operator]
+                labels=labels[rows].to(execution.device),
+                teacher=None if taught is None else taught.to(execution.device),
                 temperature=recipe.temperature, label_share=recipe.label_share,
             )
+            totals[index] += loss.item() / len(batches)
+            refuse_nan(float(totals[index]), epoch=epoch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        scheduler.step()
-    _settle_batch_norm(head, pooled)
+    return {"loss": float(totals.mean()),
+            **{f"loss_exit_{i + 1}": float(value) for i, value in enumerate(totals)},
+            "learning_rate": factor * recipe.learning_rate}
+
+
+def _row_batches(count: int, size: int, *, seed: int) -> list[Tensor]:
+    """All rows in random order; of the last batch as many as the ranks can share equally."""
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
+    batches = list(torch.split(order, size))
+    batches[-1] = batches[-1][: len(batches[-1]) // world_size() * world_size()]
+    return [batch for batch in batches if len(batch) >= 2]  # BatchNorm needs company
 
 
 @torch.no_grad()
-def _settle_batch_norm(head: PoolFirstHead, pooled: Tensor) -> None:
+def _evaluate(heads: nn.ModuleList, calibration: CalibrationViews) -> dict[str, float]:
+    heads.eval()
+    losses, values = [], {}
+    for index, head in enumerate(heads):
+        device = next(head.parameters()).device
+        logits = head.from_windows(calibration.windows[index].to(device)).cpu()  # type: ignore[operator]
+        losses.append(float(nn.functional.cross_entropy(logits, calibration.labels)))
+        right = (logits.argmax(1) == calibration.labels).double().mean()
+        values[f"accuracy_calibration_exit_{index + 1}"] = float(right)
+    return {"loss_calibration": float(np.mean(losses)), **values}
+
+
+@torch.no_grad()
+def _settle_batch_norm(
+    heads: nn.ModuleList, features: FeatureSource, recipe: ExitRecipe, execution: Execution
+) -> None:
     """Set BatchNorm to the statistics of all views: running means lag behind short training."""
-    cells = head.conv(pooled)  # [N, C, 4, 4]
-    assert isinstance(head.bn, nn.BatchNorm2d)
-    assert head.bn.running_mean is not None
-    assert head.bn.running_var is not None
-    head.bn.running_mean.copy_(cells.mean(dim=(0, 2, 3)))
-    head.bn.running_var.copy_(cells.var(dim=(0, 2, 3)))
-    head.eval()
+    sums: list[list[Tensor]] = [[] for _ in heads]
+    shared = features.num_rows // world_size() * world_size()
+    for rows in torch.split(torch.arange(shared), recipe.batch_views):
+        inputs, _ = features.batch(rows, epoch=0, teacher="labels")
+        for index, head in enumerate(heads):
+            sums[index].append(head.cells(inputs[index].to(execution.device)))  # type: ignore[operator]
+    for head, cells in zip(heads, sums, strict=True):
+        together = torch.cat(cells)  # [N, C, 16, 1]
+        head.bn.running_mean.copy_(together.mean(dim=(0, 2, 3)))  # type: ignore[union-attr,operator]
+        head.bn.running_var.copy_(together.var(dim=(0, 2, 3)))  # type: ignore[union-attr,operator]
+    heads.eval()
 
 
 def label_rows(data: LabelledClips, *, num_views: int) -> Tensor:

@@ -8,8 +8,7 @@ many run side by side.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,21 @@ import torch
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ModelError
+from edgepkd.files import write_atomically
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.training.backbone import LabelledClips, clip_logits, train_backbone
+from edgepkd.training.backbone import clip_logits, train_backbone
 from edgepkd.training.cache import CacheSpec, cached_clip
-from edgepkd.training.exits import collect_views, label_rows, train_exits
+from edgepkd.training.exits import (
+    CachedFeatures,
+    ViewPlan,
+    Views,
+    collect_views,
+    label_rows,
+    train_exits,
+)
+from edgepkd.training.loader import LabelledClips
+from edgepkd.training.loop import Silent, hash_of, mix_seed
 from edgepkd.training.recipe import TrainRecipe
 
 
@@ -68,13 +77,13 @@ def backbone_job(part: Part, modality: Modality) -> str:
     key = _key(part, modality)
     if _is_done(path, key):
         return f"{part.name} {modality}: kept from an earlier run"
-    history: list[float] = []
+    log = _Losses()
     network = train_backbone(
-        _load(part, part.fit), spec=part.recipe.inputs[modality],
+        load_clips(part, part.fit), spec=part.recipe.inputs[modality],
         recipe=part.recipe.backbones[modality], num_classes=len(part.labels),
-        rule=part.recipe.clip.sampling, seed=_seed(part, modality),
-        on_epoch=lambda _, loss: history.append(round(loss, 4)),
+        rule=part.recipe.clip.sampling, seed=_seed(part, modality), log=log,
     )
+    history = log.losses
     save_network(network, path, extra={"key": key, "loss_per_epoch": history})
     return f"{part.name} {modality}: loss {history[0]:.2f} to {history[-1]:.2f}"
 
@@ -82,35 +91,50 @@ def backbone_job(part: Part, modality: Modality) -> str:
 def exits_job(part: Part) -> str:
     """Train exits 1..3 of all three networks and answer the `answer` clips."""
     torch.set_num_threads(1)
-    data, recipe = _load(part, part.fit), part.recipe.exits
+    data, recipe = load_clips(part, part.fit), part.recipe.exits
     networks: dict[Modality, SegmentedNetwork] = {}
-    views = {}
+    views: dict[Modality, Views] = {}
     for modality in MODALITIES:
         networks[modality], _ = load_network(
             part.network_path(modality).with_name(f"{modality}-trunk")
         )
-        views[modality] = collect_views(
-            networks[modality], data.clips, spec=part.recipe.inputs[modality],
-            num_views=recipe.num_views, rule=part.recipe.clip.sampling,
-            num_segments=part.recipe.backbones[modality].train_segments,
-            seed=part.recipe.seed,
-        )
-    labels = label_rows(data, num_views=recipe.num_views)
+        views[modality] = collect_views(networks[modality], data.clips,
+                                        view_plan(part.recipe, modality))
     teachers = {modality: views[modality].logits for modality in MODALITIES}
-    answered = _load(part, part.answer)
+    labels = label_rows(data, num_views=recipe.num_views)
+    answered = load_clips(part, part.answer)
     logits: dict[str, Any] = {}
     for modality, network in networks.items():
-        train_exits(network, views[modality], labels, teachers=teachers, recipe=recipe,
+        train_exits(network, CachedFeatures(views[modality], teachers), labels, recipe=recipe,
                     seed=_seed(part, modality))
         save_network(network, part.network_path(modality))
         logits[modality] = clip_logits(
             network, answered.clips, spec=part.recipe.inputs[modality]
         ).double().numpy()
-    np.savez(part.logits_path, labels=np.array(answered.labels), **logits)
+    buffer = io.BytesIO()
+    np.savez(buffer, labels=np.array(answered.labels), **logits)
+    write_atomically(part.logits_path, buffer.getvalue())
     return f"{part.name}: exits trained, {len(answered)} clips answered"
 
 
-def _load(part: Part, samples: tuple[Sample, ...]) -> LabelledClips:
+def view_plan(recipe: TrainRecipe, modality: Modality) -> ViewPlan:
+    """Views that the exits of one network are trained on."""
+    return ViewPlan(recipe.inputs[modality], recipe.exits.num_views,
+                    recipe.backbones[modality].train_segments, recipe.clip.sampling, recipe.seed)
+
+
+class _Losses(Silent):
+    """Keeps the loss of each epoch."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def row(self, *, epoch: int, **values: float | int | str) -> None:
+        self.losses.append(round(float(values["loss"]), 4))
+
+
+def load_clips(part: Part, samples: tuple[Sample, ...]) -> LabelledClips:
+    """Decoded `samples` with their label indices."""
     return LabelledClips(
         clips=[cached_clip(s, spec=part.cache_spec, folder=part.cache) for s in samples],
         labels=[part.labels.index(s.label) for s in samples],
@@ -119,19 +143,17 @@ def _load(part: Part, samples: tuple[Sample, ...]) -> LabelledClips:
 
 def _seed(part: Part, modality: Modality) -> int:
     """A seed of its own for each network of a run, the same in every run."""
-    text = f"{part.recipe.seed} {part.name} {modality}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    return mix_seed(part.recipe.seed, part.name, modality)
 
 
 def _key(part: Part, modality: Modality) -> str:
     """Hash of all that the trunk depends on."""
-    facts: dict[str, Any] = {
+    return hash_of({
         "seed": _seed(part, modality), "input": asdict(part.recipe.inputs[modality]),
         "clip": asdict(part.recipe.clip), "backbone": asdict(part.recipe.backbones[modality]),
         "clips": [part.cache_spec.key(s.sha256 or str(s.path)) for s in part.fit],
         "labels": part.labels,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    })
 
 
 def _is_done(path: Path, key: str) -> bool:

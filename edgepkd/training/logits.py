@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepkd.config import NUM_EXITS, Modality, check
 from edgepkd.errors import DataError
-from edgepkd.models.checkpoint import write_atomically
+from edgepkd.files import write_atomically
 
 SCHEMA_VERSION = 1
 Floats = NDArray[np.float64]
@@ -84,7 +86,6 @@ def save_logits(answered: ClipLogits, path: Path) -> None:
     arrays = {f"logits_{modality}": logits for modality, logits in answered.logits.items()}
     np.savez(buffer, facts=np.array(json.dumps(facts)), labels=answered.labels,
              **arrays)  # type: ignore[arg-type]
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
 
 
@@ -111,6 +112,6 @@ def load_logits(path: Path) -> ClipLogits:
     except FileNotFoundError as error:
         raise DataError(f"there is no logits file {path}.",
                         hint="Write it with `edgepkd eval`.") from error
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is no logits file of edgepkd, or damaged: {error}.",
                         hint="Write it again with `edgepkd eval`.") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from edgepkd.config import (
@@ -17,18 +17,57 @@ from edgepkd.config import (
 )
 from edgepkd.recipes import load_recipe
 
-Scheme = Literal["pkd", "pkd_iframe", "anticurriculum", "iframe", "ce"]
+Scheme = Literal["pkd", "anticurriculum", "iframe", "ce"]
+LastTeacher = Literal["own", "iframe"]
+Optimizer = Literal["adamw", "adam", "sgd"]
+Decline = Literal["cosine", "steps"]
+Selection = Literal["last", "best"]
 Backbone = Literal["resnet18", "resnet50", "efficientnet_lite0"]
 
 
-@dataclass(frozen=True)
-class BackboneRecipe:
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """How weights move: optimiser, learning rate over time, and which epoch is kept."""
+
+    epochs: int
+    learning_rate: float
+    """Of the trunk (of the head, for internal classifiers), at the peak of the schedule."""
+    optimizer: Optimizer = "adamw"
+    epsilon: float = 1e-8
+    """Of Adam."""
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 0.05
+    """Of adamw: apart from the gradient. Of adam and sgd: an L2 term in it, as in the reference."""
+    decay_biases: bool = True
+    """False: biases and BatchNorm have no weight decay."""
+    decline: Decline = "cosine"
+    """Of the learning rate: half a cosine to zero, or times `step_factor` at `step_epochs`."""
+    step_epochs: tuple[int, ...] = ()
+    step_factor: float = 0.1
+    warmup_share: float = 0.0
+    """Share of all steps in which the learning rate rises."""
+    select: Selection = "last"
+    """'best': the epoch with the lowest loss on the calibration split, never on the test split."""
+
+    def __post_init__(self) -> None:
+        check(self.epochs >= 1, "epochs", got=self.epochs, allowed="1 or more")
+        check(self.learning_rate > 0, "learning_rate", got=self.learning_rate, allowed="above 0")
+        check(self.weight_decay >= 0, "weight_decay", got=self.weight_decay, allowed="0 or more")
+        check(0 <= self.warmup_share < 1, "warmup_share", got=self.warmup_share,
+              allowed="0 up to, not with, 1")
+        for name, kind in (("optimizer", Optimizer), ("decline", Decline), ("select", Selection)):
+            check(getattr(self, name) in get_args(kind), name, got=getattr(self, name),
+                  allowed=", ".join(get_args(kind)))
+        check(list(self.step_epochs) == sorted(set(self.step_epochs)), "step_epochs",
+              got=self.step_epochs, allowed="rising epoch numbers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneRecipe(Steps):
     """How the trunk and the last exit of one modality are trained."""
 
     backbone: Backbone
-    epochs: int
-    learning_rate: float
-    """Of the trunk, at the peak of the schedule."""
     width: float = 1.0
     imagenet: bool = False
     """Start from ImageNet weights (efficientnet_lite0 only)."""
@@ -38,18 +77,21 @@ class BackboneRecipe:
     """BatchNorm keeps its initial statistics in all stages (the input's `data_bn` does not)."""
     head_multiplier: float = 1.0
     """Learning rate of the last classifier, in units of the trunk's."""
+    stem_multiplier: float = 1.0
+    """Learning rate of the first convolution, its BatchNorm and the input's."""
     train_segments: int = 3
     batch_clips: int = 4
-    weight_decay: float = 0.05
     label_smoothing: float = 0.1
     dropout: float = 0.3
     warmup_share: float = 0.1
     """Share of all steps in which the learning rate rises."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "train_segments", "batch_clips"):
+        super().__post_init__()
+        for name in ("train_segments", "batch_clips"):
             check(getattr(self, name) >= 1, name, got=getattr(self, name), allowed="1 or more")
-        check(self.learning_rate > 0, "learning_rate", got=self.learning_rate, allowed="above 0")
+        for name in ("head_multiplier", "stem_multiplier"):
+            check(getattr(self, name) > 0, name, got=getattr(self, name), allowed="above 0")
         check(0 <= self.frozen_stages <= 4, "frozen_stages", got=self.frozen_stages,
               allowed="0..4")
         check(self.backbone in get_args(Backbone), "backbone", got=self.backbone,
@@ -58,14 +100,16 @@ class BackboneRecipe:
               got=f"true for {self.backbone}", allowed="true only for efficientnet_lite0")
 
 
-@dataclass(frozen=True)
-class ExitRecipe:
+@dataclass(frozen=True, kw_only=True)
+class ExitRecipe(Steps):
     """How the internal classifiers are trained on frozen trunks."""
 
     scheme: Scheme = "pkd"
+    last_teacher: LastTeacher = "own"
+    """Of PKD: the student's own exit 4 (the reference code) or the I-frame network (the abstract;
+    paper.md 3.2)."""
     epochs: int = 60
     learning_rate: float = 1e-3
-    weight_decay: float = 0.05
     batch_views: int = 64
     num_views: int = 8
     """Random views of each clip whose pooled features are kept."""
@@ -74,9 +118,12 @@ class ExitRecipe:
     """Share of the hard labels in the loss."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(self.scheme in get_args(Scheme), "scheme", got=self.scheme,
               allowed=", ".join(get_args(Scheme)))
-        for name in ("epochs", "batch_views", "num_views"):
+        check(self.last_teacher in get_args(LastTeacher), "last_teacher", got=self.last_teacher,
+              allowed=", ".join(get_args(LastTeacher)))
+        for name in ("batch_views", "num_views"):
             check(getattr(self, name) >= 1, name, got=getattr(self, name), allowed="1 or more")
         check(0 <= self.label_share <= 1, "label_share", got=self.label_share, allowed="0..1")
         check(self.temperature > 0, "temperature", got=self.temperature, allowed="above 0")
@@ -104,18 +151,12 @@ class WiseRecipe:
         check(self.safety_clips >= 0, "safety_clips", got=self.safety_clips, allowed="0 or more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
-    """One bundle from one data set."""
+    """Three networks and a cascade from one data set."""
 
     name: str
     purpose: str
-    index: str
-    """Index file, relative to the data folder."""
-    dataset: str
-    """Its rows with this value in column `dataset`."""
-    num_folds: int
-    """Cross-fitting: each fold of groups is answered by networks that never saw it."""
     seed: int
     default_order: tuple[Modality, ...]
     clip: ClipSpec
@@ -123,7 +164,15 @@ class TrainRecipe:
     backbones: Mapping[Modality, BackboneRecipe]
     exits: ExitRecipe
     wise: WiseRecipe
-    terms: str
+    exit_changes: Mapping[Modality, Mapping[str, Any]] = field(default_factory=dict)
+    """What `exits` of single networks have otherwise, such as the learning rate."""
+    index: str = "index.csv"
+    """Index file, relative to the data folder."""
+    dataset: str = ""
+    """Its rows with this value in column `dataset`; empty: all."""
+    num_folds: int = 3
+    """Cross-fitting: each fold of groups is answered by networks that never saw it."""
+    terms: str = ""
     """Licence and terms of the data, for the model card."""
 
     def __post_init__(self) -> None:
@@ -132,28 +181,61 @@ class TrainRecipe:
             check(got == set(MODALITIES), name, got=sorted(got), allowed=", ".join(MODALITIES))
         check(self.num_folds >= 2, "num_folds", got=self.num_folds, allowed="2 or more")
 
+        for modality in self.exit_changes:
+            self.exits_of(modality)
+
+    def exits_of(self, modality: Modality) -> ExitRecipe:
+        """How the exits of one network are trained.
+
+        Raises:
+            ConfigError: `exit_changes` has an unknown network or key, or a value out of its range.
+        """
+        check(set(self.exit_changes) <= set(MODALITIES), "exit_changes",
+              got=sorted(self.exit_changes), allowed=", ".join(MODALITIES))
+        return from_mapping(ExitRecipe, {**asdict(self.exits),
+                                         **self.exit_changes.get(modality, {})},
+                            where=f"{self.name}: exit_changes.{modality}")
+
     @property
     def decode(self) -> DecodeSpec:
         """Decoding that goes with the clips."""
         return DecodeSpec(gop_frames=self.clip.gop_frames)
 
 
-def load_train_recipe(name: str) -> TrainRecipe:
+def load_train_recipe(name: str, changes: Mapping[str, Any] | None = None) -> TrainRecipe:
     """Recipe `name` of `calibration/`, or the TOML file of that path.
+
+    `changes` replace single values: {"backbones.mv.epochs": 10}.
 
     Raises:
         ConfigError: no such recipe, an unknown or missing key, or a value out of its range.
     """
     values = load_recipe("calibration", name)
-    inputs = _section(values, "inputs", InputSpec, where=name, modality=True)
+    for path, value in (changes or {}).items():
+        *tables, key = path.split(".")
+        table = values
+        for part in tables:
+            table = table.setdefault(part, {})
+            check(isinstance(table, dict), f"{name}: {path}", got="a key of a plain value",
+                  allowed="a key of the recipe, such as backbones.mv.epochs")
+        table[key] = value
+    return recipe_of(values, where=name)
+
+
+def recipe_of(values: Mapping[str, Any], *, where: str) -> TrainRecipe:
+    """A recipe from plain values, as in TOML or in a run's run.json.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a value out of its range; names `where`.
+    """
     return from_mapping(TrainRecipe, {
         **values,
-        "clip": from_mapping(ClipSpec, values.get("clip", {}), where=f"{name}: clip"),
-        "inputs": inputs,
-        "backbones": _section(values, "backbones", BackboneRecipe, where=name),
-        "exits": from_mapping(ExitRecipe, values.get("exits", {}), where=f"{name}: exits"),
-        "wise": from_mapping(WiseRecipe, values.get("wise", {}), where=f"{name}: wise"),
-    }, where=name)
+        "clip": from_mapping(ClipSpec, values.get("clip", {}), where=f"{where}: clip"),
+        "inputs": _section(values, "inputs", InputSpec, where=where, modality=True),
+        "backbones": _section(values, "backbones", BackboneRecipe, where=where),
+        "exits": from_mapping(ExitRecipe, values.get("exits", {}), where=f"{where}: exits"),
+        "wise": from_mapping(WiseRecipe, values.get("wise", {}), where=f"{where}: wise"),
+    }, where=where)
 
 
 def _section(

@@ -12,12 +12,12 @@ from edgepkd.config import InputSpec
 from edgepkd.errors import ConfigError
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.backbone import (
-    LabelledClips,
     clip_logits,
     last_logits,
     new_network,
     train_backbone,
 )
+from edgepkd.training.loader import LabelledClips
 from edgepkd.training.recipe import BackboneRecipe
 from tests.training.fake_clips import fake_clip
 
@@ -82,13 +82,6 @@ def test_logits_of_a_clip_are_means_over_its_segments() -> None:
     assert logits.shape == (1, 4, 2)
     x = torch.rand(4, 3, 64, 64)
     torch.testing.assert_close(last_logits(network, x), network(x)[-1])
-
-
-def test_epochs_are_reported() -> None:
-    seen: list[int] = []
-    train_backbone(DATA, spec=SPEC, recipe=RECIPE, num_classes=2, rule="centre", seed=1,
-                   on_epoch=lambda epoch, loss: seen.append(epoch))
-    assert seen == [0, 1]
 
 
 def test_imagenet_weights_are_for_one_backbone() -> None:

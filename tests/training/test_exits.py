@@ -6,13 +6,16 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgepkd.config import InputSpec
+from edgepkd.models.heads import PoolFirstHead, convert_head
 from edgepkd.models.registry import build_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.exits import (
     SCHEDULES,
+    CachedFeatures,
+    ViewPlan,
     Views,
     collect_views,
     teacher_at,
@@ -31,7 +34,6 @@ def small_network(seed: int = 0) -> SegmentedNetwork:
 
 @pytest.mark.parametrize(("scheme", "expected"), [
     ("pkd", ["mv"] * 50 + ["residual"] * 50 + ["own"] * 200),
-    ("pkd_iframe", ["mv"] * 50 + ["residual"] * 50 + ["iframe"] * 200),
     ("anticurriculum", ["own"] * 100 + ["residual"] * 100 + ["mv"] * 100),
     ("iframe", ["iframe"] * 300),
     ("ce", ["labels"] * 300),
@@ -40,16 +42,22 @@ def test_schedules_are_those_of_the_paper(scheme: Scheme, expected: list[str]) -
     assert [teacher_at(scheme, epoch=e, num_epochs=300) for e in range(300)] == expected
 
 
+def test_the_last_teacher_of_pkd_can_be_the_iframe_network() -> None:
+    taught = [teacher_at("pkd", epoch=e, num_epochs=300, last_teacher="iframe")
+              for e in range(300)]
+    assert taught == ["mv"] * 50 + ["residual"] * 50 + ["iframe"] * 200
+
+
 def test_every_schedule_covers_short_runs_too() -> None:
     for scheme in SCHEDULES:
         taught = [teacher_at(scheme, epoch=e, num_epochs=6) for e in range(6)]
-        assert set(taught) == {phase.teacher for phase in SCHEDULES[scheme]}
+        expected = {phase.teacher for phase in SCHEDULES[scheme]}
+        assert set(taught) == {"own" if name == "last" else name for name in expected}
 
 
 def views_of(network: SegmentedNetwork, *, num_clips: int = 12) -> tuple[Views, Tensor]:
     clips = [fake_clip(seed=i, brightness=80 * (i % 3)) for i in range(num_clips)]
-    views = collect_views(network, clips, spec=SPEC, num_views=2, num_segments=2, rule="centre",
-                          seed=7)
+    views = collect_views(network, clips, ViewPlan(SPEC, 2, 2, "centre", seed=7))
     return views, torch.arange(num_clips).remainder(3).repeat_interleave(2)
 
 
@@ -66,20 +74,20 @@ def test_views_are_the_same_for_the_same_seed_and_have_one_row_per_view() -> Non
     network = small_network()
     first, _ = views_of(network)
     again, _ = views_of(network)
-    assert len(first.pooled) == 3
+    assert len(first.windows) == 3
     assert first.logits.shape == (24, 3)
-    for one, other in zip(first.pooled, again.pooled, strict=True):
+    for one, other in zip(first.windows, again.windows, strict=True):
         assert torch.equal(one, other)
-    assert not torch.equal(first.pooled[0][0], first.pooled[0][1])
+    assert not torch.equal(first.windows[0][0], first.windows[0][1])
 
 
-@pytest.mark.parametrize("scheme", ["pkd", "pkd_iframe", "anticurriculum", "iframe", "ce"])
+@pytest.mark.parametrize("scheme", ["pkd", "anticurriculum", "iframe", "ce"])
 def test_training_moves_heads_and_their_biases_but_nothing_frozen(scheme: Scheme) -> None:
     network = small_network()
     views, labels = views_of(network)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     teachers = {m: torch.eye(3)[labels] * 5 for m in ("mv", "residual", "iframe")}
-    train_exits(network, views, labels, teachers=cast(Any, teachers), seed=1,
+    train_exits(network, CachedFeatures(views, cast(Any, teachers)), labels, seed=1,
                 recipe=ExitRecipe(scheme=scheme, epochs=6, batch_views=8))
     for key, value in network.state_dict().items():
         moves = ".head." in key and not key.startswith("segments.3.")
@@ -92,10 +100,12 @@ def test_students_learn_what_the_teacher_says_not_what_the_labels_say() -> None:
     network = small_network()
     views, labels = views_of(network)
     other = (labels + 1) % 3
-    train_exits(network, views, labels, teachers={"iframe": torch.eye(3)[other] * 8}, seed=1,
+    features = CachedFeatures(views, {"iframe": torch.eye(3)[other] * 8})
+    train_exits(network, features, labels, seed=1,
                 recipe=ExitRecipe(scheme="iframe", epochs=80, batch_views=8, learning_rate=1e-2))
     for index in range(3):
-        answers = network.heads[index].from_pooled(views.pooled[index]).argmax(1)
+        answers = convert_head(network.heads[index], PoolFirstHead).eval().from_windows(
+            views.windows[index]).argmax(1)
         assert (answers == other).float().mean() > 0.9
 
 
@@ -103,7 +113,7 @@ def test_exit_training_is_deterministic_by_seed() -> None:
     def trained(seed: int) -> dict[str, Tensor]:
         network = small_network()
         views, labels = views_of(network)
-        train_exits(network, views, labels, teachers={}, seed=seed,
+        train_exits(network, CachedFeatures(views, {}), labels, seed=seed,
                     recipe=ExitRecipe(scheme="ce", epochs=3, batch_views=8))
         return network.state_dict()
 
@@ -116,8 +126,8 @@ def test_exit_training_is_deterministic_by_seed() -> None:
 def test_batch_norm_of_a_trained_head_has_the_statistics_of_the_views() -> None:
     network = small_network()
     views, labels = views_of(network)
-    train_exits(network, views, labels, teachers={}, seed=1,
+    train_exits(network, CachedFeatures(views, {}), labels, seed=1,
                 recipe=ExitRecipe(scheme="ce", epochs=2, batch_views=8))
     head = network.heads[0]
-    cells = nn.functional.conv2d(views.pooled[0], cast(Any, head).conv.weight, stride=7)
-    torch.testing.assert_close(cast(Any, head).bn.running_mean, cells.mean((0, 2, 3)))
+    cells = views.windows[0] @ cast(Any, head).conv.weight.flatten(1).T  # [N, 16, C]
+    torch.testing.assert_close(cast(Any, head).bn.running_mean, cells.mean((0, 1)))

@@ -1,0 +1,444 @@
+"""`train backbone` and `train exits`: from labelled clips to networks with four exits.
+
+    for step in train_backbones(TrainConfig(run=Path("runs/a"), data=Path("my-data"))):
+        print(step.modality, step.accuracy_calibration)
+
+Under `torchrun` every process runs the same call; rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import distributed as dist
+
+from edgepkd.config import MODALITIES, Modality, check
+from edgepkd.datasets.index import Sample, labels_of, read_index
+from edgepkd.datasets.splits import check_splits, split_three
+from edgepkd.errors import DataError, ModelError, UsageError
+from edgepkd.models.checkpoint import load_network, save_network
+from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.models.weights import load_backbone, read_checkpoint
+from edgepkd.training.backbone import new_network, train_backbone
+from edgepkd.training.cache import CacheSpec, cached_clip, decode_all
+from edgepkd.training.execution import Execution, process_group, rank, world_size
+from edgepkd.training.exits import (
+    CachedFeatures,
+    FeatureSource,
+    OnlineFeatures,
+    calibration_views,
+    label_rows,
+    teacher_at,
+    train_exits,
+)
+from edgepkd.training.features import FeatureCache, trunk_hash
+from edgepkd.training.jobs import view_plan
+from edgepkd.training.loader import LabelledClips
+from edgepkd.training.loop import Checkpoint, Log, Silent, hash_of, mix_seed
+from edgepkd.training.recipe import ExitRecipe, LastTeacher, Scheme, TrainRecipe, load_train_recipe
+from edgepkd.training.runlog import Logs, ProgressLog, RunLog
+from edgepkd.training.runs import (
+    RUN_FILE,
+    Run,
+    read_run,
+    refuse_other_run,
+    write_run,
+    write_skipped,
+)
+
+DEFAULT_RECIPE = "small"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What both steps share."""
+
+    run: Path
+    """Folder of the run."""
+    data: Path | None = None
+    """Folder with an index.csv, or the index; None: that of the run."""
+    dataset: str | None = None
+    """Rows of the index with this value in column `dataset`."""
+    recipe: str | None = None
+    """Recipe of `calibration/` or a TOML file; None: the run's, or DEFAULT_RECIPE."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Single values of the recipe: {"backbones.mv.epochs": 10}."""
+    modalities: tuple[Modality, ...] = MODALITIES
+    seed: int | None = None
+    """None: the recipe's."""
+    resume: bool = False
+    """Keep what is done, go on from checkpoints."""
+    force: bool = False
+    """Replace networks that are there."""
+    cache: Path = Path("runs/cache")
+    """Where decoded clips are kept."""
+    jobs: int = 2
+    """Processes that decode."""
+    threads: int | None = None
+    """Of PyTorch. Weights are equal bit by bit only for equal numbers."""
+    execution: Execution = field(default_factory=Execution)
+    tensorboard: bool = False
+    console: Console | None = None
+    """Where progress is shown."""
+
+    def __post_init__(self) -> None:
+        check(len(self.modalities) > 0 and set(self.modalities) <= set(MODALITIES), "modality",
+              got=self.modalities, allowed=", ".join(MODALITIES))
+        check(self.jobs >= 1, "jobs", got=self.jobs, allowed="1 or more")
+        check(self.threads is None or self.threads >= 1, "threads", got=self.threads,
+              allowed="1 or more")
+        if self.resume and self.force:
+            raise UsageError("--resume keeps what is there and --force replaces it.",
+                             hint="Give one of them.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitsConfig(TrainConfig):
+    """`train exits` beyond TrainConfig; None: the recipe's."""
+
+    method: Scheme | None = None
+    last_teacher: LastTeacher | None = None
+    online: bool = False
+    """Fresh views in every epoch, trunks run for each batch."""
+    features: FeatureCache = field(default_factory=lambda: FeatureCache(Path("runs/features")))
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """A trained network."""
+
+    step: str
+    """'backbone' or 'exits'."""
+    modality: Modality
+    path: Path
+    """Of its JSON file."""
+    kept: bool
+    """True: it was there already, made with the same settings from the same clips."""
+    values: Mapping[str, Any]
+    """Of the last epoch, as in results.csv."""
+    seconds: float
+
+
+def train_backbones(config: TrainConfig, *, init: Path | None = None,
+                    key_map: Mapping[str, str] | None = None) -> Iterator[StepDone]:
+    """Train trunk and last exit of each modality; yields each when it is written.
+
+    `init` holds a backbone's weights (torchvision, CoViAR, PKD, own).
+
+    Raises:
+        DataError, TrainingError, ModelError, StorageError, UsageError: see their modules.
+    """
+    with _started(config) as (run, clips):
+        start = _read_init(init, key_map)
+        for modality in config.modalities:
+            yield _backbone(config, run, clips, modality, start)
+
+
+def train_all_exits(config: ExitsConfig) -> Iterator[StepDone]:
+    """Train exits 1..3 of each modality on its frozen trunk; yields each when it is written.
+
+    Raises:
+        as `train_backbones`; ModelError: a trunk that is needed is not there.
+    """
+    with _started(config) as (run, clips):
+        recipe = _exit_recipe(config, run.recipe.exits)
+        run = replace(run, recipe=replace(run.recipe, exits=recipe))
+        if rank() == 0:
+            write_run(run)
+        needed = {*config.modalities, *_teachers(recipe)}
+        trunks = {m: _trunk(run, m, device=config.execution.device)
+                  for m in MODALITIES if m in needed}
+        for modality in config.modalities:
+            yield _exits(config, run, clips, modality, trunks)
+
+
+# ---- the run and its clips
+
+
+@dataclass(frozen=True)
+class _Clips:
+    train: tuple[Sample, ...]
+    calibration: tuple[Sample, ...]
+    run: Run
+    cache: Path
+
+    @property
+    def spec(self) -> CacheSpec:
+        recipe = self.run.recipe
+        return CacheSpec(clip=recipe.clip, inputs=recipe.inputs, decode=recipe.decode)
+
+    def load(self, samples: Sequence[Sample]) -> LabelledClips:
+        return LabelledClips(
+            [cached_clip(s, spec=self.spec, folder=self.cache) for s in samples],
+            [self.run.labels.index(s.label) for s in samples])
+
+    def keys(self, samples: Sequence[Sample]) -> list[str]:
+        return [self.spec.key(s.sha256 or str(s.path), s.form) for s in samples]
+
+
+@contextmanager
+def _started(config: TrainConfig) -> Iterator[tuple[Run, _Clips]]:
+    """Processes joined, threads set, run opened, clips decoded."""
+    with ExitStack() as stack:
+        stack.enter_context(process_group())
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        run, samples = _open_run(config)
+        yield run, _decoded(config, run, samples)
+
+
+def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
+    old = read_run(config.run) if (config.run / RUN_FILE).exists() else None
+    if old is None and config.data is None:
+        raise UsageError(f"{config.run} is no training run yet, and no data was named.",
+                         hint="Give --data FOLDER, with an index.csv as `edgepkd data` writes it.")
+    recipe = _recipe(config, old)
+    index = _index(config.data, recipe) if config.data or old is None else old.index
+    samples = read_index(index, dataset=recipe.dataset or None)
+    seed = recipe.seed if config.seed is None else config.seed
+    run = Run(config.run, replace(recipe, seed=seed), index, labels_of(samples), seed)
+    if old:
+        refuse_other_run(old, run)
+    elif rank() == 0:
+        write_run(run)
+    return run, samples
+
+
+def _recipe(config: TrainConfig, old: Run | None) -> TrainRecipe:
+    if old and config.recipe is None and not config.changes:
+        return old.recipe
+    recipe = load_train_recipe(config.recipe or (old.recipe.name if old else DEFAULT_RECIPE),
+                               config.changes)
+    return recipe if config.dataset is None else replace(recipe, dataset=config.dataset)
+
+
+def _index(data: Path | None, recipe: TrainRecipe) -> Path:
+    assert data is not None
+    return data if data.suffix == ".csv" else data / recipe.index
+
+
+def _decoded(config: TrainConfig, run: Run, samples: tuple[Sample, ...]) -> _Clips:
+    """Clips that can be read, in splits; the others are listed in skipped.csv."""
+    named = split_three(samples)
+    used = (*named.train, *named.calibration)
+    clips = _Clips(named.train, named.calibration, run, config.cache)
+    if rank() == 0:
+        with _counter(config.console, "decode", len(used)) as count:
+            _, reasons = decode_all(used, spec=clips.spec, folder=config.cache, jobs=config.jobs,
+                                    on_clip=count)
+        write_skipped(run, reasons)
+    if world_size() > 1:
+        dist.barrier()
+        _, reasons = decode_all(used, spec=clips.spec, folder=config.cache, jobs=1)
+    if len(reasons) == len(used):
+        raise DataError(f"none of {len(used)} clips can be read; the first: "
+                        f"{next(iter(reasons.values()))}")
+    if reasons and config.console and rank() == 0:
+        config.console.print(f"{len(reasons)} of {len(used)} clips cannot be read and are left "
+                             f"out; {run.folder / 'skipped.csv'} says why.")
+    kept = replace(clips, train=tuple(s for s in clips.train if s not in reasons),
+                   calibration=tuple(s for s in clips.calibration if s not in reasons))
+    check_splits((*kept.train, *kept.calibration, *named.test))
+    return kept
+
+
+@contextmanager
+def _counter(
+    console: Console | None, title: str, total: int
+) -> Iterator[Callable[[int], None] | None]:
+    if console is None:
+        yield None
+        return
+    with ProgressLog(console, title=title, epochs=total, every_epochs=100) as log:
+        yield lambda done: log.row(epoch=done - 1)
+
+
+# ---- backbones
+
+
+def _read_init(
+    init: Path | None, key_map: Mapping[str, str] | None
+) -> Callable[[SegmentedNetwork], object] | None:
+    if init is None:
+        return None
+    state = read_checkpoint(init)
+    return lambda network: load_backbone(network, state, source=str(init), key_map=key_map)
+
+
+def _backbone(
+    config: TrainConfig, run: Run, clips: _Clips, modality: Modality,
+    init: Callable[[SegmentedNetwork], object] | None,
+) -> StepDone:
+    start, recipe, spec = time.perf_counter(), run.recipe, run.recipe.inputs[modality]
+    seed = mix_seed(run.seed, modality)
+    network = None
+    if init:
+        torch.manual_seed(seed)
+        network = new_network(spec, recipe.backbones[modality], num_classes=len(run.labels))
+        init(network)
+    key = hash_of({
+        "step": "backbone", "seed": seed, "input": asdict(spec), "clip": asdict(recipe.clip),
+        "backbone": asdict(recipe.backbones[modality]), "labels": run.labels,
+        "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
+        "init": trunk_hash(network) if network else "",
+    })
+    path, folder = run.trunk(modality), run.step("backbone", modality)
+    if kept := _kept(config, path, key, "backbone", modality, start):
+        return kept
+    with _logs(config, folder, f"backbone {modality}", recipe.backbones[modality].epochs) as log:
+        log.event("start", step="backbone", modality=modality, seed=seed, key=key,
+                  recipe=asdict(recipe.backbones[modality]))
+        trained = train_backbone(
+            clips.load(clips.train), spec=spec, recipe=recipe.backbones[modality],
+            num_classes=len(run.labels), rule=recipe.clip.sampling, seed=seed,
+            calibration=clips.load(clips.calibration), start=network,
+            execution=config.execution, log=log,
+            checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
+        )
+    return _finished(run, trained, path, "backbone", modality, key, log, start)
+
+
+# ---- exits
+
+
+def _exit_recipe(config: ExitsConfig, base: ExitRecipe) -> ExitRecipe:
+    return replace(base, scheme=config.method or base.scheme,
+                   last_teacher=config.last_teacher or base.last_teacher)
+
+
+def _teachers(recipe: ExitRecipe) -> set[Modality]:
+    """Networks that teach others in some epoch."""
+    named = {teacher_at(recipe.scheme, epoch=e, num_epochs=recipe.epochs,
+                        last_teacher=recipe.last_teacher) for e in range(recipe.epochs)}
+    return {m for m in MODALITIES if m in named}
+
+
+def _trunk(run: Run, modality: Modality, *, device: str) -> SegmentedNetwork:
+    try:
+        network, _ = load_network(run.trunk(modality))
+    except ModelError as error:
+        raise ModelError(f"the trunk of {modality} is needed and cannot be read: {error.message}",
+                         hint="Train it with `edgepkd train backbone`, in the same folder."
+                         ) from error
+    return network.to(device)
+
+
+def _exits(
+    config: ExitsConfig, run: Run, clips: _Clips, modality: Modality,
+    trunks: Mapping[Modality, SegmentedNetwork],
+) -> StepDone:
+    start, network = time.perf_counter(), trunks[modality]
+    recipe = run.recipe.exits_of(modality)
+    seed = mix_seed(run.seed, modality, "exits")
+    key = hash_of({
+        "step": "exits", "seed": seed, "recipe": asdict(recipe), "online": config.online,
+        "trunks": {m: trunk_hash(trunks[m]) for m in {modality, *_teachers(recipe)}},
+        "plan": asdict(view_plan(run.recipe, modality)),
+        "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
+    })
+    path, folder = run.network(modality), run.step("exits", modality)
+    if kept := _kept(config, path, key, "exits", modality, start):
+        return kept
+    with _logs(config, folder, f"exits {modality}", recipe.epochs) as log:
+        log.event("start", step="exits", modality=modality, seed=seed, key=key,
+                  online=config.online, recipe=asdict(recipe))
+        data = clips.load(clips.train)
+        train_exits(
+            network, _features(config, run, clips, modality, trunks, data),
+            label_rows(data, num_views=recipe.num_views), recipe=recipe, seed=seed,
+            calibration=calibration_views(network, clips.load(clips.calibration),
+                                          spec=run.recipe.inputs[modality]),
+            execution=config.execution, log=log,
+            checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
+        )
+    return _finished(run, network, path, "exits", modality, key, log, start)
+
+
+def _features(
+    config: ExitsConfig, run: Run, clips: _Clips, modality: Modality,
+    trunks: Mapping[Modality, SegmentedNetwork], data: LabelledClips,
+) -> FeatureSource:
+    teachers = _teachers(run.recipe.exits)
+    plans = {m: view_plan(run.recipe, m) for m in {modality, *teachers}}
+    if config.online:
+        return OnlineFeatures(modality, trunks, plans, data)
+    keys = clips.keys(clips.train)
+    views = {m: config.features.views(trunks[m], data.clips, plan, clip_keys=keys)
+             for m, plan in plans.items()}
+    return CachedFeatures(views[modality], {m: views[m].logits for m in teachers})
+
+
+# ---- what both steps share
+
+
+class _Numbers(Silent):
+    """Keeps the last row."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def row(self, *, epoch: int, **values: float | int | str) -> None:
+        self.values = {"epoch": epoch, **values}
+
+
+class _StepLog(Logs):
+    """All logs of a step, and its last numbers."""
+
+    def __init__(self, *logs: Log) -> None:
+        self.numbers = _Numbers()
+        super().__init__(*logs, self.numbers)
+
+
+@contextmanager
+def _logs(config: TrainConfig, folder: Path, title: str, epochs: int) -> Iterator[_StepLog]:
+    with ExitStack() as stack:
+        logs: list[Log] = []
+        if rank() == 0:
+            logs.append(stack.enter_context(
+                RunLog(folder, resume=config.resume, tensorboard=config.tensorboard)))
+            if config.console:
+                logs.append(stack.enter_context(
+                    ProgressLog(config.console, title=title, epochs=epochs)))
+        yield _StepLog(*logs)
+
+
+def _kept(
+    config: TrainConfig, path: Path, key: str, step: str, modality: Modality, start: float
+) -> StepDone | None:
+    """What an earlier run left, if it is to be kept; refuses to overwrite unasked."""
+    json_path = path.with_name(path.name + ".json")
+    if config.force or not json_path.exists():
+        return None
+    if not config.resume:
+        raise UsageError(f"{json_path} exists.",
+                         hint="Give --resume to keep it, --force to replace it, or another folder.")
+    extra = load_network(path)[1]
+    if extra.get("key") != key:
+        raise UsageError(f"{json_path} was made with other settings, weights or clips.",
+                         hint="Give --force to replace it, or another folder.")
+    return StepDone(step, modality, json_path, True, extra["values"],
+                    time.perf_counter() - start)
+
+
+def _finished(
+    run: Run, network: SegmentedNetwork, path: Path, step: str, modality: Modality, key: str,
+    log: _StepLog, start: float,
+) -> StepDone:
+    values = log.numbers.values
+    if rank() == 0:
+        recipe = run.recipe.exits
+        method = {"method": recipe.scheme, "last_teacher": recipe.last_teacher}
+        save_network(network, path, extra={
+            "key": key, "values": values, "seed": run.seed, "labels": run.labels,
+            **(method if step == "exits" else {})})
+    if world_size() > 1:
+        dist.barrier()
+    return StepDone(step, modality, path.with_name(path.name + ".json"), False, values,
+                    time.perf_counter() - start)

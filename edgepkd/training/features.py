@@ -1,0 +1,155 @@
+"""What frozen trunks say about the training views, kept on disk and memory-mapped.
+
+An entry is named by a hash of everything it depends on: the trunk's weights, the clips' contents
+and how they were decoded, the views. Other weights, clips or settings are another entry, so nothing
+stale can be read. The folder is bounded: the entries used longest ago go first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgepkd.config import NUM_EXITS
+from edgepkd.errors import DataError, StorageError
+from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.training.cache import ClipArrays
+from edgepkd.training.exits import ViewPlan, Views, iterate_views
+from edgepkd.training.loop import hash_of
+
+VERSION = 1
+"""Raise it when the same trunk and views would give other features."""
+_NAMES = ("windows_1", "windows_2", "windows_3", "logits")
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """A folder of features of at most `limit_gb`."""
+
+    folder: Path
+    limit_gb: float = 20.0
+
+    def views(
+        self, network: SegmentedNetwork, clips: Sequence[ClipArrays], plan: ViewPlan, *,
+        clip_keys: Sequence[str],
+    ) -> Views:
+        """Features of `clips`, whose contents `clip_keys` name; made if they are not there.
+
+        Raises:
+            StorageError: the folder cannot be written, or the features need more than `limit_gb`
+                or than the disk has.
+            DataError: an entry is damaged, or was made with other weights.
+        """
+        facts = {"version": VERSION, "trunk_sha256": trunk_hash(network), "clips": list(clip_keys),
+                 "plan": asdict(plan)}
+        entry = self.folder / hash_of(facts)[:32]
+        if not entry.is_dir():
+            _write(entry, network, clips, plan, facts=hash_of(facts), limit_gb=self.limit_gb)
+            self._evict(keep=entry)
+        views = _read(entry, facts=hash_of(facts))
+        with contextlib.suppress(OSError):
+            os.utime(entry)  # used just now
+        return views
+
+    def _evict(self, *, keep: Path) -> None:
+        """Remove the entries used longest ago until the limit holds."""
+        entries = sorted((e for e in self.folder.iterdir() if e.is_dir() and e.name[0] != "."),
+                         key=lambda e: e.stat().st_mtime)
+        sizes = {e: sum(f.stat().st_size for f in e.iterdir()) for e in entries}
+        total = sum(sizes.values())
+        for entry in entries:
+            if total <= self.limit_gb * 1e9:
+                return
+            if entry != keep:
+                shutil.rmtree(entry, ignore_errors=True)
+                total -= sizes[entry]
+
+
+def trunk_hash(network: SegmentedNetwork) -> str:
+    """SHA-256 of all that features and exit-4 logits depend on: the trunk and the last exit."""
+    digest = hashlib.sha256()
+    last = f"segments.{NUM_EXITS - 1}.head."
+    for key, tensor in sorted(network.state_dict().items()):
+        if ".trunk." in key or key.startswith(last):
+            digest.update(key.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write(
+    entry: Path, network: SegmentedNetwork, clips: Sequence[ClipArrays], plan: ViewPlan, *,
+    facts: str, limit_gb: float,
+) -> None:
+    temporary = entry.with_name(f".{entry.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        arrays: list[np.memmap] = []
+        for index, views in enumerate(iterate_views(network, clips, plan)):
+            columns = [*views.windows, views.logits]
+            if not arrays:
+                _check_room(columns, len(clips), temporary, limit_gb)
+                arrays = [_array(temporary / f"{name}.npy", len(clips) * plan.num_views, column)
+                          for name, column in zip(_NAMES, columns, strict=True)]
+            rows = slice(index * plan.num_views, (index + 1) * plan.num_views)
+            for array, column in zip(arrays, columns, strict=True):
+                array[rows] = column.cpu().numpy()
+        for array in arrays:
+            array.flush()
+        (temporary / "facts.json").write_text(json.dumps({"key": facts}), encoding="utf-8")
+        _rename(temporary, entry)
+    except OSError as error:
+        raise StorageError(f"features cannot be written to {entry.parent}: "
+                           f"{error.strerror or error}.",
+                           hint="Free some space, or name another folder.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename(temporary: Path, entry: Path) -> None:
+    try:
+        temporary.rename(entry)
+    except OSError:
+        if not entry.is_dir():  # else another process was first, with the same content
+            raise
+
+
+def _array(path: Path, rows: int, column: Tensor) -> np.memmap:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32,
+                                     shape=(rows, *column.shape[1:]))
+
+
+def _check_room(
+    columns: Sequence[Tensor], num_clips: int, folder: Path, limit_gb: float
+) -> None:
+    needed = sum(c.numel() for c in columns) * 4 * num_clips / 1e9
+    free = shutil.disk_usage(folder).free / 1e9
+    if needed > min(limit_gb, free):
+        raise StorageError(
+            f"the features need {needed:.2f} GB; allowed: {limit_gb:g} GB, and {free:.2f} GB are "
+            "free.", hint="Use fewer views, a higher --cache-limit, another folder, or --online.")
+
+
+def _read(entry: Path, *, facts: str) -> Views:
+    try:
+        key = json.loads((entry / "facts.json").read_text(encoding="utf-8"))["key"]
+        # copy-on-write: torch has no read-only tensors; nothing is ever written
+        arrays = [torch.from_numpy(np.load(entry / f"{name}.npy", mmap_mode="c"))
+                  for name in _NAMES]
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the features in {entry} are damaged: {error}.",
+                        hint="Delete the folder; it will be made again.") from error
+    if key != facts:
+        raise DataError(f"the features in {entry} were made with other weights, clips or settings.",
+                        hint="Delete the folder; it will be made again.")
+    return Views(tuple(arrays[:-1]), arrays[-1])
