@@ -1,0 +1,362 @@
+"""`wise fit`: from the logits of held-out clips to WISE weights and an exit policy on disk.
+
+    result = fit_wise_file(WiseFitConfig(logits=Path("calibration.npz"), out=Path("runs/a")))
+    print(result.orders[0].rows[-1].ensemble)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from edgepkd import __version__
+from edgepkd._optional import installed_version
+from edgepkd.cascade import (
+    ExitPolicy,
+    Order,
+    WiseWeights,
+    parse_order,
+    positions,
+    prefix_logits,
+)
+from edgepkd.config import MODALITIES, Modality, check
+from edgepkd.errors import DataError, UsageError
+from edgepkd.training.evaluate import Accuracy, accuracy_of
+from edgepkd.training.fitted import write_fitted
+from edgepkd.training.logits import ClipLogits, load_logits
+from edgepkd.training.policy import fit_policy
+from edgepkd.training.recipe import WiseRecipe
+from edgepkd.training.wise import (
+    Convex,
+    Floats,
+    Method,
+    PaperSgd,
+    WiseVariant,
+    all_orders,
+    fit_orders,
+    in_order,
+    kkt_violation,
+    wise_objective,
+)
+
+MethodName = Literal["convex", "paper"]
+VariantName = Literal["full", "no-scaling", "no-lateral", "division"]
+VARIANTS: Mapping[VariantName, WiseVariant] = {
+    "full": WiseVariant(),
+    "no-scaling": WiseVariant(scaling=False),
+    "no-lateral": WiseVariant(lateral=False),
+    "division": WiseVariant(division=True),
+}
+ALL_ORDERS = "all"
+_SEPARATED = 1e-3
+"""Cross-entropy below which weights without a pull have run off towards infinity."""
+_AT_OPTIMUM = 1e-3
+"""`kkt_violation` up to which the solver has done its work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WiseFitConfig:
+    """What to fit, from which logits."""
+
+    logits: Path
+    """File of clip logits (.npz), as `eval` writes it."""
+    out: Path
+    """Folder of the run; its networks (mv.json …), where there are any, must be those of the
+    logits."""
+    order: str = ALL_ORDERS
+    """`mv,residual,iframe`, or `all`: every order of the modalities in the file."""
+    method: MethodName = "convex"
+    l1: float | None = None
+    """Of method convex only, as are the next two; None: 0."""
+    l2: float | None = None
+    """None: 0.01."""
+    non_negative: bool | None = None
+    """None: true."""
+    variant: VariantName = "full"
+    policy: bool = True
+    """False: temperatures 1 and no early exit."""
+    accuracy_loss: float = WiseRecipe.accuracy_loss
+    min_confidence: float = WiseRecipe.min_confidence
+    safety_clips: int = WiseRecipe.safety_clips
+    allow_test: bool = False
+    """Take logits of the test split: what is measured on it later is then worth nothing."""
+
+    def __post_init__(self) -> None:
+        check(self.method in get_args(MethodName), "method", got=self.method,
+              allowed=", ".join(get_args(MethodName)))
+        check(self.variant in VARIANTS, "variant", got=self.variant, allowed=", ".join(VARIANTS))
+        for name in ("l1", "l2", "non_negative"):
+            value = getattr(self, name)
+            check(self.method == "convex" or value is None, name, got=value,
+                  allowed="nothing with method paper, whose pulls are fixed")
+            check(VARIANTS[self.variant].scaling or value is None, name, got=value,
+                  allowed="nothing with variant no-scaling, which fits no weights")
+        WiseRecipe(accuracy_loss=self.accuracy_loss, min_confidence=self.min_confidence,
+                   safety_clips=self.safety_clips)  # its checks
+        self.fitting  # noqa: B018  (checks of l1 and l2)
+
+    @property
+    def fitting(self) -> Method:
+        """The method with its settings."""
+        if self.method == "paper":
+            return PaperSgd()
+        given = {name: value for name in ("l1", "l2", "non_negative")
+                 if (value := getattr(self, name)) is not None}
+        return Convex(**given)
+
+
+@dataclass(frozen=True)
+class WiseRow:
+    """One position of an order, on the clips that its weights were fitted on."""
+
+    position: str
+    """mv_1 … iframe_4."""
+    weights: tuple[float, ...]
+    loss: float
+    """Mean cross-entropy of the ensemble at temperature 1, in nats."""
+    ensemble: Accuracy
+    """Of the weighted ensemble up to here."""
+    alone: Accuracy
+    """Of this exit's own logits."""
+    plain_sum: Accuracy
+    """Of the sum of all logits up to here."""
+    kkt: float | None
+    """Distance from the optimum (`kkt_violation`); None where nothing was solved."""
+
+
+@dataclass(frozen=True)
+class OrderFit:
+    """What was fitted for one order."""
+
+    order: Order
+    weights: WiseWeights
+    policy: ExitPolicy
+    rows: tuple[WiseRow, ...]
+
+
+@dataclass(frozen=True)
+class WiseFitResult:
+    """What `wise fit` found and where it wrote it (wise.json, policy.json, wise-fit.json)."""
+
+    out: Path
+    orders: tuple[OrderFit, ...]
+    num_clips: int
+    facts: Mapping[str, Any]
+    """The record: method, settings, clips, SHA-256 of the logits and of the networks."""
+    notes: tuple[str, ...]
+    """What a reader of the numbers should know."""
+
+
+def fit_wise_file(config: WiseFitConfig) -> WiseFitResult:
+    """Fit weights and policy for the orders asked for and write them to `config.out`.
+
+    Raises:
+        DataError: the logits are absent, damaged, not finite, of one class, of the test split, or
+            of other networks than those in `out`. UsageError: an order the logits do not hold.
+        MissingExtraError: scipy is not installed. StorageError: `out` cannot be written.
+    """
+    answered = load_logits(config.logits)
+    orders = _orders(config.order, answered)
+    notes = check_logits(answered, orders=orders, allow_test=config.allow_test)
+    compared = check_networks(answered, config.out)
+    weights = fit_orders(answered.logits, answered.labels, orders=orders,
+                         method=config.fitting, variant=VARIANTS[config.variant])
+    fits = tuple(_order_fit(weights[order], answered, config) for order in orders)
+    facts = _facts(config, answered, compared=compared)
+    write_fitted({fit.order: (fit.weights, fit.policy) for fit in fits}, config.out, facts=facts)
+    return WiseFitResult(config.out, fits, len(answered), facts,
+                         (*notes, *_notes_on_fits(fits, config)))
+
+
+def _orders(text: str, answered: ClipLogits) -> tuple[Order, ...]:
+    """The orders asked for.
+
+    Raises:
+        UsageError: not an order, or one with a modality that the logits file does not hold.
+    """
+    held = tuple(modality for modality in MODALITIES if modality in answered.logits)
+    if text == ALL_ORDERS:
+        longest_first = sorted(all_orders(held), key=len, reverse=True)
+        return tuple(longest_first)
+    order = parse_order(text)
+    if missing := [modality for modality in order if modality not in held]:
+        raise UsageError(f"order is {text!r}, but the logits file has none of"
+                         f" {', '.join(missing)}; allowed: orders of {', '.join(held)}.",
+                         hint="Leave them out, or write the logits of all networks.")
+    return (order,)
+
+
+# ---- checks
+
+
+def check_logits(
+    answered: ClipLogits, *, orders: Sequence[Order], allow_test: bool = False
+) -> tuple[str, ...]:
+    """Refuse logits that nothing should be fitted on; returns notes on doubtful ones.
+
+    Raises:
+        DataError: no clips, one class, a label out of range, values that are not finite, or the
+            test split without `allow_test`.
+    """
+    if answered.split == "test" and not allow_test:
+        raise DataError("the logits are of the test split; allowed: clips that are neither trained"
+                        " on nor tested on.",
+                        hint="Write the logits of split calibration, or pass --allow-test and"
+                             " measure nothing on these clips afterwards.")
+    _check_labels(answered)
+    for modality in sorted({modality for order in orders for modality in order}):
+        bad = np.argwhere(~np.isfinite(answered.logits[modality]))
+        if bad.size:
+            clip, exit_, _ = bad[0]
+            raise DataError(f"logits of {modality}_{exit_ + 1} for {answered.paths[clip]} are not"
+                            f" finite ({len(np.unique(bad[:, 0]))} clips in all).",
+                            hint="The network is broken; see its training log.")
+    return _notes_on_clips(answered, orders)
+
+
+def _check_labels(answered: ClipLogits) -> None:
+    labels, names = answered.labels, answered.label_names
+    seen = np.unique(labels)
+    if seen.size and (seen[0] < 0 or seen[-1] >= len(names)):
+        raise DataError(f"labels are {seen[0]}..{seen[-1]}; allowed: 0..{len(names) - 1}"
+                        f" for {len(names)} label names.", hint="Write the logits again.")
+    if seen.size < 2:
+        found = f"one class, {names[seen[0]]}" if seen.size else "no clips"
+        raise DataError(f"the logits file holds {found}; allowed: clips of two or more classes.",
+                        hint="Put more groups into the calibration split.")
+
+
+def _notes_on_clips(answered: ClipLogits, orders: Sequence[Order]) -> tuple[str, ...]:
+    names, labels = answered.label_names, answered.labels
+    notes = []
+    if absent := [name for i, name in enumerate(names) if not (labels == i).any()]:
+        notes.append(f"no clip of {', '.join(absent)}: nothing is known about these classes")
+    longest = max(len(positions(order)) for order in orders)
+    if len(answered) < longest:
+        notes.append(f"{len(answered)} clips for vectors of up to {longest} weights: more weights"
+                     " than clips, so trust a strong l2 or fewer modalities more")
+    if answered.split == "train":
+        notes.append("the logits are of the training split, on which late exits are surer than"
+                     " they ought to be (the reference's way)")
+    if answered.split == "test":
+        notes.append("fitted on the test split: do not report accuracies of these clips")
+    return tuple(notes)
+
+
+def check_networks(answered: ClipLogits, folder: Path) -> tuple[Modality, ...]:
+    """Compare the logits' networks with those in `folder`; returns which ones are there.
+
+    A network is NAME.json beside NAME.safetensors, as `save_network` writes them.
+
+    Raises:
+        DataError: one has other weights, or its file cannot be read.
+    """
+    compared: list[Modality] = []
+    for modality, expected in answered.weights_sha256.items():
+        path = folder / f"{modality}.json"
+        try:
+            found = json.loads(path.read_bytes())["weights_sha256"]
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"network file {path} cannot be read: {error!r}.",
+                            hint="Save the network again, or name another --out.") from error
+        if found != expected:
+            raise DataError(
+                f"the logits of {modality} come from weights {expected[:12]}…; {path} holds"
+                f" {str(found)[:12]}….",
+                hint="Answer the clips again with the networks of this run: `edgepkd eval`.")
+        compared.append(modality)
+    return tuple(compared)
+
+
+# ---- results
+
+
+def _order_fit(weights: WiseWeights, answered: ClipLogits, config: WiseFitConfig) -> OrderFit:
+    order, labels = weights.order, answered.labels
+    logits = in_order(answered.logits, order)
+    policy = ExitPolicy.constant(order, threshold=1.0)
+    if config.policy:
+        policy = fit_policy(logits, labels, weights=weights, accuracy_loss=config.accuracy_loss,
+                            min_confidence=config.min_confidence,
+                            safety_clips=config.safety_clips)
+    combined = prefix_logits(logits, weights).argmax(axis=2)
+    plain = logits.cumsum(axis=1).argmax(axis=2)
+    alone = logits.argmax(axis=2)
+    rows = tuple(
+        WiseRow(str(position), vector, kkt=_kkt(vector, logits[:, : k + 1], answered, config),
+                loss=wise_objective(np.array(vector), logits[:, : k + 1], labels, l2=0.0)[0],
+                ensemble=accuracy_of(combined[:, k], labels),
+                alone=accuracy_of(alone[:, k], labels),
+                plain_sum=accuracy_of(plain[:, k], labels))
+        for k, (position, vector) in enumerate(zip(positions(order), weights.vectors, strict=True))
+    )
+    return OrderFit(order, weights, policy, rows)
+
+
+def _kkt(
+    vector: tuple[float, ...], logits: Floats, answered: ClipLogits, config: WiseFitConfig
+) -> float | None:
+    method = config.fitting
+    if config.variant != "full" or not isinstance(method, Convex):
+        return None
+    return kkt_violation(np.array(vector), logits, answered.labels, method=method)
+
+
+def _notes_on_fits(fits: Sequence[OrderFit], config: WiseFitConfig) -> tuple[str, ...]:
+    """What a variant means, weights that say nothing, or that no finite number is right for."""
+    notes = []
+    if config.variant == "no-lateral":
+        notes.append("no lateral: the last exit, too, decides alone, without late fusion")
+    if config.variant == "division" and config.policy:
+        notes.append("division: the fitted temperatures undo it; --no-policy shows its effect")
+    silent = sorted({row.position for fit in fits for row in fit.rows if not any(row.weights)})
+    if silent:
+        notes.append(f"all weights are 0 at {', '.join(silent)}: the exit answers the first label"
+                     " whatever it sees; lower l1, or train this exit better")
+    method = config.fitting
+    pulled = not isinstance(method, Convex) or method.l1 > 0 or method.l2 > 0
+    if config.variant != "no-scaling" and not pulled:
+        notes += sorted({
+            f"{row.position} separates all clips: without l1 or l2 its weights have no finite"
+            " optimum" for fit in fits for row in fit.rows if row.loss < _SEPARATED
+        })
+    if short := sorted({row.position for fit in fits for row in fit.rows
+                        if row.kkt is not None and row.kkt > _AT_OPTIMUM}):
+        notes.append(f"the solver stopped before the optimum at {', '.join(short)}: the logits"
+                     " differ too much in scale")
+    return tuple(notes)
+
+
+def _facts(
+    config: WiseFitConfig, answered: ClipLogits, *, compared: Sequence[Modality]
+) -> dict[str, Any]:
+    """How the weights came about, as plain JSON values."""
+    policy = {name: getattr(config, name)
+              for name in ("accuracy_loss", "min_confidence", "safety_clips")}
+    return {
+        "edgepkd": __version__,
+        "python": platform.python_version(),
+        "packages": {name: installed_version(name) for name in ("numpy", "scipy")},
+        "method": config.method,
+        "settings": asdict(config.fitting),
+        "variant": {"name": config.variant, **asdict(VARIANTS[config.variant])},
+        "policy": policy if config.policy else None,
+        "num_clips": len(answered),
+        "clips_per_label": {name: int((answered.labels == i).sum())
+                            for i, name in enumerate(answered.label_names)},
+        "split": answered.split,
+        "views": str(answered.views),
+        "logits_file": config.logits.name,
+        "logits_sha256": hashlib.sha256(config.logits.read_bytes()).hexdigest(),
+        "weights_sha256": dict(answered.weights_sha256),
+        "networks_compared": list(compared),
+    }
