@@ -1,0 +1,182 @@
+"""The heavy part of the study: one job a fold, each step kept as soon as it is done.
+
+A fold's trunks are trained once for each trunk seed; then every arm trains exits on the same
+features, and answers the clips of the held-out groups. One thread a job.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgepkd.config import MODALITIES, NUM_EXITS, Modality
+from edgepkd.datasets.index import check_no_leak, group_folds, labels_of, read_index
+from edgepkd.files import write_atomically
+from edgepkd.models.checkpoint import load_network
+from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.reproduce.study import ARMS, SetPlan
+from edgepkd.training.exits import (
+    CachedFeatures,
+    CalibrationViews,
+    Views,
+    calibration_views,
+    collect_views,
+    label_rows,
+    train_exits,
+)
+from edgepkd.training.features import trunk_hash
+from edgepkd.training.jobs import Part, backbone_job, load_clips, view_plan
+from edgepkd.training.loop import hash_of, mix_seed
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One fold of one set under one trunk seed."""
+
+    part: Part
+    exit_seeds: tuple[int, ...]
+
+    def answers_path(self, seed: int) -> Path:
+        """Logits of the held-out clips, all arms."""
+        return self.part.folder / self.part.name / f"answers-{seed}.npz"
+
+
+def units_of(
+    plan: SetPlan, *, trunk_seed: int, exit_seeds: tuple[int, ...], data: Path, out: Path,
+    cache: Path,
+) -> list[Unit]:
+    """All folds of a set: every clip of the set is held out exactly once.
+
+    The shipped split plays no part here: nothing was chosen on any of these answers.
+    """
+    recipe = replace(plan.recipe, seed=trunk_seed)
+    samples = read_index(data / recipe.index, dataset=recipe.dataset)
+    units = []
+    for number, fold in enumerate(group_folds(samples, num_folds=recipe.num_folds, seed=1)):
+        check_no_leak({"fitted": fold.fit, "held out": fold.held_out})
+        units.append(Unit(Part(
+            name=f"trunk{trunk_seed}-fold{number}", fit=fold.fit, answer=fold.held_out,
+            labels=labels_of(samples), recipe=recipe, folder=out / recipe.name, cache=cache,
+        ), exit_seeds))
+    return units
+
+
+def unit_job(unit: Unit) -> str:
+    """Train what is not there yet; returns a line that says what was done."""
+    torch.set_num_threads(1)
+    seconds = {}
+    for modality in MODALITIES:
+        start = time.perf_counter()
+        backbone_job(unit.part, modality)
+        seconds[f"trunk_{modality}"] = round(time.perf_counter() - start, 1)
+    networks = load_trunks(unit.part)
+    keys = {seed: _key(unit, networks, seed) for seed in unit.exit_seeds}
+    missing = [s for s in unit.exit_seeds if not _is_done(unit.answers_path(s), keys[s])]
+    if not missing:
+        return f"{unit.part.recipe.name} {unit.part.name}: kept from an earlier run"
+    start = time.perf_counter()
+    ready = _Ready.of(unit.part, networks)
+    seconds["features"] = round(time.perf_counter() - start, 1)
+    for seed in missing:
+        _answer(unit, ready, seed=seed, key=keys[seed], seconds=seconds)
+    return (f"{unit.part.recipe.name} {unit.part.name}: "
+            + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
+
+
+def load_trunks(part: Part) -> dict[Modality, SegmentedNetwork]:
+    """The three trunks of a part."""
+    return {modality: load_network(part.network_path(modality).with_name(f"{modality}-trunk"))[0]
+            for modality in MODALITIES}
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """All that heads need: made once, used by every arm and seed."""
+
+    networks: Mapping[Modality, SegmentedNetwork]
+    views: Mapping[Modality, Views]
+    labels: torch.Tensor
+    held_out: Mapping[Modality, CalibrationViews]
+    last: Mapping[Modality, NDArray[np.float64]]
+    """Exit-4 logits of the held-out clips, [N, classes]."""
+
+    @staticmethod
+    def of(part: Part, networks: Mapping[Modality, SegmentedNetwork]) -> _Ready:
+        fit, answer = load_clips(part, part.fit), load_clips(part, part.answer)
+        views = {m: collect_views(networks[m], fit.clips, view_plan(part.recipe, m))
+                 for m in MODALITIES}
+        held_out = {m: calibration_views(networks[m], answer, spec=part.recipe.inputs[m])
+                    for m in MODALITIES}
+        return _Ready(networks, views, label_rows(fit, num_views=part.recipe.exits.num_views),
+                      held_out, {m: held_out[m].logits.double().numpy() for m in MODALITIES})
+
+
+def _answer(
+    unit: Unit, ready: _Ready, *, seed: int, key: str, seconds: dict[str, float]
+) -> None:
+    """Train the exits of all arms with one seed, and keep their answers."""
+    arrays: dict[str, NDArray[np.float64]] = {}
+    start = time.perf_counter()
+    for arm in ARMS:
+        for modality in MODALITIES:
+            done = f"{arm.same_as(modality).name}/{modality}"
+            if done not in arrays:
+                arrays[done] = _train_arm(unit.part, ready, arm.recipe(unit.part.recipe.exits),
+                                          modality, seed)
+            arrays[f"{arm.name}/{modality}"] = arrays[done]
+    seconds[f"exits_{seed}"] = round(time.perf_counter() - start, 1)
+    facts = {"key": key, "groups": [s.group for s in unit.part.answer],
+             "labels": unit.part.labels, "seconds": seconds}
+    buffer = io.BytesIO()
+    np.savez(buffer, facts=np.array(json.dumps(facts)),
+             truth=ready.held_out["mv"].labels.numpy(), **arrays)  # type: ignore[arg-type]
+    write_atomically(unit.answers_path(seed), buffer.getvalue())
+
+
+def _train_arm(
+    part: Part, ready: _Ready, recipe: Any, modality: Modality, seed: int
+) -> NDArray[np.float64]:
+    """Logits [N, 4, classes] of the held-out clips."""
+    network, features = ready.networks[modality], CachedFeatures(
+        ready.views[modality], {m: ready.views[m].logits for m in MODALITIES})
+    start = mix_seed(part.recipe.seed, part.name, modality, seed)  # the same for every arm
+    torch.manual_seed(start)
+    for index in range(NUM_EXITS - 1):
+        reset_head(network.segments[index].head)
+    train_exits(network, features, ready.labels, recipe=recipe, seed=start)
+    own = ready.held_out[modality].exit_logits(network).double().numpy()
+    return np.concatenate([own, ready.last[modality][:, None]], axis=1)
+
+
+def reset_head(head: Any) -> None:
+    """Fresh weights, as of a new network."""
+    for module in (head.conv, head.bn, head.fc):
+        module.reset_parameters()
+        if hasattr(module, "reset_running_stats"):
+            module.reset_running_stats()
+
+
+def _key(unit: Unit, networks: Mapping[Modality, SegmentedNetwork], seed: int) -> str:
+    return hash_of({
+        "seed": seed, "trunks": {m: trunk_hash(n) for m, n in networks.items()},
+        "arms": [asdict(arm) for arm in ARMS], "exits": asdict(unit.part.recipe.exits),
+        "clips": [s.sha256 or str(s.path) for s in (*unit.part.fit, *unit.part.answer)],
+        "plans": [asdict(view_plan(unit.part.recipe, m)) for m in MODALITIES],
+    })
+
+
+def _is_done(path: Path, key: str) -> bool:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return bool(json.loads(str(file["facts"]))["key"] == key)
+    except (OSError, ValueError, KeyError, EOFError):
+        return False
