@@ -31,6 +31,8 @@ class Sample:
     split: str
     sha256: str = ""
     """Of the file, where the index has it; else empty."""
+    form: str = ""
+    """What `edgepkd data` made of the file, `form.training_form()`; empty: a clip as it came."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +43,50 @@ class Fold:
     held_out: tuple[Sample, ...]
 
 
-def read_index(path: Path, *, dataset: str | None = None) -> tuple[Sample, ...]:
+def read_index(
+    path: Path, *, dataset: str | None = None, root: Path | None = None
+) -> tuple[Sample, ...]:
     """Samples of an index file, or those of one `dataset` (its column of that name).
+
+    Paths in it are relative to `root`, the file's own folder if None.
 
     Raises:
         DataError: no such file, a column is missing, nothing is left, or a video is absent.
     """
+    rows = read_rows(path, extra=("dataset",) if dataset else ())
+    samples = tuple(
+        Sample((root or path.parent) / row["path"], row["label"], row["group"], row["split"],
+               row.get("sha256") or "", row.get("form") or "")
+        for row in rows if dataset is None or row["dataset"] == dataset
+    )
+    _check_present(samples, path, dataset)
+    return samples
+
+
+def read_rows(path: Path, *, extra: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Rows of an index file as they stand there.
+
+    Raises:
+        DataError: no such file, it is no CSV, or one of COLUMNS or `extra` is missing.
+    """
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             columns = tuple(reader.fieldnames or ())
             rows = list(reader)
     except OSError as error:
         raise DataError(f"index {path} cannot be read: {error.strerror}.",
                         hint="Give the folder that holds the data with --data.") from error
-    needed = COLUMNS + (("dataset",) if dataset else ())
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"index {path} is no CSV file in UTF-8: {error}.") from error
+    needed = (*COLUMNS, *extra)
     missing = [name for name in needed if name not in columns]
     if missing:
         raise DataError(f"{path} has no column {', '.join(missing)}; needed: {', '.join(needed)}.")
-    samples = tuple(
-        Sample(path.parent / row["path"], row["label"], row["group"], row["split"],
-               row.get("sha256") or "")
-        for row in rows if dataset is None or row["dataset"] == dataset
-    )
-    _check_present(samples, path, dataset)
-    return samples
+    for number, row in enumerate(rows, start=2):
+        if any(row[name] is None for name in needed):
+            raise DataError(f"{path} line {number} has fewer cells than the head.")
+    return rows
 
 
 def _check_present(samples: Sequence[Sample], index: Path, dataset: str | None) -> None:

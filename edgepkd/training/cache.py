@@ -118,13 +118,20 @@ def decode_all(
         StorageError: the folder cannot be written.
     """
     reasons: dict[Sample, str] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        job = partial(_try_clip, spec=spec, folder=folder)
-        for done, (sample, reason) in enumerate(zip(samples, pool.map(job, samples), strict=True)):
-            if reason:
-                reasons[sample] = reason
-            if on_clip:
-                on_clip(done + 1)
+    # starting processes takes longer than a look at what is there
+    waiting = [s for s in samples
+               if not (s.sha256 and (folder / spec.key(s.sha256, s.form)).is_dir())]
+    num_there = len(samples) - len(waiting)
+    if on_clip and num_there:
+        on_clip(num_there)
+    if waiting:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            answers = pool.map(partial(_try_clip, spec=spec, folder=folder), waiting)
+            for done, (sample, reason) in enumerate(zip(waiting, answers, strict=True), start=1):
+                if reason:
+                    reasons[sample] = reason
+                if on_clip:
+                    on_clip(num_there + done)
     return tuple(s for s in samples if s not in reasons), reasons
 
 
@@ -198,17 +205,17 @@ def _read_entry(entry: Path) -> ClipArrays:
         facts = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
         modalities = facts["modalities"]
         pixels = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in modalities}
-    except (OSError, EOFError, ValueError, KeyError) as error:
+        return ClipArrays(
+            gop_lengths=tuple(facts["gop_lengths"]),
+            test_places={m: tuple(Place(*p) for p in f["test"]) for m, f in modalities.items()},
+            extents={m: (f["extent"][0], f["extent"][1]) for m, f in modalities.items()},
+            places={m: {Place(*p): row for row, p in enumerate(f["places"])}
+                    for m, f in modalities.items()},
+            pixels=pixels,
+        )
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"cache entry {entry} is damaged: {error}.",
                         hint="Delete it; it will be made again.") from error
-    return ClipArrays(
-        gop_lengths=tuple(facts["gop_lengths"]),
-        test_places={m: tuple(Place(*p) for p in f["test"]) for m, f in modalities.items()},
-        extents={m: (f["extent"][0], f["extent"][1]) for m, f in modalities.items()},
-        places={m: {Place(*p): row for row, p in enumerate(f["places"])}
-                for m, f in modalities.items()},
-        pixels=pixels,
-    )
 
 
 def _sha256(path: Path) -> str:

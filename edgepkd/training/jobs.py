@@ -105,8 +105,8 @@ def exits_job(part: Part) -> str:
     answered = load_clips(part, part.answer)
     logits: dict[str, Any] = {}
     for modality, network in networks.items():
-        train_exits(network, CachedFeatures(views[modality], teachers), labels, recipe=recipe,
-                    seed=_seed(part, modality))
+        train_exits(network, CachedFeatures(views[modality], teachers), labels,
+                    recipe=part.recipe.exits_of(modality), seed=_seed(part, modality))
         save_network(network, part.network_path(modality))
         logits[modality] = clip_logits(
             network, answered.clips, spec=part.recipe.inputs[modality]
@@ -151,7 +151,7 @@ def _key(part: Part, modality: Modality) -> str:
     return hash_of({
         "seed": _seed(part, modality), "input": asdict(part.recipe.inputs[modality]),
         "clip": asdict(part.recipe.clip), "backbone": asdict(part.recipe.backbones[modality]),
-        "clips": [part.cache_spec.key(s.sha256 or str(s.path)) for s in part.fit],
+        "clips": [part.cache_spec.key(s.sha256 or str(s.path), s.form) for s in part.fit],
         "labels": part.labels,
     })
 

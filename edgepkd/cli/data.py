@@ -1,0 +1,232 @@
+"""`edgepkd data`: prepare, verify and synth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from rich.progress import Progress
+
+    from edgepkd.pipeline.data import (
+        ClipVerified,
+        DataEvent,
+        DataSummary,
+        VerifyReport,
+    )
+
+SHOWN_FAILURES = 20
+
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
+                       help="Prepare, check or make sets of labelled clips.")
+
+Json = Annotated[str | None, typer.Option(
+    metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")]
+Jobs = Annotated[int | None, typer.Option(help="Processes; default: one for each core.")]
+TestShare = Annotated[float, typer.Option(
+    help="Share of the clips to test on, where the source does not say which.")]
+CalibrationShare = Annotated[float, typer.Option(
+    help="Share of the other clips to calibrate on, where the source does not say which.")]
+Seed = Annotated[int, typer.Option(help="Draws the groups of the shares.")]
+
+
+@data_app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set.")],
+    folder: Annotated[Path, typer.Argument(
+        metavar="DST", help="Where the prepared set goes; one begun earlier is gone on with.")],
+    layout: Annotated[str, typer.Option(
+        help="auto, folder (CLASS/clip), csv, ucf101 or hmdb51.")] = "auto",
+    index: Annotated[Path | None, typer.Option(
+        help="CSV with columns path (relative to SRC), label, group, split; default:"
+             " SRC/index.csv.")] = None,
+    dataset: Annotated[str | None, typer.Option(
+        help="Only rows of the CSV with this in their column dataset.")] = None,
+    split_files: Annotated[Path | None, typer.Option(
+        help="Folder of the official split files; default: looked for in and beside SRC.")] = None,
+    split: Annotated[int, typer.Option(help="Which official split, 1 to 3.")] = 1,
+    partial: Annotated[bool, typer.Option(
+        "--partial", help="Accept other clip counts than the official ones.")] = False,
+    group_pattern: Annotated[str | None, typer.Option(
+        metavar="REGEX", help="Folder layout: its first (group), searched in the file name without"
+        " suffix, is the clip's group; default: the whole name.")] = None,
+    test_share: TestShare = 0.2,
+    calibration_share: CalibrationShare = 0.2,
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    ray: Annotated[str | None, typer.Option(
+        metavar="ADDRESS", help="Do the work on this Ray cluster, or on one started here"
+        " (local).")] = None,
+    max_failures: Annotated[float, typer.Option(
+        help="Share of the clips that may fail and are left out.")] = 0.1,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Bring clips to the form that networks are trained on, with an index and checksums."""
+    from edgepkd.datasets.layouts import SourceSpec
+    from edgepkd.datasets.pools import num_cores
+    from edgepkd.datasets.splits import Shares
+    from edgepkd.pipeline import data
+
+    spec = SourceSpec(
+        folder=source, layout=layout,  # type: ignore[arg-type]
+        index=index, dataset=dataset, split_files=split_files, split=split, partial=partial,
+        group_pattern=group_pattern)
+    config = data.PrepareConfig(
+        spec, folder, Shares(test_share, calibration_share, seed),
+        jobs=num_cores() if jobs is None else jobs, ray=ray, max_failures=max_failures)
+    _show(data.prepare(config), json_to=json, quiet=quiet)
+
+
+@data_app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(metavar="DST", help="Where the set goes.")],
+    classes: Annotated[int, typer.Option(help="Motions, 2 to 8.")] = 4,
+    clips: Annotated[int, typer.Option(help="Clips in all.")] = 48,
+    clip_frames: Annotated[int, typer.Option(help="Frames in a clip.")] = 36,
+    test_share: TestShare = 0.2,
+    calibration_share: CalibrationShare = 0.2,
+    seed: Seed = 0,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make a small action set of moving shapes, for smoke tests."""
+    from edgepkd.datasets.splits import Shares
+    from edgepkd.pipeline import data
+
+    config = data.SynthConfig(folder, classes, clips, clip_frames, seed,
+                              Shares(test_share, calibration_share, seed))
+    _show(data.synth(config), json_to=json, quiet=quiet)
+
+
+@data_app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder with an index.csv.")],
+    decode: Annotated[bool, typer.Option(
+        "--decode", help="Also decode every frame.")] = False,
+    jobs: Jobs = None,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Check that a set is whole: files, checksums, splits, leaks."""
+    from edgepkd.datasets.pools import num_cores
+    from edgepkd.pipeline import data
+
+    config = data.VerifyConfig(folder, decode, num_cores() if jobs is None else jobs)
+    report = _show_verify(data.verify(config), json_to=json, quiet=quiet)
+    raise typer.Exit(1 if report.problems else 0)
+
+
+def _show(
+    events: Generator[DataEvent, None, None], *, json_to: str | None, quiet: bool
+) -> None:
+    from contextlib import closing
+    from dataclasses import asdict
+
+    from edgepkd.cli import output
+    from edgepkd.pipeline import data
+
+    console = output.stderr()
+    with output.JsonLines(json_to) as lines, closing(events), _bar(quiet) as bar:
+        task = bar.add_task("clips")
+        for event in events:
+            if isinstance(event, data.DataStarted):
+                bar.update(task, total=event.num_clips)
+                if not quiet:
+                    console.print(f"{event.layout}: {event.num_clips} clips, "
+                                  f"{event.num_labels} labels")
+                    for note in event.notes:
+                        console.print(f"note: {note}")
+            elif isinstance(event, data.ClipPrepared):
+                bar.advance(task)
+                lines.write("clip", asdict(event))
+            else:
+                lines.write("summary", {**asdict(event), "folder": str(event.folder)})
+                summary = event
+    if not quiet:
+        _show_failures(summary)
+    if json_to != "-":
+        _show_summary(summary)
+
+
+def _show_failures(summary: DataSummary) -> None:
+    from edgepkd.cli import output
+
+    console = output.stderr()
+    for source, reason in summary.failures[:SHOWN_FAILURES]:
+        console.print(f"left out: {source}: {reason}")
+    if len(summary.failures) > SHOWN_FAILURES:
+        console.print(f"and {len(summary.failures) - SHOWN_FAILURES} more: "
+                      f"{summary.folder / 'failures.csv'}")
+
+
+def _show_summary(summary: DataSummary) -> None:
+    from edgepkd.cli import output
+
+    console = output.stdout()
+    labels = sorted({label for counts in summary.counts.values() for label in counts})
+    splits = list(summary.counts)
+    rows = [(label, *(str(summary.counts[split].get(label, 0)) for split in splits))
+            for label in labels]
+    rows.append(("all", *(str(sum(summary.counts[split].values())) for split in splits)))
+    rows.append(("groups", *(str(summary.num_groups[split]) for split in splits)))
+    console.print(output.table(("label", *splits), rows, right=splits))
+    console.print(
+        f"{summary.num_clips} clips in {summary.folder} ({summary.num_done} made, "
+        f"{summary.num_kept} kept, {len(summary.failures)} left out, {summary.num_damaged} of "
+        f"damaged sources) in {summary.wall_s:.1f} s")
+    for note in summary.notes:
+        console.print(f"note: {note}")
+
+
+def _show_verify(
+    events: Generator[ClipVerified | VerifyReport, None, None], *,
+    json_to: str | None, quiet: bool,
+) -> VerifyReport:
+    from contextlib import closing
+    from dataclasses import asdict
+
+    from edgepkd.cli import output
+    from edgepkd.pipeline import data
+
+    with output.JsonLines(json_to) as lines, closing(events), _bar(quiet) as bar:
+        task = bar.add_task("clips", total=None)
+        for event in events:
+            if isinstance(event, data.ClipVerified):
+                bar.advance(task)
+            else:
+                report = event
+                lines.write("verify", {**asdict(report), "folder": str(report.folder)})
+    if json_to == "-":
+        return report
+    console = output.stdout()
+    for path, problem in report.problems:
+        console.print(f"{path}: {problem}", soft_wrap=True)
+    counts = ", ".join(f"{count} {split or 'without split'}"
+                       for split, count in sorted(report.counts.items()))
+    how = "checked and decoded" if report.decoded else "checked"
+    verdict = f"{len(report.problems)} problems" if report.problems else "all is well"
+    console.print(f"{report.num_clips} clips {how} ({counts}): {verdict}")
+    return report
+
+
+def _bar(quiet: bool) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from edgepkd.cli import output
+
+    console = output.stderr()
+    return Progress(TextColumn("{task.description}", markup=False), BarColumn(),
+                    MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True,
+                    disable=quiet or not console.is_terminal)

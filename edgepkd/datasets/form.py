@@ -1,0 +1,62 @@
+"""A clip re-encoded to the training form, as the content of a file.
+
+The packets are those that `video.normalize` makes in memory, unchanged: what is read from such a
+file natively is bit for bit what the normalize route gives for its source. The container is MP4,
+because it keeps the display times of each frame (AVI has a constant rate only).
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import av
+
+from edgepkd.video.normalize import normalized
+from edgepkd.video.probe import has_display_times, probe
+from edgepkd.video.source import VideoInput
+from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
+
+SUFFIX = ".mp4"
+GOP_FRAMES = 12
+
+
+def training_form(gop_frames: int = GOP_FRAMES) -> str:
+    """Name of the training form, as the column `form` of an index has it."""
+    return f"mpeg4-{TRAINING_WIDTH_PX}x{TRAINING_HEIGHT_PX}-gop{gop_frames}"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A clip in training form."""
+
+    content: bytes
+    """Of an MP4 file; the same source gives the same bytes."""
+    num_frames: int
+    num_damaged: int
+    """Places of the source that did not read or decode and were skipped."""
+
+
+def encode(video: VideoInput) -> Encoded:
+    """Re-encode all of an open source, on the caller's thread.
+
+    Raises:
+        DecodeError: nothing of it decodes, or too many packets in a row fail.
+    """
+    source = normalized(video, gop_frames=GOP_FRAMES,
+                        use_timestamps=has_display_times(probe(video)))
+    content = io.BytesIO()
+    # bitexact: no version of the muxer in the file, so that equal packets are equal files.
+    with av.open(content, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_mux_stream(
+            "mpeg4", rate=source.params.fps, width=TRAINING_WIDTH_PX, height=TRAINING_HEIGHT_PX)
+        stream.time_base = source.params.time_base
+        first: int | None = None
+        for packet in source.packets():
+            assert packet.pts is not None  # NormalizedVideo stamps every packet
+            first = packet.pts if first is None else first
+            packet.pts = packet.dts = packet.pts - first
+            packet.stream = stream
+            container.mux(packet)
+    return Encoded(content.getvalue(), source.counters.frames_encoded,
+                   source.counters.errors + video.num_read_errors)

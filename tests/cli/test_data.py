@@ -1,0 +1,146 @@
+"""`edgepkd data`: tables and JSON, exit codes, errors, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from edgepkd.cli.main import app
+from edgepkd.datasets.layouts import SourceSpec
+from edgepkd.pipeline import data
+from tests.clips import encode_clip, moving_scene
+from tests.datasets.sets import FakePool, make_folder_set
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "av", "openvino", "numba", "numpy", "rich", "onnx", "PIL", "ray")
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("EDGEPKD_DEBUG", raising=False)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["data", *map(str, arguments)])
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_folder_set(tmp_path_factory.mktemp("cli") / "source")
+    (folder / "run" / "[b]odd[bold].avi").write_bytes(b"\0" * 900)
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["", "prepare", "verify", "synth"])
+def test_help_imports_nothing_heavy(verb: str) -> None:
+    code = f"""
+import sys
+from edgepkd.cli.main import app
+try:
+    app(["data", *{[verb] if verb else []!r}, "--help"])
+except SystemExit as end:
+    assert not end.code, end.code
+print("HEAVY", sorted(set({HEAVY!r}) & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
+                          timeout=60, check=True)
+    assert "HEAVY []" in done.stdout
+    assert "Usage:" in done.stdout
+
+
+def test_prepare_verify_and_a_second_time(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "LocalPool", lambda jobs: FakePool())
+    folder = tmp_path / "set"
+    done = invoke("prepare", source, folder, "--jobs", 1, "--max-failures", 0.2,
+                  "--test-share", 0.25, "--calibration-share", 0.34)
+    assert done.exit_code == 0, done.output
+    assert "8 clips in" in done.stdout
+    assert "8 made, 0 kept, 1 left out" in done.stdout
+    assert "folder: 9 clips, 2 labels" in done.stderr
+    assert "left out: run/[b]odd[bold].avi: " in done.stderr
+    checked = invoke("verify", folder, "--decode", "--jobs", 1)
+    assert checked.exit_code == 0
+    assert "8 clips checked and decoded (2 calibration, 2 test, 4 train): all is well" in (
+        checked.stdout)
+    again = invoke("prepare", source, folder, "--jobs", 1, "--max-failures", 0.2, "--test-share",
+                   0.25, "--calibration-share", 0.34, "--json", "-", "--quiet")
+    *clips, summary = lines(again.stdout)
+    assert again.stderr == ""
+    assert sorted(clip["status"] for clip in clips) == ["failed", *["kept"] * 8]
+    assert (summary["kind"], summary["num_kept"], summary["folder"]) == ("summary", 8, str(folder))
+    (folder / "videos" / "run" / "g0.mp4").unlink()
+    wrong = invoke("verify", folder, "--jobs", 1)
+    assert wrong.exit_code == 1
+    assert "videos/run/g0.mp4: is absent" in wrong.stdout
+    (line,) = lines(invoke("verify", folder, "--jobs", 1, "--json", "-").stdout)
+    assert line["problems"] == [["videos/run/g0.mp4", "is absent"]]
+
+
+def test_synth(tmp_path: Path) -> None:
+    done = invoke("synth", tmp_path / "set", "--classes", 2, "--clips", 8, "--clip-frames", 3)
+    assert done.exit_code == 0, done.output
+    assert "8 clips in" in done.stdout
+    assert "synth: 8 clips, 2 labels" in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["prepare", "nowhere", "{out}"], 1, "nowhere is not a folder"),
+    (["prepare", "{source}", "{source}/set"], 1, "lies in"),
+    (["prepare", "{source}", "{out}", "--layout", "zip"], 2, "layout is 'zip'"),
+    (["prepare", "{source}", "{out}", "--jobs", "0"], 2, "jobs is 0"),
+    (["prepare", "{source}", "{out}", "--test-share", "2"], 2, "test_share is 2.0"),
+    (["prepare", "{source}", "{out}", "--split", "5"], 2, "split is 5"),
+    (["prepare", "{source}", "{out}", "--layout", "ucf101"], 1, "no split files of ucf101"),
+    (["prepare", "{source}", "{out}", "--index", "no.csv"], 1, "index no.csv cannot be read"),
+    (["verify", "{out}"], 1, "index.csv cannot be read"),
+    (["synth", "{out}", "--classes", "1"], 2, "classes is 1"),
+])
+def test_errors_are_one_message(
+    source: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    done = invoke(*(a.format(source=source, out=tmp_path / "out") for a in arguments))
+    assert done.exit_code == code
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_run_is_gone_on_with(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for label in ("run", "walk"):
+        (source / label).mkdir(parents=True)
+        for number in range(8):
+            encode_clip(source / label / f"{label}{number}.avi",
+                        moving_scene(48, seed=number + 50 * (label == "run")))
+    command = [sys.executable, "-m", "edgepkd.cli.main", "data", "prepare", str(source)]
+    running = subprocess.Popen([*command, str(tmp_path / "set"), "--jobs", "1", "-q"], cwd=ROOT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    progress = tmp_path / "set" / "progress.jsonl"
+    while not progress.exists() or progress.read_bytes().count(b"\n") < 3:
+        assert running.poll() is None
+        time.sleep(0.005)
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
+    assert not (tmp_path / "set" / "index.csv").exists()
+    resumed = invoke("prepare", source, tmp_path / "set", "--jobs", 1, "--json", "-")
+    assert lines(resumed.stdout)[-1]["num_kept"] >= 3
+    list(data.prepare(data.PrepareConfig(SourceSpec(source), tmp_path / "other"), pool=FakePool()))
+    indexes = [(tmp_path / name / "index.csv").read_bytes() for name in ("set", "other")]
+    assert indexes[0] == indexes[1]

@@ -1,0 +1,359 @@
+"""`prepare`, `synth` and `verify` as functions: whole sets, resumed, refused, found wrong."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepkd.datasets.form import training_form
+from edgepkd.datasets.index import read_index
+from edgepkd.datasets.layouts import SourceSpec
+from edgepkd.datasets.official import SETS, OfficialSet
+from edgepkd.datasets.pools import Pool
+from edgepkd.datasets.prepared import Progress
+from edgepkd.datasets.splits import Shares, split_three
+from edgepkd.errors import ConfigError, DataError, StorageError
+from edgepkd.pipeline import data
+from edgepkd.pipeline.data import PrepareConfig, SynthConfig, VerifyConfig, VerifyReport
+from tests.clips import encode_clip, moving_scene
+from tests.datasets.sets import FakePool, make_folder_set
+
+SHARES = Shares(test=0.25, calibration=0.34)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_folder_set(tmp_path / "source")
+
+
+@pytest.fixture
+def config(source: Path, tmp_path: Path) -> PrepareConfig:
+    return PrepareConfig(SourceSpec(source), tmp_path / "set", SHARES, max_failures=0.3)
+
+
+def prepare(config: PrepareConfig, pool: Pool | None = None) -> data.DataSummary:
+    *_, last = data.prepare(config, pool=pool or FakePool())
+    assert isinstance(last, data.DataSummary)
+    return last
+
+
+def problems(folder: Path, **settings: Any) -> list[tuple[str, str]]:
+    *_, last = data.verify(VerifyConfig(folder, **settings), pool=FakePool())
+    assert isinstance(last, VerifyReport)
+    return list(last.problems)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*") if path.is_file()}
+
+
+# ---- prepare
+
+
+def test_a_set_is_whole_and_training_can_read_it(config: PrepareConfig) -> None:
+    summary = prepare(config)
+    assert (summary.layout, summary.num_clips, summary.num_done, summary.num_kept) == (
+        "folder", 8, 8, 0)
+    assert summary.counts == {"train": {"run": 2, "walk": 2}, "calibration": {"run": 1, "walk": 1},
+                              "test": {"run": 1, "walk": 1}}
+    samples = read_index(config.folder / "index.csv")
+    assert [len(part) for part in split_three(samples).parts().values()] == [4, 2, 2]
+    assert {s.form for s in samples} == {training_form()}
+    with (config.folder / "index.csv").open() as stream:
+        row = next(csv.DictReader(stream))
+    assert list(row) == ["path", "label", "group", "split", "sha256", "frames", "form", "source",
+                         "source_sha256", "damaged"]
+    assert (row["path"], row["source"], row["frames"]) == (
+        "videos/run/g0.mp4", "run/g0.avi", "6")
+    told = json.loads((config.folder / "prepare.json").read_text())
+    assert told["counts"] == summary.counts
+    assert told["settings"]["shares"]["test"] == 0.25
+    assert set(told["versions"]) == {"edgepkd", "av", "libavcodec", "python"}
+    assert problems(config.folder, decode=True) == []
+
+
+def test_events_come_as_clips_get_done(config: PrepareConfig) -> None:
+    events = list(data.prepare(config, pool=FakePool()))
+    assert events[0] == data.DataStarted("folder", 8, 2, ())
+    assert [e.number for e in events if isinstance(e, data.ClipPrepared)] == list(range(1, 9))
+    assert events[1] == data.ClipPrepared("videos/walk/g3.mp4", "walk/g3.avi", "done", "", 1)
+
+
+def test_a_stopped_run_leaves_no_index_and_is_gone_on_with(
+    config: PrepareConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config, FakePool(until=5))
+    assert not (config.folder / "index.csv").exists()
+    # What a kill may leave: half a line, a file in the making.
+    with (config.folder / "progress.jsonl").open("a") as stream:
+        stream.write('{"path": "videos/ru')
+    (config.folder / "videos" / "run" / ".g0.mp4.1234.tmp").write_bytes(b"half")
+    summary = prepare(config)
+    assert (summary.num_kept, summary.num_done) == (5, 3)
+    prepare(replace(config, folder=tmp_path / "at once"))
+    left = ("prepare.json", "progress.jsonl")  # they tell of the run itself
+    one, two = contents(config.folder), contents(tmp_path / "at once")
+    assert {k: v for k, v in one.items() if k not in left} == {
+        k: v for k, v in two.items() if k not in left}
+    assert prepare(config).num_kept == 8
+
+
+def test_only_what_changed_is_done_again(config: PrepareConfig, source: Path) -> None:
+    prepare(config)
+    encode_clip(source / "run" / "g1.avi", moving_scene(9, seed=77))
+    (source / "walk" / "g0.avi").rename(source / "walk" / "new.avi")
+    summary = prepare(config)
+    assert (summary.num_done, summary.num_kept) == (2, 6)
+    assert not (config.folder / "videos" / "walk" / "g0.mp4").exists()
+    assert problems(config.folder, decode=True) == []
+
+
+def test_failures_are_listed_and_left_out(config: PrepareConfig, source: Path) -> None:
+    (source / "run" / "broken.avi").write_bytes(b"\0" * 900)
+    (source / "run" / "empty.avi").touch()
+    summary = prepare(config, FakePool(crash_on="walk/g1"))
+    assert [name for name, _ in summary.failures] == [
+        "run/broken.avi", "run/empty.avi", "walk/g1.avi"]
+    assert summary.num_clips == 7
+    with (config.folder / "failures.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["path"] for row in rows] == [name for name, _ in summary.failures]
+    assert "empty (0 bytes)" in rows[1]["reason"]
+    assert "process died" in rows[2]["reason"]
+    assert problems(config.folder) == []
+
+
+def test_too_many_failures_write_no_index_and_lose_nothing(
+    config: PrepareConfig, source: Path
+) -> None:
+    (source / "run" / "empty.avi").touch()
+    with pytest.raises(DataError, match=r"1 of 9 clips failed \(11%\); allowed: 0%.*empty\.avi"):
+        prepare(replace(config, max_failures=0))
+    assert not (config.folder / "index.csv").exists()
+    assert "empty.avi" in (config.folder / "failures.csv").read_text()
+    assert prepare(config).num_kept == 8
+
+
+def test_a_label_of_which_nothing_is_left_is_an_error(config: PrepareConfig, source: Path) -> None:
+    (source / "hop").mkdir()
+    for number in range(4):
+        (source / "hop" / f"h{number}.avi").touch()
+    with pytest.raises(DataError, match="no clip of hop could be prepared"):
+        prepare(replace(config, max_failures=1.0))
+
+
+def test_equal_clips_on_two_sides_are_a_leak(config: PrepareConfig, source: Path) -> None:
+    samples = {s.group: s for s in split_samples_of(config)}
+    test = next(s for s in samples.values() if s.split == "test" and s.label == "run")
+    train = next(s for s in samples.values() if s.split == "train" and s.label == "run")
+    shutil.copy(test.path, train.path)
+    with pytest.raises(DataError, match=rf"run/{train.path.name} \(train\).*have the same content"
+                                        rf"|run/{test.path.name} \(test\).*have the same content"):
+        prepare(config)
+    assert not (config.folder / "index.csv").exists()
+
+
+def split_samples_of(config: PrepareConfig) -> list[Any]:
+    from edgepkd.datasets.layouts import list_clips
+    from edgepkd.datasets.splits import assign_splits
+
+    return [s for s in assign_splits(list_clips(config.source).samples, shares=config.shares)
+            if s.label == "run"]
+
+
+def test_a_published_split_is_kept_though_it_shares_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "hmdb"
+    (source / "testTrainMulti_7030_splits").mkdir(parents=True)
+    for row, label in enumerate(("hug", "kiss")):
+        (source / label).mkdir()
+        names = [f"{n}_{label}_u_nm_np1_ba_med_0.avi" for n in "ABCD"]
+        for number, name in enumerate(names):
+            encode_clip(source / label / name, moving_scene(4, seed=10 * row + number % 3))
+        (source / "testTrainMulti_7030_splits" / f"{label}_test_split1.txt").write_text(
+            "".join(f"{name} {part}\n" for name, part in zip(names, (2, 1, 1, 1), strict=True)))
+    monkeypatch.setitem(SETS, "hmdb51", OfficialSet(2, ((6, 2),) * 3, "*_test_split{}.txt",
+                                                    "testTrainMulti_7030_splits"))
+    summary = prepare(PrepareConfig(SourceSpec(source), tmp_path / "set", SHARES))
+    assert summary.counts["test"] == {"hug": 1, "kiss": 1}
+    assert "2 clips of the published split have the same content" in summary.notes[-1]
+
+
+def test_places_that_would_do_harm_are_refused(config: PrepareConfig, source: Path) -> None:
+    for folder in (source, source / "run" / "set"):
+        with pytest.raises(DataError, match="lies in"):
+            prepare(replace(config, folder=folder))
+    other = source.parent / "thesis"
+    other.mkdir()
+    (other / "chapter1.txt").write_text("dear")
+    with pytest.raises(DataError, match="is not empty and no data set"):
+        prepare(replace(config, folder=other))
+    assert [path.name for path in other.iterdir()] == ["chapter1.txt"]
+    with pytest.raises(DataError, match="is a file"):
+        prepare(replace(config, folder=other / "chapter1.txt"))
+
+
+def test_two_runs_in_one_folder_are_refused(config: PrepareConfig) -> None:
+    with Progress(config.folder), pytest.raises(DataError, match="another process is preparing"):
+        prepare(config)
+    assert prepare(config).num_clips == 8
+
+
+def test_nothing_is_written_before_the_list_is_right(config: PrepareConfig, source: Path) -> None:
+    shutil.rmtree(source / "walk")
+    with pytest.raises(DataError, match=r"1 label \(run\)"):
+        prepare(config)
+    assert not config.folder.exists()
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(
+    config: PrepareConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, write = [], Path.write_bytes
+
+    def small_disk(path: Path, content: bytes) -> int:
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", small_disk)
+        with pytest.raises(StorageError, match="No space left on device") as caught:
+            prepare(config)
+    assert "run the same command again" in str(caught.value)
+    assert prepare(config).num_kept == 3
+
+
+def test_settings_are_checked(config: PrepareConfig) -> None:
+    for change in ({"jobs": 0}, {"max_failures": 1.5}):
+        with pytest.raises(ConfigError, match=next(iter(change))):
+            replace(config, **change)  # type: ignore[arg-type]
+
+
+def test_real_processes_give_the_same_set(config: PrepareConfig, tmp_path: Path) -> None:
+    prepare(config)
+    other = replace(config, folder=tmp_path / "other", jobs=2)
+    *_, summary = data.prepare(other)
+    assert isinstance(summary, data.DataSummary)
+    assert (other.folder / "index.csv").read_bytes() == (config.folder / "index.csv").read_bytes()
+
+
+# ---- synth
+
+
+def test_synth_makes_a_set_that_verifies(tmp_path: Path) -> None:
+    config = SynthConfig(tmp_path / "set", num_classes=3, num_clips=14, clip_frames=4, seed=5)
+    *_, summary = data.synth(config)
+    assert isinstance(summary, data.DataSummary)
+    assert summary.num_clips == 14
+    assert problems(config.folder, decode=True) == []
+    samples = read_index(config.folder / "index.csv")
+    assert {s.group for s in samples} == {f"scene0{n}" for n in range(5)}
+    first = contents(config.folder)
+    *_, _ = data.synth(config)
+    assert contents(config.folder)["index.csv"] == first["index.csv"]
+    *_, _ = data.synth(replace(config, num_clips=12))
+    assert problems(config.folder) == []
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"num_classes": 9}, r"classes is 9; allowed: 2\.\.8"), ({"num_clips": 8}, "clips is 8"),
+    ({"clip_frames": 1}, "clip_frames is 1"), ({"seed": -1}, "seed is -1"),
+])
+def test_synth_settings_are_checked(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(SynthConfig(Path("set")), **change)  # type: ignore[arg-type]
+
+
+# ---- verify
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verify") / "set"
+    for _ in data.synth(SynthConfig(folder, num_classes=2, num_clips=8, clip_frames=3)):
+        pass
+    return folder
+
+
+@pytest.fixture
+def broken(whole: Path, tmp_path: Path) -> Path:
+    """A copy, to be broken."""
+    return Path(shutil.copytree(whole, tmp_path / "set"))
+
+
+def test_verify_finds_what_happened_to_files(broken: Path) -> None:
+    videos = broken / "videos"
+    (videos / "left" / "scene00.mp4").unlink()
+    (videos / "left" / "scene01.mp4").write_bytes(b"other")
+    (videos / "right" / "stray.mp4").touch()
+    assert problems(broken) == [
+        ("index.csv", "does not list videos/right/stray.mp4"),
+        ("videos/left/scene00.mp4", "is absent"),
+        ("videos/left/scene01.mp4",
+         "has other content than when it was prepared (SHA-256)"),
+    ]
+
+
+def edit(folder: Path, number: int, **cells: str) -> None:
+    """Change cells of a row of the index."""
+    index = folder / "index.csv"
+    with index.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    rows[number].update(cells)
+    with index.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_verify_finds_a_changed_index_and_a_leak(broken: Path) -> None:
+    with (broken / "index.csv").open() as stream:
+        number = next(n for n, row in enumerate(csv.DictReader(stream)) if row["split"] == "test")
+    edit(broken, number, split="train")
+    texts = [text for _, text in problems(broken)]
+    assert any("train and test share the group scene0" in text for text in texts)
+    assert any("is not the one that prepare.json was written with" in text for text in texts)
+
+
+def test_verify_decodes_on_demand(broken: Path) -> None:
+    path = broken / "videos" / "left" / "scene00.mp4"
+    encode_clip(path, moving_scene(5))
+    (broken / "prepare.json").unlink()
+    with (broken / "index.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    number = next(n for n, row in enumerate(rows) if row["path"].endswith("left/scene00.mp4"))
+    edit(broken, number, sha256="")
+    assert problems(broken) == []
+    assert problems(broken, decode=True) == [
+        ("videos/left/scene00.mp4", "has 5 frames; the index says 3"),
+        ("videos/left/scene00.mp4", f"is mpeg4 96x64, not in the form {training_form()}"),
+    ]
+    path.write_bytes(b"\0" * 900)
+    ((_, text),) = problems(broken, decode=True)
+    assert "cannot be opened" in text
+
+
+def test_verify_without_an_index_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"index\.csv cannot be read"):
+        problems(tmp_path)
+
+
+def test_verify_takes_a_set_made_by_hand(tmp_path: Path) -> None:
+    make_folder_set(tmp_path, groups=3)
+    parts = ("train", "val", "test")
+    (tmp_path / "index.csv").write_text("path,label,group,split\n" + "".join(
+        f"{label}/g{n}.avi,{label},p{n},{parts[n]}\n" for label in ("run", "walk")
+        for n in range(3)))
+    assert problems(tmp_path, decode=True) == []
