@@ -13,10 +13,14 @@ import typer
 from typer.core import TyperGroup
 
 from edgepkd import __version__
+from edgepkd.cli.data import data_app
 from edgepkd.cli.demo import demo
 from edgepkd.cli.doctor import doctor
+from edgepkd.cli.evaluate import evaluate
 from edgepkd.cli.inspect import inspect
 from edgepkd.cli.run import run
+from edgepkd.cli.train import train
+from edgepkd.cli.wise import wise
 from edgepkd.errors import EdgepkdError
 
 
@@ -44,6 +48,10 @@ app = typer.Typer(
 )
 for verb in (demo, run, inspect, doctor):
     app.command()(verb)
+app.command("eval")(evaluate)
+app.add_typer(data_app, name="data")
+app.add_typer(train, name="train")
+app.add_typer(wise, name="wise")
 
 
 def _show_version(wanted: bool) -> None:

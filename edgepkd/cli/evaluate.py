@@ -1,0 +1,162 @@
+"""`edgepkd eval`: what the networks of a training run are worth on labelled clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from edgepkd.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgepkd.config import Modality
+    from edgepkd.pipeline.evaluate import EvalResult
+    from edgepkd.training.evaluate import Score
+
+KINDS = {"exit": "alone", "modality": "one network", "prefix": "up to here", "cascade": "cascade"}
+COLUMNS = ("", "answer", "weights", "top-1", "top-5", "ECE", "NLL", "GMAC/clip", "share")
+WIDE_ONLY = ("weights", "top-5", "NLL")
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    data: Annotated[Path | None, typer.Option(
+        help="Index file (CSV) of the clips; default: the one the run was trained with.")] = None,
+    dataset: Annotated[str | None, typer.Option(
+        help="Only rows of the index with this value in column dataset.")] = None,
+    split: Annotated[str, typer.Option(help="test, calibration or train.")] = "test",
+    views: Annotated[str, typer.Option(help="centre (one crop) or 10crop.")] = "centre",
+    segments: Annotated[str | None, typer.Option(
+        help="Temporal segments, e.g. mv=8,residual=6; default: the recipe's.")] = None,
+    order: Annotated[str | None, typer.Option(
+        help="Networks in the order they are asked, e.g. mv,residual,iframe; default: the"
+             " recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option(
+        help="Folder for the results; default: RUN/eval/SPLIT-VIEWS.")] = None,
+    cache: Annotated[Path, typer.Option(help="Where decoded clips are kept.")] = Path("runs/cache"),
+    flatness: Annotated[bool, typer.Option(
+        "--flatness", help="Also measure how flat the training loss is around the weights.",
+    )] = False,
+    flatness_clips: Annotated[int, typer.Option(help="Training clips for --flatness.")] = 24,
+    flatness_probes: Annotated[int, typer.Option(help="Probes of the Hessian's trace.")] = 16,
+    epsilon: Annotated[float, typer.Option(
+        help="Half width of the box of the epsilon-sharpness.")] = 1e-4,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads of the networks.")] = None,
+    json: Annotated[str | None, typer.Option(
+        metavar="PATH|-", help="Write the content of metrics.json as one JSON line.")] = None,
+    quiet: Annotated[bool, typer.Option(
+        "--quiet", "-q", help="No progress and no notes, only the table and errors.")] = False,
+) -> None:
+    """Score every exit, network and prefix of a run, and its cascade with early exits."""
+    from edgepkd.cli import output
+    from edgepkd.pipeline.evaluate import EvalConfig, read_facts
+    from edgepkd.pipeline.evaluate import evaluate as run_eval
+    from edgepkd.pipeline.flatness import FlatnessConfig
+
+    config = EvalConfig(
+        run=run, data=data, dataset=dataset, segments=parse_segments(segments), order=order,
+        split=split, views=views,  # type: ignore[arg-type]
+        out=out, cache=cache, device=device, threads=threads,
+        flatness=FlatnessConfig(num_clips=flatness_clips, num_probes=flatness_probes,
+                                epsilon=epsilon) if flatness else None,
+    )
+    with output.JsonLines(json) as lines, _Progress(output.stderr(), quiet=quiet) as progress:
+        result = run_eval(config, on_progress=progress)
+        lines.write("eval", read_facts(result))
+    if json != "-":
+        _show(output.stdout(), result)
+    for note in () if quiet else result.notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def parse_segments(text: str | None) -> dict[Modality, int] | None:
+    """Numbers of temporal segments written as `mv=8,residual=6`.
+
+    Raises:
+        UsageError: not of this form, or a modality twice.
+    """
+    if text is None:
+        return None
+    pairs = [part.strip().partition("=") for part in text.split(",")]
+    names = [name for name, _, _ in pairs]
+    if not all(count.isdecimal() for _, _, count in pairs) or len(set(names)) != len(names):
+        raise UsageError(f"segments is {text!r}; allowed: MODALITY=NUMBER, each modality at most"
+                         " once, separated by commas.", hint="Example: --segments mv=8,residual=6")
+    return {cast("Modality", name): int(count) for name, _, count in pairs}
+
+
+class _Progress:
+    """A bar for each stage on a terminal; nothing elsewhere."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        from rich.progress import Progress
+
+        self._bars = Progress(console=console, transient=True,
+                              disable=quiet or not console.is_terminal)
+        self._tasks: dict[str, object] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done)  # type: ignore[arg-type]
+
+    def __enter__(self) -> _Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+
+def _show(console: Console, result: EvalResult) -> None:
+    from edgepkd.cli import output
+
+    answered, evaluation = result.predicted.answered, result.evaluation
+    groups = evaluation.scores[0].top1.num_groups
+    console.print(f"{answered.split} split: {len(answered)} clips of {groups} groups;"
+                  f" views: {answered.views}")
+    console.print(f"floor (most frequent label) {100 * result.floor:.1f} %; 95 % intervals over"
+                  f" groups; order {','.join(evaluation.order)}")
+    narrow = console.width < output.NARROW
+    kept = [i for i, name in enumerate(COLUMNS) if not (narrow and name in WIDE_ONLY)]
+    console.print(output.table(
+        [COLUMNS[i] for i in kept],
+        [[_row(score)[i] for i in kept] for score in evaluation.scores],
+        right=COLUMNS[3:], whole=COLUMNS[1:2]))
+    console.print(output.table(("difference of top-1, points", "", "95 %"), [
+        (d.name, f"{100 * d.of.value:+.1f}", f"[{100 * d.of.low:+.1f}, {100 * d.of.high:+.1f}]")
+        for d in evaluation.differences], right=("", "95 %")))
+    if result.flatness:
+        _show_flatness(console, result)
+    if answered.split == "test":
+        console.print(f"look {result.num_looks} at the test split with this run")
+    console.print(f"written: {result.out}/metrics.json, exits.csv, confusion.csv, logits.npz")
+
+
+def _row(score: Score) -> tuple[str, ...]:
+    return (KINDS[score.kind], score.name, score.weights, str(score.top1),
+            "-" if score.top5 is None else f"{100 * score.top5:.1f} %", f"{score.ece:.3f}",
+            f"{score.nll:.3f}", f"{score.gmac:.3f}",
+            "" if score.share is None else f"{100 * score.share:.0f} %")
+
+
+def _show_flatness(console: Console, result: EvalResult) -> None:
+    from edgepkd.cli import output
+
+    columns = ("flatness (training loss)", "loss", "Hessian trace", "per weight", "relative trace",
+               "sharpness, %", "seconds")
+    console.print(output.table(columns, [
+        (name, f"{flat.trace.loss:.3f}", _plus_minus(flat.trace.mean, flat.trace.standard_error),
+         f"{flat.trace.per_parameter:.2e}",
+         _plus_minus(flat.trace.relative_mean, flat.trace.relative_standard_error),
+         f"{flat.sharpness.value:.2f}", f"{flat.seconds:.0f}")
+        for name, flat in result.flatness.items()], right=columns[1:], whole=columns[:1]))
+
+
+def _plus_minus(value: float, error: float) -> str:
+    """A value and its standard error."""
+    return f"{value:.4g} ± {error:.2g}"

@@ -1,0 +1,382 @@
+"""`eval`: the networks of one training run on labelled clips, with everything they answer.
+
+    result = evaluate(EvalConfig(run=Path("runs/a"), split="calibration"))
+    print(result.evaluation.score("cascade", "mv,residual,iframe").top1)
+
+Reads RUN/run.json, the networks beside it and, if there, what `wise fit` wrote. Every evaluation
+adds a line to RUN/eval-log.jsonl, so that looks at the test split can be counted.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from edgepkd import __version__
+from edgepkd._optional import installed_version
+from edgepkd.cascade import Order, order_key, parse_order
+from edgepkd.config import MODALITIES, Modality, check
+from edgepkd.datasets.index import Sample, check_no_leak, read_index
+from edgepkd.datasets.splits import SYNONYMS, assign_splits
+from edgepkd.errors import DataError, ModelError, StorageError, UsageError
+from edgepkd.files import write_atomically
+from edgepkd.pipeline.eval_files import Heading, draw_plots, write_tables
+from edgepkd.pipeline.flatness import Flatness, FlatnessConfig, measure_flatness
+from edgepkd.pipeline.trained_run import TrainedRun, clip_gmac, open_run
+from edgepkd.training.evaluate import Evaluation, evaluate_logits
+from edgepkd.training.execution import Execution, auto_device
+from edgepkd.training.logits import ViewsProtocol, save_logits
+from edgepkd.training.metrics import NUM_BINS, NUM_DRAWS, SEED
+from edgepkd.training.predict import Predicted, predict, views_protocol
+from edgepkd.training.runs import Run
+
+SCHEMA_VERSION = 1
+LOG_FILE = "eval-log.jsonl"
+METRICS_FILE = "metrics.json"
+Split = Literal["test", "calibration", "train"]
+Views = Literal["centre", "10crop"]
+CROPS: Mapping[Views, int] = {"centre": 1, "10crop": 10}
+
+OnProgress = Callable[[str, int, int], None]
+"""What is going on, items done, items in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What to evaluate, on which clips, in which views."""
+
+    run: Path
+    """Folder of a training run."""
+    data: Path | None = None
+    """Index of the clips; None: the one that the run was trained with."""
+    dataset: str | None = None
+    """Its rows with this value in column `dataset`; None: the run's, where `data` is None too."""
+    split: Split = "test"
+    views: Views = "centre"
+    segments: Mapping[Modality, int] | None = None
+    """Temporal segments of modalities that are to have others than in the recipe."""
+    order: str | None = None
+    """`mv,residual,iframe`; None: the recipe's, as far as there are networks."""
+    out: Path | None = None
+    """Folder for the results; None: RUN/eval/SPLIT-VIEWS."""
+    cache: Path = Path("runs/cache")
+    """Where decoded clips are kept."""
+    flatness: FlatnessConfig | None = None
+    """None: not measured."""
+    device: str = "cpu"
+    """'auto': the GPU if there is one."""
+    threads: int | None = None
+    """Of PyTorch; None: its own choice."""
+
+    def __post_init__(self) -> None:
+        check(self.split in get_args(Split), "split", got=self.split,
+              allowed=", ".join(get_args(Split)))
+        check(self.views in CROPS, "views", got=self.views, allowed=", ".join(CROPS))
+        for modality, count in (self.segments or {}).items():
+            check(modality in MODALITIES, "segments", got=modality, allowed=", ".join(MODALITIES))
+            check(count >= 1, f"segments of {modality}", got=count, allowed="1 or more")
+        check(self.threads is None or self.threads >= 1, "threads", got=self.threads,
+              allowed="1 or more")
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.out or self.run / "eval" / f"{self.split}-{self.views}"
+
+
+@dataclass(frozen=True, eq=False)
+class EvalResult:
+    """What `eval` found, and the folder it wrote it to."""
+
+    out: Path
+    run: TrainedRun
+    evaluation: Evaluation
+    predicted: Predicted
+    flatness: Mapping[Modality, Flatness]
+    num_looks: int
+    """How often this split was evaluated with this run, this time included."""
+    floor: float
+    """Share of the most frequent label: what a constant answer gets."""
+    notes: tuple[str, ...]
+    """What a reader of the numbers should know."""
+
+    @property
+    def views(self) -> ViewsProtocol:
+        """Which frames and crops were averaged."""
+        return self.predicted.answered.views
+
+
+def evaluate(config: EvalConfig, *, on_progress: OnProgress | None = None) -> EvalResult:
+    """Evaluate a run and write metrics.json, two tables, two plots and the logits.
+
+    Raises:
+        DataError: the run or its data is incomplete, the split is empty or leaks, no clip can be
+            read, or what was fitted belongs to other networks.
+        ModelError: a network is damaged, or its logits are not finite.
+        UsageError: an order or segments of a modality that the run has no network for.
+        StorageError: the results cannot be written.
+    """
+    tell = on_progress or (lambda *_: None)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device = auto_device() if config.device == "auto" else config.device
+    run = open_run(config.run, device=Execution(device=device).device)
+    order = _order(config, run)
+    views = _views(config, run)
+    index, samples = _samples(config, run)
+    chosen = _of_split(samples, config.split, index)
+    if config.split != "train":
+        _refuse_trained_on(chosen, run.record)
+    predicted = _predict(run, chosen, config=config, views=views, root=index.parent, tell=tell)
+    num_looks = _log_look(config, run, predicted, index=index)
+    evaluation = evaluate_logits(predicted.answered, order=order, gmac=clip_gmac(run, views),
+                                 fitted=run.fitted)
+    flatness = _flatness(config, run, samples, tell=tell)
+    counts = Counter(predicted.answered.labels.tolist())
+    floor = max(counts.values()) / len(predicted.answered)
+    result = EvalResult(config.folder, run, evaluation, predicted, flatness, num_looks, floor,
+                        _notes(evaluation, predicted, run, num_looks=num_looks))
+    return _write(result, config, index=index)
+
+
+def _order(config: EvalConfig, run: TrainedRun) -> Order:
+    if config.order is None:
+        listed = [*run.record.recipe.default_order, *run.networks]
+        return tuple(m for m in dict.fromkeys(listed) if m in run.networks)
+    order = parse_order(config.order)
+    if absent := [m for m in order if m not in run.networks]:
+        raise UsageError(f"order is {config.order!r}, and {config.run} has no network for "
+                         f"{', '.join(absent)}; allowed: orders of {', '.join(run.networks)}.")
+    return order
+
+
+def _views(config: EvalConfig, run: TrainedRun) -> ViewsProtocol:
+    if absent := [m for m in config.segments or {} if m not in run.networks]:
+        raise UsageError(f"segments are given for {', '.join(absent)}; {config.run} has networks "
+                         f"for {', '.join(run.networks)}.")
+    inputs = run.record.recipe.inputs
+    return views_protocol({m: inputs[m] for m in run.networks}, crops=CROPS[config.views],
+                          segments=config.segments)
+
+
+# ---- the clips
+
+
+def _samples(config: EvalConfig, run: TrainedRun) -> tuple[Path, tuple[Sample, ...]]:
+    """Index and samples, in the splits that training cuts the same index into."""
+    record = run.record
+    index = config.data or record.index
+    own = index.resolve() == record.index.resolve()
+    samples = read_index(
+        index, dataset=config.dataset or (own and record.recipe.dataset) or None)
+    if len({s.group for s in samples if s.split in ("train", "")}) >= 2:
+        return index, assign_splits(samples)
+    # An index of test clips alone has nothing that calibration could be drawn from.
+    return index, tuple(replace(s, split=SYNONYMS.get(s.split, s.split)) for s in samples)
+
+
+def _of_split(samples: Sequence[Sample], split: Split, index: Path) -> tuple[Sample, ...]:
+    """Samples of one split, none of whose groups was trained on.
+
+    Raises:
+        DataError: there is none, or a group is in the training split too.
+    """
+    chosen = tuple(s for s in samples if s.split == split)
+    if not chosen:
+        there = ", ".join(f"{name} {count}" for name, count in
+                          sorted(Counter(s.split for s in samples).items()))
+        raise DataError(f"{index} has no clip in split {split!r}; there are: {there}.",
+                        hint="Choose one of these with --split.")
+    if split != "train":
+        check_no_leak({"train": [s for s in samples if s.split == "train"], split: chosen})
+    return chosen
+
+
+def _refuse_trained_on(samples: Sequence[Sample], record: Run) -> None:
+    """Refuse clips that another index calls held out and this run was trained on."""
+    try:
+        own = assign_splits(read_index(record.index, dataset=record.recipe.dataset or None))
+    except DataError:
+        return  # the data it was trained on is gone
+    seen = {s.sha256 for s in own if s.split == "train"} - {""}
+    if shared := [str(s.path) for s in samples if s.sha256 in seen]:
+        raise DataError(f"{len(shared)} of these clips were trained on (equal SHA-256), the first: "
+                        f"{shared[0]}.", hint="Evaluate on clips that the run has not seen.")
+
+
+def _predict(
+    run: TrainedRun, samples: Sequence[Sample], *, config: EvalConfig, views: ViewsProtocol,
+    root: Path, tell: OnProgress,
+) -> Predicted:
+    done = 0
+
+    def on_clip() -> None:
+        nonlocal done
+        done += 1
+        tell("clips", done, len(samples))
+
+    predicted = predict(run.networks, samples, spec=run.cache_spec, labels=run.record.labels,
+                        views=views, split=config.split, folder=config.cache, root=root,
+                        on_clip=on_clip)
+    if predicted.answered.weights_sha256 != run.hashes:
+        raise ModelError("a network changed while it was evaluated.", hint="Evaluate again.")
+    return predicted
+
+
+def _log_look(config: EvalConfig, run: TrainedRun, predicted: Predicted, *, index: Path) -> int:
+    """Add a line to the run's log; returns how many there are of this split."""
+    path = config.run / LOG_FILE
+    line = {
+        "schema_version": SCHEMA_VERSION, "split": config.split, "index": str(index),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "num_clips": len(predicted.answered), "views": str(predicted.answered.views),
+        "weights_sha256": dict(run.hashes),
+    }
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return sum(json.loads(text)["split"] == config.split for text in lines)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}.",
+                           hint="Evaluations are counted there; make the folder writable.",
+                           ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: {error}.",
+                        hint="Remove the broken line; each one is a JSON object.") from error
+
+
+def _flatness(
+    config: EvalConfig, run: TrainedRun, samples: Sequence[Sample], *, tell: OnProgress
+) -> dict[Modality, Flatness]:
+    measured: dict[Modality, Flatness] = {}
+    if config.flatness is None:
+        return measured
+    for modality in run.networks:
+        tell("flatness", len(measured), len(run.networks))
+        measured[modality] = measure_flatness(run, modality, samples, config=config.flatness,
+                                              cache=config.cache)
+    tell("flatness", len(measured), len(run.networks))
+    return measured
+
+
+# ---- results
+
+
+def _notes(
+    evaluation: Evaluation, predicted: Predicted, run: TrainedRun, *, num_looks: int
+) -> tuple[str, ...]:
+    answered = predicted.answered
+    notes = []
+    if predicted.skipped:
+        notes.append(f"{len(predicted.skipped)} clips could not be read and are left out, the"
+                     f" first: {predicted.skipped[0].path}: {predicted.skipped[0].reason}")
+    if evaluation.order not in run.fitted:
+        which = "nothing was fitted" if not run.fitted else "nothing was fitted for this order"
+        notes.append(f"{which}: prefixes are plain sums, and there is no policy, hence no cascade;"
+                     " run `edgepkd wise fit` on the logits of split calibration")
+    if evaluation.scores[0].top1.few_groups:
+        notes.append(f"{evaluation.scores[0].top1.num_groups} groups only: from so few, how"
+                     " answers vary from group to group is hardly known")
+    if absent := [name for i, name in enumerate(answered.label_names)
+                  if not (answered.labels == i).any()]:
+        notes.append(f"no clip of {', '.join(absent)}")
+    if len(answered.label_names) <= 5:
+        notes.append(f"no top-5: there are {len(answered.label_names)} labels")
+    if answered.views.crops > 1 and (uncut := [
+        m for m, px in answered.views.crop_px.items() if px == answered.views.resize_px[m]
+    ]):
+        notes.append(f"the ten crops of {', '.join(uncut)} are two, the whole picture and its"
+                     " mirror image: crop_px equals resize_px")
+    if answered.split == "test" and num_looks > 1:
+        notes.append(f"look {num_looks} at the test split with this run: what was chosen after"
+                     " the first one is no longer a test")
+    if answered.split != "test":
+        notes.append(f"these are {answered.split} clips: "
+                     + ("the networks have seen them" if answered.split == "train" else
+                        "WISE, policy or epochs may have been chosen on them"))
+    return tuple(notes)
+
+
+def _write(result: EvalResult, config: EvalConfig, *, index: Path) -> EvalResult:
+    """Write all files; returns the result with the notes on what could not be drawn."""
+    answered, out = result.predicted.answered, result.out
+    heading = Heading(config.run.resolve().name, answered.split, str(answered.views))
+    save_logits(answered, out / "logits.npz")
+    write_tables(out, result.evaluation, answered, heading=heading)
+    undrawn = draw_plots(out, result.evaluation, answered, heading=heading, floor=result.floor)
+    if undrawn:
+        result = replace(result, notes=(*result.notes, undrawn))
+    facts = {"schema_version": SCHEMA_VERSION, **facts_of(result, config, index=index)}
+    write_atomically(out / METRICS_FILE, json.dumps(facts, indent=1).encode() + b"\n")
+    return result
+
+
+def read_facts(result: EvalResult) -> dict[str, Any]:
+    """What metrics.json of a result holds, without its schema_version."""
+    facts = json.loads((result.out / METRICS_FILE).read_bytes())
+    del facts["schema_version"]
+    return dict(facts)
+
+
+def facts_of(result: EvalResult, config: EvalConfig, *, index: Path) -> dict[str, Any]:
+    """Everything about an evaluation as plain JSON values: what metrics.json holds."""
+    answered, evaluation, run = result.predicted.answered, result.evaluation, result.run
+    return {
+        "run": str(config.run),
+        "data": {"index": str(index), "dataset": config.dataset or run.record.recipe.dataset,
+                 "split": answered.split, "num_clips": len(answered),
+                 "num_groups": len(set(answered.groups)), "labels": list(run.record.labels),
+                 "floor": result.floor, "num_looks": result.num_looks,
+                 "skipped": [asdict(clip) for clip in result.predicted.skipped]},
+        "views": {"name": str(answered.views), **asdict(answered.views)},
+        "order": order_key(evaluation.order),
+        "networks": {m: {"backbone": n.spec.backbone, "width": n.spec.width,
+                         "weights_sha256": run.hashes[m]} for m, n in run.networks.items()},
+        "wise": "wise.json" if evaluation.order in run.fitted else "plain sums",
+        "policy": "policy.json" if evaluation.order in run.fitted else None,
+        "scores": [asdict(score) for score in evaluation.scores],
+        "mean_exit": evaluation.mean_exit,
+        "differences": [{"name": d.name, **asdict(d.of)} for d in evaluation.differences],
+        "confusion": {"answers_of": evaluation.confusion_of, "rows": "true label",
+                      "counts": evaluation.confusion.tolist()},
+        "flatness": _flatness_facts(result, config),
+        "definitions": {
+            "interval": f"95 %: the widest of {NUM_DRAWS} draws of whole groups (seed {SEED}),"
+                        " Student's t over groups, and clips as if independent",
+            "ece": f"{NUM_BINS} bins of equal width", "nll": "nats",
+            "gmac": "networks with pool-first heads, one clip, all views",
+        },
+        "notes": list(result.notes),
+        "conditions": {"edgepkd": __version__, "python": platform.python_version(),
+                       "packages": {n: installed_version(n) for n in ("torch", "numpy", "av")},
+                       "device": _device_of(run), "threads": torch.get_num_threads(),
+                       "run_seed": run.record.seed},
+    }
+
+
+def _device_of(run: TrainedRun) -> str:
+    return str(next(next(iter(run.networks.values())).parameters()).device)
+
+
+def _flatness_facts(result: EvalResult, config: EvalConfig) -> dict[str, Any] | None:
+    if config.flatness is None:
+        return None
+    return {
+        "split": "train", "settings": asdict(config.flatness),
+        "views": {m: f"segments {result.run.record.recipe.inputs[m].num_segments}; 1 crop"
+                  for m in result.flatness},
+        "networks": {
+            m: {"trace": {**asdict(f.trace), "per_parameter": f.trace.per_parameter},
+                "sharpness": asdict(f.sharpness), "num_clips": f.num_clips, "seconds": f.seconds}
+            for m, f in result.flatness.items()
+        },
+    }
