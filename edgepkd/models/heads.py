@@ -138,7 +138,10 @@ class PoolFirstHead(nn.Module):
         """`windows_of` the pooled input [N, 16, C * k * k] -> the convolution's output
         [N, C', 16, 1], its 4x4 cells in one row.
         """
-        return (windows @ self.conv.weight.flatten(1).T).transpose(1, 2).unsqueeze(-1)
+        # contiguous: PyTorch's BatchNorm on the CPU gives wrong gradients for a transposed input
+        # whose output is flattened
+        cells = (windows @ self.conv.weight.flatten(1).T).transpose(1, 2).contiguous()
+        return cells.unsqueeze(-1)
 
     def from_windows(self, windows: Tensor) -> Tensor:
         """`windows_of` the pooled input [N, 16, C * k * k] -> logits [N, num_classes]."""

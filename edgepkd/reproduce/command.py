@@ -10,15 +10,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 
 from edgepkd.errors import EdgepkdError
+from edgepkd.reproduce.flat import flatness_job, read_flatness
 from edgepkd.reproduce.jobs import Unit, unit_job, units_of
+from edgepkd.reproduce.report import compute, write
 from edgepkd.reproduce.study import Study, load_study
+from edgepkd.reproduce.tables import read_answers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         study = load_study(options.study)
-        units = all_units(study, data=options.data, out=options.out, cache=options.cache)
-        run_units(units, jobs=options.jobs, log=options.out / "progress.log")
+        if options.report_only:
+            study = _done_part(study, options)
+        reproduce(study, options)
     except EdgepkdError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -35,32 +41,73 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m edgepkd.reproduce")
+    parser = argparse.ArgumentParser(prog="python -m edgepkd.reproduce", description=__doc__)
     add = parser.add_argument
     add("--study", default="reproduce", help="recipe of calibration/, or the path of a .toml file")
+    add("--quick", dest="study", action="store_const", const="reproduce-quick",
+        help="a few minutes: shows that the study runs, not what it finds")
     add("--data", type=Path, default=Path("../shared/data"), help="folder with labelled clips")
     add("--out", type=Path, default=Path("runs/reproduce"), help="where networks and answers go")
     add("--cache", type=Path, default=Path("runs/cache"), help="where decoded clips are kept")
+    add("--results", type=Path, default=Path("docs/results"), help="where the tables go")
     add("--jobs", type=int, default=2, help="processes, one thread each")
+    add("--report-only", action="store_true",
+        help="tables of the trunk seeds that are done, nothing is trained")
     return parser
 
 
-def all_units(study: Study, *, data: Path, out: Path, cache: Path) -> list[Unit]:
-    """Units of all sets, taken in turn, trunk seed by trunk seed."""
-    units: list[Unit] = []
-    for seed in study.trunk_seeds:
-        columns = [units_of(plan, trunk_seed=seed, exit_seeds=study.exit_seeds, data=data, out=out,
-                            cache=cache) for plan in study.sets]
-        units += [unit for row in zip_longest(*columns) for unit in row if unit is not None]
-    return units
+def reproduce(study: Study, options: argparse.Namespace) -> None:
+    """Train what is not there yet, measure flatness, write the tables.
+
+    Raises:
+        EdgepkdError: what went wrong; all that is done is kept.
+    """
+    by_set = units_by_set(study, data=options.data, out=options.out, cache=options.cache)
+    jobs = [partial(unit_job, unit) for unit in in_turn(by_set)]
+    first = [unit for units in by_set for unit in units if unit.part.name.endswith("-fold0")]
+    jobs += [partial(flatness_job, unit, num_clips=study.flatness_clips,
+                     num_probes=study.flatness_probes) for unit in first]
+    if not options.report_only:
+        run_jobs(jobs, processes=options.jobs, log=options.out / "progress.log")
+    results = [
+        compute(read_answers(plan, units),
+                [read_flatness(u) for u in units if u.part.name.endswith("-fold0")])
+        for plan, units in zip(study.sets, by_set, strict=True)
+    ]
+    write(results, study, options.results, name=options.study.removesuffix(".toml"))
+    print(options.results / f"{options.study}.md")
 
 
-def run_units(units: Iterable[Unit], *, jobs: int, log: Path) -> None:
-    """Run all units in processes; the first error stops the run, and nothing done is lost."""
+def _done_part(study: Study, options: argparse.Namespace) -> Study:
+    """The study with the trunk seeds of which every fold of every set is done."""
+    done = [
+        seed for seed in study.trunk_seeds
+        if all(unit.answers_path(s).is_file()
+               for units in units_by_set(replace(study, trunk_seeds=(seed,)), data=options.data,
+                                         out=options.out, cache=options.cache)
+               for unit in units for s in unit.exit_seeds)
+    ]
+    return replace(study, trunk_seeds=tuple(done))
+
+
+def units_by_set(study: Study, *, data: Path, out: Path, cache: Path) -> list[list[Unit]]:
+    """Units of each set, trunk seed by trunk seed."""
+    return [[unit for seed in study.trunk_seeds
+             for unit in units_of(plan, trunk_seed=seed, exit_seeds=study.exit_seeds, data=data,
+                                  out=out, cache=cache)] for plan in study.sets]
+
+
+def in_turn(by_set: Sequence[Sequence[Unit]]) -> list[Unit]:
+    """One unit of each set after the other: an early stop leaves some of all."""
+    return [unit for row in zip_longest(*by_set) for unit in row if unit is not None]
+
+
+def run_jobs(jobs: Sequence[Callable[[], str]], *, processes: int, log: Path) -> None:
+    """Run `jobs` in processes; the first error stops the run, and nothing done is lost."""
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting: set[Future[str]] = {pool.submit(unit_job, unit) for unit in units}
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting: set[Future[str]] = {pool.submit(job) for job in jobs}
         total = len(waiting)
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)

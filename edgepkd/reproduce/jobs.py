@@ -37,6 +37,9 @@ from edgepkd.training.features import trunk_hash
 from edgepkd.training.jobs import Part, backbone_job, load_clips, view_plan
 from edgepkd.training.loop import hash_of, mix_seed
 
+VERSION = 2
+"""Raise it when the same settings would give other answers: old ones are then not used."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -167,7 +170,7 @@ def reset_head(head: Any) -> None:
 
 def _key(unit: Unit, networks: Mapping[Modality, SegmentedNetwork], seed: int) -> str:
     return hash_of({
-        "seed": seed, "trunks": {m: trunk_hash(n) for m, n in networks.items()},
+        "version": VERSION, "seed": seed, "trunks": {m: trunk_hash(n) for m, n in networks.items()},
         "arms": [asdict(arm) for arm in ARMS], "exits": asdict(unit.part.recipe.exits),
         "clips": [s.sha256 or str(s.path) for s in (*unit.part.fit, *unit.part.answer)],
         "plans": [asdict(view_plan(unit.part.recipe, m)) for m in MODALITIES],

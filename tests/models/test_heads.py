@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edgepkd.models.heads import ClassifierHead, ICHead, PoolFirstHead, convert_head, pool_matrix
+from edgepkd.models.heads import (
+    ClassifierHead,
+    ICHead,
+    PoolFirstHead,
+    convert_head,
+    pool_matrix,
+    windows_of,
+)
 from tests.models.networks import randomise
 
 PAPER_HEADS = [  # channels in, out, side, kernel
@@ -44,6 +51,25 @@ def test_pool_first_is_exact_for_uneven_and_small_maps(
     x = torch.randn(2, 8, *size, dtype=torch.float64)
     with torch.no_grad():
         assert (convert_head(head, PoolFirstHead)(x) - head(x)).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+@pytest.mark.parametrize("training", [False, True])
+def test_windows_are_what_the_pool_first_convolution_sees(kernel: int, training: bool) -> None:
+    one = convert_head(make_head(8, 6, kernel), PoolFirstHead).train(training)
+    other = convert_head(one, PoolFirstHead)
+    pooled = one.pooled_input(torch.randn(3, 8, 14, 10, dtype=torch.float64))
+    windows = windows_of(pooled, kernel=kernel)
+    assert windows.shape == (3, 16, 8 * kernel**2)
+    found, expected = one.from_windows(windows), other.from_pooled(pooled)
+    assert (found - expected).abs().max() <= 1e-10
+    for head, logits in ((one, found), (other, expected)):
+        head.zero_grad()
+        logits.square().sum().backward()
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert mine.grad is not None
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    assert torch.allclose(one.bn.running_var, other.bn.running_var)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
