@@ -132,12 +132,12 @@ def _show(steps: Iterator[StepDone], json: str | None) -> None:
 
 
 def _execution(device: str, workers: int, amp: bool, compiled: bool) -> Any:
-    from edgepkd.training.execution import Execution, auto_device
+    from edgepkd.training.execution import Execution, auto_device, gpu_of_rank
 
     if device == "auto":
         device = auto_device()
     elif device == "cuda":
-        device = "cuda:0"
+        device = gpu_of_rank()
     return Execution(device=device, workers=workers, mixed_precision=amp, compile=compiled)
 
 

@@ -42,7 +42,14 @@ from edgepkd.training.features import FeatureCache, trunk_hash
 from edgepkd.training.jobs import view_plan
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, Log, Silent, hash_of, mix_seed
-from edgepkd.training.recipe import ExitRecipe, LastTeacher, Scheme, TrainRecipe, load_train_recipe
+from edgepkd.training.recipe import (
+    ExitRecipe,
+    LastTeacher,
+    Scheme,
+    TrainRecipe,
+    changed_recipe,
+    load_train_recipe,
+)
 from edgepkd.training.runlog import Logs, ProgressLog, RunLog
 from edgepkd.training.runs import (
     RUN_FILE,
@@ -148,11 +155,11 @@ def train_all_exits(config: ExitsConfig) -> Iterator[StepDone]:
         as `train_backbones`; ModelError: a trunk that is needed is not there.
     """
     with _started(config) as (run, clips):
-        recipe = _exit_recipe(config, run.recipe.exits)
-        run = replace(run, recipe=replace(run.recipe, exits=recipe))
+        run = replace(run, recipe=_with_method(config, run.recipe))
         if rank() == 0:
             write_run(run)
-        needed = {*config.modalities, *_teachers(recipe)}
+        needed = {*config.modalities}.union(
+            *(_teachers(run.recipe.exits_of(m)) for m in config.modalities))
         trunks = {m: _trunk(run, m, device=config.execution.device)
                   for m in MODALITIES if m in needed}
         for modality in config.modalities:
@@ -202,6 +209,7 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
     recipe = _recipe(config, old)
     index = _index(config.data, recipe) if config.data or old is None else old.index
     samples = read_index(index, dataset=recipe.dataset or None)
+    split_three(samples)  # before anything is written: data that is refused leaves no run
     seed = recipe.seed if config.seed is None else config.seed
     run = Run(config.run, replace(recipe, seed=seed), index, labels_of(samples), seed)
     if old:
@@ -212,10 +220,10 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
 
 
 def _recipe(config: TrainConfig, old: Run | None) -> TrainRecipe:
-    if old and config.recipe is None and not config.changes:
-        return old.recipe
-    recipe = load_train_recipe(config.recipe or (old.recipe.name if old else DEFAULT_RECIPE),
-                               config.changes)
+    if old and config.recipe is None:  # with the changes it was started with
+        recipe = changed_recipe(old.recipe, config.changes)
+    else:
+        recipe = load_train_recipe(config.recipe or DEFAULT_RECIPE, config.changes)
     return recipe if config.dataset is None else replace(recipe, dataset=config.dataset)
 
 
@@ -308,9 +316,12 @@ def _backbone(
 # ---- exits
 
 
-def _exit_recipe(config: ExitsConfig, base: ExitRecipe) -> ExitRecipe:
-    return replace(base, scheme=config.method or base.scheme,
-                   last_teacher=config.last_teacher or base.last_teacher)
+def _with_method(config: ExitsConfig, recipe: TrainRecipe) -> TrainRecipe:
+    """`recipe` with the method that was asked for, in every network."""
+    asked: dict[str, Any] = {name: value for name, value in (
+        ("scheme", config.method), ("last_teacher", config.last_teacher)) if value}
+    changes = {modality: {**values, **asked} for modality, values in recipe.exit_changes.items()}
+    return replace(recipe, exits=replace(recipe.exits, **asked), exit_changes=changes)
 
 
 def _teachers(recipe: ExitRecipe) -> set[Modality]:
@@ -336,6 +347,7 @@ def _exits(
 ) -> StepDone:
     start, network = time.perf_counter(), trunks[modality]
     recipe = run.recipe.exits_of(modality)
+    run = replace(run, recipe=replace(run.recipe, exits=recipe))  # views and teachers follow it
     seed = mix_seed(run.seed, modality, "exits")
     key = hash_of({
         "step": "exits", "seed": seed, "recipe": asdict(recipe), "online": config.online,
@@ -379,10 +391,14 @@ def _features(
 
 
 class _Numbers(Silent):
-    """Keeps the last row."""
+    """Keeps the last row, also that of a run that was killed after its last epoch."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
+
+    def event(self, kind: str, **values: Any) -> None:
+        if kind == "resume":
+            self.values = {"epoch": values["epochs_done"] - 1, **values["values"]}
 
     def row(self, *, epoch: int, **values: float | int | str) -> None:
         self.values = {"epoch": epoch, **values}

@@ -7,6 +7,7 @@ batch, DistributedDataParallel averages the gradients, and rank 0 writes the fil
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class Execution:
 
     def __post_init__(self) -> None:
         check(self.workers >= 0, "workers", got=self.workers, allowed="0 or more")
+        check(re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None, "device",
+              got=self.device, allowed="cpu, cuda, cuda:N")
         if self.on_gpu and not torch.cuda.is_available():
             raise UsageError(f"device is {self.device!r}, and this PyTorch sees no GPU.",
                              hint="Use --device cpu, or install PyTorch for CUDA.")
@@ -65,7 +68,12 @@ class Execution:
 
 def auto_device() -> str:
     """The GPU of this rank if there is one, else the CPU."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    return gpu_of_rank() if torch.cuda.is_available() else "cpu"
+
+
+def gpu_of_rank() -> str:
+    """The GPU that belongs to this process of its machine."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def rank() -> int:
@@ -84,6 +92,8 @@ def process_group() -> Iterator[None]:
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(gpu_of_rank())  # where NCCL's barriers run
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
@@ -100,6 +110,13 @@ def mean_over_ranks(value: float) -> float:
         total = total.cuda()
     dist.all_reduce(total)
     return float(total.item()) / world_size()
+
+
+def same_buffers(module: nn.Module) -> None:
+    """Give all ranks rank 0's buffers: each rank's BatchNorm saw its own share of the batches."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def share(batch: _Batch) -> _Batch:

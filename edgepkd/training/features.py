@@ -11,9 +11,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from edgepkd.training.loop import hash_of
 
 VERSION = 1
 """Raise it when the same trunk and views would give other features."""
+_ENTRY = re.compile("[0-9a-f]{32}")
 _NAMES = ("windows_1", "windows_2", "windows_3", "logits")
 
 
@@ -64,16 +66,23 @@ class FeatureCache:
 
     def _evict(self, *, keep: Path) -> None:
         """Remove the entries used longest ago until the limit holds."""
-        entries = sorted((e for e in self.folder.iterdir() if e.is_dir() and e.name[0] != "."),
-                         key=lambda e: e.stat().st_mtime)
-        sizes = {e: sum(f.stat().st_size for f in e.iterdir()) for e in entries}
-        total = sum(sizes.values())
-        for entry in entries:
+        found = sorted(_entries(self.folder), key=lambda item: item[1])
+        total = sum(size for _, _, size in found)
+        for entry, _, size in found:
             if total <= self.limit_gb * 1e9:
                 return
             if entry != keep:
                 shutil.rmtree(entry, ignore_errors=True)
-                total -= sizes[entry]
+                total -= size
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, float, int]]:
+    """Entries, when they were last used, and their bytes; folders of other things are not ours."""
+    for entry in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process removes it at this moment
+            if _ENTRY.fullmatch(entry.name) and (entry / "facts.json").is_file():
+                size = sum(file.stat().st_size for file in entry.iterdir())
+                yield entry, entry.stat().st_mtime, size
 
 
 def trunk_hash(network: SegmentedNetwork) -> str:
@@ -125,8 +134,12 @@ def _rename(temporary: Path, entry: Path) -> None:
 
 
 def _array(path: Path, rows: int, column: Tensor) -> np.memmap:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32,
-                                     shape=(rows, *column.shape[1:]))
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32,
+                                      shape=(rows, *column.shape[1:]))
+    if hasattr(os, "posix_fallocate"):  # else a disk that fills up ends the process by a signal
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _check_room(

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgepkd.config import InputSpec, SamplingRule
 from edgepkd.training.cache import ClipArrays
-from edgepkd.training.execution import share
+from edgepkd.training.execution import check_batch, share
 from edgepkd.training.views import random_geometry, train_view
 
 
@@ -58,11 +58,16 @@ def batch_indices(count: int, size: int, *, seed: int, epoch: int) -> list[list[
 def load_epoch(
     data: LabelledClips, rule: ViewRule, *, epoch: int, batch_clips: int, workers: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """This rank's batches: views [clips, segments, C, crop_px, crop_px] and labels [clips]."""
-    batches = [share(batch)
-               for batch in batch_indices(len(data), batch_clips, seed=rule.seed, epoch=epoch)]
+    """This rank's batches: views [clips, segments, C, crop_px, crop_px] and labels [clips].
+
+    Raises:
+        ConfigError: a batch is no multiple of the number of processes.
+    """
+    batches = batch_indices(len(data), batch_clips, seed=rule.seed, epoch=epoch)
+    check_batch(len(batches[0]), name="the number of clips in a batch")
     loader: DataLoader[tuple[Tensor, int]] = DataLoader(
-        _Views(data, rule, epoch), batch_sampler=batches, num_workers=workers,
+        _Views(data, rule, epoch), batch_sampler=[share(batch) for batch in batches],
+        num_workers=workers,
         generator=torch.Generator())  # else the loader draws from, and moves, the global one
     yield from loader
 

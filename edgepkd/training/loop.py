@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from edgepkd.errors import TrainingError
 from edgepkd.files import write_atomically
-from edgepkd.training.execution import mean_over_ranks, rank
+from edgepkd.training.execution import mean_over_ranks, rank, same_buffers
 from edgepkd.training.recipe import Steps
 from edgepkd.training.steps import load_optimizer_tensors, optimizer_tensors
 
@@ -68,6 +68,8 @@ class Progress:
     best_loss: float = math.inf
     best_epoch: int = -1
     best: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    """Of the last epoch, as they were logged."""
 
 
 def hash_of(facts: Mapping[str, Any]) -> str:
@@ -107,15 +109,17 @@ def run_epochs(
     progress = Progress()
     if checkpoint and checkpoint.resume and checkpoint.path.is_file():
         progress = _load(checkpoint, module, optimizers)
-        log.event("resume", epochs_done=progress.epochs_done)
+        log.event("resume", epochs_done=progress.epochs_done, values=progress.values)
     for epoch in range(progress.epochs_done, recipe.epochs):
         start = time.perf_counter()
         values = {name: mean_over_ranks(v) for name, v in train_epoch(epoch).items()}
         refuse_nan(values["loss"], epoch=epoch)
+        same_buffers(module)
         values.update(evaluate() if evaluate else {})
         _select(progress, module, recipe, values, epoch)
         progress.epochs_done = epoch + 1
-        log.row(epoch=epoch, **values, seconds=round(time.perf_counter() - start, 3))
+        progress.values = {**values, "seconds": round(time.perf_counter() - start, 3)}
+        log.row(epoch=epoch, **progress.values)
         last = progress.epochs_done == recipe.epochs
         if checkpoint and (last or progress.epochs_done % checkpoint.every_epochs == 0):
             _save(checkpoint, module, optimizers, progress)
@@ -160,7 +164,8 @@ def _save(
         tensors |= {f"optimizer{i}.{k}": v for k, v in optimizer_tensors(optimizer).items()}
     facts = {"schema_version": SCHEMA_VERSION, "key": checkpoint.key,
              "epochs_done": progress.epochs_done, "best_epoch": progress.best_epoch,
-             "best_loss": progress.best_loss if progress.best else None}
+             "best_loss": progress.best_loss if progress.best else None,
+             "values": progress.values}
     # clone: a state may share memory (DistributedDataParallel's buffers), which the format refuses
     content = save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
                    metadata={"facts": json.dumps(facts)})
@@ -170,25 +175,36 @@ def _save(
 def _load(
     checkpoint: Checkpoint, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Progress:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(checkpoint.path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"the checkpoint {checkpoint.path} is damaged: {error}.",
-                            hint="Delete it, and start this step again.") from error
-    if facts["key"] != checkpoint.key:
+    facts, tensors = _read(checkpoint.path)
+    if facts.get("key") != checkpoint.key:
         raise TrainingError(
             f"the checkpoint {checkpoint.path} is of a run with other settings or other data.",
             hint="Restore the settings, or train into another folder, or without --resume.")
-    module.load_state_dict(_part(tensors, "module."))
-    for i, optimizer in enumerate(optimizers):
-        load_optimizer_tensors(optimizer, _part(tensors, f"optimizer{i}."))
-    best_loss = facts["best_loss"]
-    return Progress(facts["epochs_done"], math.inf if best_loss is None else best_loss,
-                    facts["best_epoch"], _part(tensors, "best."))
+    try:
+        module.load_state_dict(_part(tensors, "module."))
+        for i, optimizer in enumerate(optimizers):
+            load_optimizer_tensors(optimizer, _part(tensors, f"optimizer{i}."))
+        best_loss = facts["best_loss"]
+        return Progress(facts["epochs_done"], math.inf if best_loss is None else best_loss,
+                        facts["best_epoch"], _part(tensors, "best."), facts["values"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise _damaged(checkpoint.path, error) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = dict(json.loads(file.metadata()["facts"]))
+            return facts, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> TrainingError:
+    return TrainingError(f"the checkpoint {path} is damaged: {error}.",
+                         hint="Delete it, and start this step again.")
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from edgepkd.config import (
     MODALITIES,
@@ -23,6 +23,14 @@ Optimizer = Literal["adamw", "adam", "sgd"]
 Decline = Literal["cosine", "steps"]
 Selection = Literal["last", "best"]
 Backbone = Literal["resnet18", "resnet50", "efficientnet_lite0"]
+
+_T = TypeVar("_T")
+_KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
+    int: (int, "a whole number"), float: ((int, float), "a number"), bool: (bool, "true, false"),
+    str: (str, "text"), tuple: ((list, tuple), "a list of such values"),
+    Mapping: (Mapping, "a table of keys and values"),
+}
+"""What values of a field may be, and how an error calls them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +62,11 @@ class Steps:
         check(self.epochs >= 1, "epochs", got=self.epochs, allowed="1 or more")
         check(self.learning_rate > 0, "learning_rate", got=self.learning_rate, allowed="above 0")
         check(self.weight_decay >= 0, "weight_decay", got=self.weight_decay, allowed="0 or more")
-        check(0 <= self.warmup_share < 1, "warmup_share", got=self.warmup_share,
-              allowed="0 up to, not with, 1")
+        for name in ("warmup_share", "momentum"):
+            check(0 <= getattr(self, name) < 1, name, got=getattr(self, name),
+                  allowed="0 up to, not with, 1")
+        for name in ("epsilon", "step_factor"):
+            check(getattr(self, name) > 0, name, got=getattr(self, name), allowed="above 0")
         for name, kind in (("optimizer", Optimizer), ("decline", Decline), ("select", Selection)):
             check(getattr(self, name) in get_args(kind), name, got=getattr(self, name),
                   allowed=", ".join(get_args(kind)))
@@ -92,6 +103,9 @@ class BackboneRecipe(Steps):
             check(getattr(self, name) >= 1, name, got=getattr(self, name), allowed="1 or more")
         for name in ("head_multiplier", "stem_multiplier"):
             check(getattr(self, name) > 0, name, got=getattr(self, name), allowed="above 0")
+        for name in ("label_smoothing", "dropout"):
+            check(0 <= getattr(self, name) < 1, name, got=getattr(self, name),
+                  allowed="0 up to, not with, 1")
         check(0 <= self.frozen_stages <= 4, "frozen_stages", got=self.frozen_stages,
               allowed="0..4")
         check(self.backbone in get_args(Backbone), "backbone", got=self.backbone,
@@ -192,9 +206,9 @@ class TrainRecipe:
         """
         check(set(self.exit_changes) <= set(MODALITIES), "exit_changes",
               got=sorted(self.exit_changes), allowed=", ".join(MODALITIES))
-        return from_mapping(ExitRecipe, {**asdict(self.exits),
-                                         **self.exit_changes.get(modality, {})},
-                            where=f"{self.name}: exit_changes.{modality}")
+        where = f"{self.name}: exit_changes.{modality}"
+        changes = _table(self.exit_changes.get(modality, {}), where=where)
+        return _typed(ExitRecipe, {**asdict(self.exits), **changes}, where=where)
 
     @property
     def decode(self) -> DecodeSpec:
@@ -210,16 +224,28 @@ def load_train_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Tr
     Raises:
         ConfigError: no such recipe, an unknown or missing key, or a value out of its range.
     """
-    values = load_recipe("calibration", name)
-    for path, value in (changes or {}).items():
+    return _recipe_with(load_recipe("calibration", name), changes or {}, where=name)
+
+
+def changed_recipe(recipe: TrainRecipe, changes: Mapping[str, Any]) -> TrainRecipe:
+    """`recipe` with single values replaced, as in `load_train_recipe`.
+
+    Raises:
+        ConfigError: an unknown key, or a value out of its range.
+    """
+    return _recipe_with(asdict(recipe), changes, where=recipe.name)
+
+
+def _recipe_with(values: dict[str, Any], changes: Mapping[str, Any], *, where: str) -> TrainRecipe:
+    for path, value in changes.items():
         *tables, key = path.split(".")
         table = values
         for part in tables:
             table = table.setdefault(part, {})
-            check(isinstance(table, dict), f"{name}: {path}", got="a key of a plain value",
+            check(isinstance(table, dict), f"{where}: {path}", got="a key of a plain value",
                   allowed="a key of the recipe, such as backbones.mv.epochs")
         table[key] = value
-    return recipe_of(values, where=name)
+    return recipe_of(values, where=where)
 
 
 def recipe_of(values: Mapping[str, Any], *, where: str) -> TrainRecipe:
@@ -228,13 +254,13 @@ def recipe_of(values: Mapping[str, Any], *, where: str) -> TrainRecipe:
     Raises:
         ConfigError: an unknown or missing key, or a value out of its range; names `where`.
     """
-    return from_mapping(TrainRecipe, {
-        **values,
-        "clip": from_mapping(ClipSpec, values.get("clip", {}), where=f"{where}: clip"),
+    return _typed(TrainRecipe, {
+        **_table(values, where=where),
+        "clip": _typed(ClipSpec, values.get("clip", {}), where=f"{where}: clip"),
         "inputs": _section(values, "inputs", InputSpec, where=where, modality=True),
         "backbones": _section(values, "backbones", BackboneRecipe, where=where),
-        "exits": from_mapping(ExitRecipe, values.get("exits", {}), where=f"{where}: exits"),
-        "wise": from_mapping(WiseRecipe, values.get("wise", {}), where=f"{where}: wise"),
+        "exits": _typed(ExitRecipe, values.get("exits", {}), where=f"{where}: exits"),
+        "wise": _typed(WiseRecipe, values.get("wise", {}), where=f"{where}: wise"),
     }, where=where)
 
 
@@ -243,7 +269,32 @@ def _section(
 ) -> dict[str, Any]:
     """Table `key` of the recipe, one `cls` a modality."""
     return {
-        name: from_mapping(cls, {**({"modality": name} if modality else {}), **settings},
-                           where=f"{where}: {key}.{name}")
-        for name, settings in values.get(key, {}).items()
+        name: _typed(cls, {**({"modality": name} if modality else {}),
+                           **_table(settings, where=f"{where}: {key}.{name}")},
+                     where=f"{where}: {key}.{name}")
+        for name, settings in _table(values.get(key, {}), where=f"{where}: {key}").items()
     }
+
+
+def _table(value: Any, *, where: str) -> Mapping[str, Any]:
+    check(isinstance(value, Mapping), where, got=value, allowed="a table of keys and values")
+    return dict(value)
+
+
+def _typed(cls: type[_T], values: Any, *, where: str) -> _T:
+    """Dataclass `cls` from a table, whose values have the types of its fields."""
+    hints = get_type_hints(cls)
+    for key, value in _table(values, where=where).items():
+        hint = hints.get(key)
+        kind = get_origin(hint) or hint
+        if kind not in _KINDS:
+            continue
+        fits = _fits(value, kind)
+        if kind is tuple and fits and get_args(hint)[0] in _KINDS:
+            fits = all(_fits(item, get_args(hint)[0]) for item in value)
+        check(fits, f"{where}: {key}", got=value, allowed=_KINDS[kind][1])
+    return from_mapping(cls, values, where=where)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    return isinstance(value, _KINDS[kind][0]) and (kind is bool or not isinstance(value, bool))

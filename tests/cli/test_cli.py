@@ -316,8 +316,8 @@ def test_demo(
     facts = {"clip": str(clips / "right.mp4"), "expected_label": expected,
              "attribution": "A. Person, CC BY 4.0"}
     (tmp_path / "demo.json").write_text(json.dumps(facts))
-    monkeypatch.setattr(pipeline, "DEMO_FACTS", tmp_path / "demo.json")
-    monkeypatch.setattr(pipeline, "DEMO_BUNDLE", bundle.path)
+    monkeypatch.setattr(pipeline.device, "DEMO_FACTS", tmp_path / "demo.json")
+    monkeypatch.setattr(pipeline.device, "DEMO_BUNDLE", bundle.path)
     done = invoke("demo")
     assert done.exit_code == code
     for part in (verdict, f"Expected: {expected}.", "A. Person, CC BY 4.0", "mv 1 (1/12)",

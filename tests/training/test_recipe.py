@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgepkd.config import MODALITIES
+from edgepkd.config import MODALITIES, ClipSpec, Modality
 from edgepkd.errors import ConfigError
-from edgepkd.recipes import recipe_names, room_path
-from edgepkd.training.recipe import load_train_recipe
+from edgepkd.recipes import load_recipe, recipe_names, room_path
+from edgepkd.reproduce.study import load_study
+from edgepkd.training.recipe import (
+    BackboneRecipe,
+    ExitRecipe,
+    changed_recipe,
+    load_train_recipe,
+    recipe_of,
+)
 
 DEMOS = [name for name in recipe_names("calibration") if name.startswith("demo-")]
+STUDIES = [name for name in recipe_names("calibration")
+           if "sets" in load_recipe("calibration", name)]
+PAPERS = ("paper-ucf101", "paper-hmdb51")
 
 
 def test_the_three_sets_have_a_recipe() -> None:
@@ -33,6 +45,7 @@ def test_a_shipped_recipe_loads(name: str) -> None:
     ("[inputs.mv]", "[inputs.flow]", "modality is 'flow'"),
     ("backbone = \"resnet18\"", "backbone = \"vgg\"", "backbone is 'vgg'"),
     ("accuracy_loss = 0", "accuracy_loss = 2", "accuracy_loss is 2"),
+    ("[wise]", "[vise]", "key vise is 'unknown'; allowed: backbones, clip, dataset"),
 ])
 def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = (room_path("calibration") / "demo-weizmann.toml").read_text(encoding="utf-8")
@@ -41,3 +54,116 @@ def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) ->
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         load_train_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names("calibration") if n not in STUDIES])
+def test_every_training_recipe_loads_and_survives_being_written(name: str) -> None:
+    recipe = load_train_recipe(name)
+    assert (recipe.name, recipe.purpose != "") == (name, True)
+    assert recipe_of(asdict(recipe), where=name) == recipe
+    for modality in MODALITIES:
+        assert recipe.exits_of(modality).epochs >= 1
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_loads_with_its_sets(name: str) -> None:
+    study = load_study(name)
+    assert study.sets
+    assert all(0.5 < plan.floor < 1 for plan in study.sets)
+
+
+def test_studies_are_told_apart_from_training_recipes() -> None:
+    assert "reproduce" in STUDIES
+    with pytest.raises(ConfigError, match="key exit_seeds"):
+        load_train_recipe("reproduce")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize(("modality", "backbone", "rate", "stem", "batch"), [
+    ("mv", "resnet18", 0.01, 10, 80), ("residual", "resnet18", 0.005, 10, 80),
+    ("iframe", "resnet50", 0.0003, 1, 40),
+])
+def test_backbones_of_the_paper(
+    name: str, modality: Modality, backbone: str, rate: float, stem: float, batch: int
+) -> None:
+    """paper.md 3.1: Adam, 510 epochs; the classifier has the full rate, the trunk a hundredth."""
+    recipe = load_train_recipe(name).backbones[modality]
+    assert recipe.learning_rate == pytest.approx(rate / 100)
+    assert recipe == BackboneRecipe(
+        backbone=backbone, optimizer="adam", epsilon=1e-3,  # type: ignore[arg-type]
+        weight_decay=1e-4, decay_biases=False, epochs=510, decline="steps",
+        step_epochs=(150, 270, 390), step_factor=0.1, warmup_share=0, train_segments=3,
+        learning_rate=recipe.learning_rate, head_multiplier=100, stem_multiplier=stem,
+        batch_clips=batch,
+        label_smoothing=0, dropout=0, select="best", width=1.0)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize(("modality", "rate"), [
+    ("mv", 0.01), ("residual", 0.005), ("iframe", 0.0003)])
+def test_exits_of_the_paper(name: str, modality: Modality, rate: float) -> None:
+    """paper.md 3.2: 300 epochs of PKD, a rate for each network, one Adam for each head."""
+    recipe = load_train_recipe(name).exits_of(modality)
+    assert recipe == ExitRecipe(
+        scheme="pkd", last_teacher="own", optimizer="adam", epsilon=1e-3, weight_decay=1e-4,
+        decay_biases=False, epochs=300, decline="steps", step_epochs=(150, 200, 250),
+        learning_rate=rate, batch_views=32, num_views=8, temperature=1.0, label_share=0.0,
+        select="best")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_paper_is_at_full_size_and_in_its_order(name: str) -> None:
+    recipe = load_train_recipe(name)
+    assert {(spec.resize_px, spec.crop_px) for spec in recipe.inputs.values()} == {(256, 224)}
+    assert recipe.default_order == ("residual", "mv", "iframe")
+    assert recipe.seed == 4711
+
+
+def test_single_values_can_be_changed() -> None:
+    changes: dict[str, Any] = {
+        "backbones.mv.epochs": 7, "exits.step_epochs": [1, 2], "seed": 9, "clip.sampling": "gop",
+        "exit_changes.mv.learning_rate": 0.5, "exits.label_share": 0}
+    recipe, plain = load_train_recipe("small", changes), load_train_recipe("small")
+    assert recipe.backbones["mv"].epochs == 7
+    assert recipe.backbones["iframe"] == plain.backbones["iframe"]
+    assert recipe.exits.step_epochs == (1, 2)
+    assert recipe.seed == 9
+    assert recipe.clip == ClipSpec(sampling="gop")
+    assert recipe.exits_of("mv").learning_rate == 0.5
+    assert recipe.exits_of("iframe").learning_rate == plain.exits.learning_rate
+    assert changed_recipe(plain, changes) == recipe
+    assert changed_recipe(changed_recipe(plain, {"seed": 9}), {"exits.epochs": 2}).seed == 9
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("exits.epoch", 3, "small: exits: key epoch is 'unknown'; allowed: batch_views, decay_biases"),
+    ("backbones.mv.lr", 1, "small: backbones.mv: key lr is 'unknown'; allowed: backbone, "),
+    ("exit", 3, "small: key exit is 'unknown'; allowed: backbones, clip"),
+    ("seed.x", 3, "small: seed.x is 'a key of a plain value'"),
+    ("backbones.mv", 3, "small: backbones.mv is 3; allowed: a table of keys and values"),
+    ("clip", 3, "small: clip is 3; allowed: a table"),
+    ("exit_changes", 3, "small: exit_changes is 3; allowed: a table"),
+    ("exit_changes.mv", 3, "small: exit_changes.mv is 3; allowed: a table"),
+    ("exit_changes.flow.epochs", 3, r"exit_changes is \['flow'\]; allowed: mv, residual, iframe"),
+    ("exit_changes.mv.epoch", 3, "small: exit_changes.mv: key epoch is 'unknown'"),
+    ("exits.epochs", "many", "small: exits: epochs is 'many'; allowed: a whole number"),
+    ("exits.epochs", 2.5, "small: exits: epochs is 2.5; allowed: a whole number"),
+    ("exits.learning_rate", True, "learning_rate is True; allowed: a number"),
+    ("exits.decay_biases", 1, "decay_biases is 1; allowed: true, false"),
+    ("exits.step_epochs", 3, "step_epochs is 3; allowed: a list"),
+    ("exits.step_epochs", ["a"], "step_epochs is .*; allowed: a list"),
+    ("exits.step_epochs", [2, 1], "step_epochs is .*; allowed: rising epoch numbers"),
+    ("exits.scheme", ["pkd"], "scheme is .*; allowed: pkd, anticurriculum, iframe, ce"),
+    ("exits.last_teacher", "mv", "last_teacher is 'mv'; allowed: own, iframe"),
+    ("exits.temperature", 0, "temperature is 0; allowed: above 0"),
+    ("exits.epsilon", 0, "epsilon is 0; allowed: above 0"),
+    ("backbones.mv.momentum", 1, "momentum is 1; allowed: 0 up to, not with, 1"),
+    ("backbones.mv.label_smoothing", 1.5, "label_smoothing is 1.5"),
+    ("backbones.mv.dropout", 1, "dropout is 1; allowed: 0 up to, not with, 1"),
+    ("inputs.mv.crop_px", 500, "crop_px is 500"),
+])
+def test_a_wrong_change_is_named(key: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_train_recipe("small", {key: value})
+    with pytest.raises(ConfigError, match=message):
+        changed_recipe(load_train_recipe("small"), {key: value})

@@ -1,0 +1,324 @@
+"""The loop over epochs: kill and resume, selection, checkpoints that do not fit, NaN, full disk."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgepkd.config import InputSpec
+from edgepkd.errors import StorageError, TrainingError
+from edgepkd.training.backbone import new_network, train_backbone
+from edgepkd.training.exits import (
+    CachedFeatures,
+    ViewPlan,
+    calibration_views,
+    collect_views,
+    label_rows,
+    train_exits,
+)
+from edgepkd.training.loader import LabelledClips
+from edgepkd.training.loop import (
+    Checkpoint,
+    Log,
+    Silent,
+    hash_of,
+    mix_seed,
+    run_epochs,
+)
+from edgepkd.training.recipe import BackboneRecipe, ExitRecipe, Selection, Steps
+from edgepkd.training.runlog import RunLog
+from edgepkd.training.steps import make_optimizer
+from tests.training.fake_clips import fake_clip
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = InputSpec("residual", num_segments=2, resize_px=32, crop_px=32)
+DATA = LabelledClips([fake_clip(seed=i, brightness=170 * (i % 2)) for i in range(6)],
+                     [i % 2 for i in range(6)])
+HELD_OUT = LabelledClips([fake_clip(seed=20 + i, brightness=170 * i) for i in range(2)], [0, 1])
+EPOCHS = 6
+
+
+def train(kind: str, folder: Path | None, *, resume: bool = False) -> dict[str, Tensor]:
+    """Weights after training in `folder`, with dropout, selection and log as in earnest."""
+    torch.set_num_threads(1)
+    checkpoint = folder and Checkpoint(folder / "checkpoint.safetensors", kind, resume=resume)
+    log = RunLog(folder, resume=resume) if folder else None
+    backbone = BackboneRecipe(backbone="resnet18", width=0.125, epochs=EPOCHS, dropout=0.3,
+                              learning_rate=1e-2, train_segments=1, batch_clips=3, select="best")
+    if kind == "backbone":
+        return train_backbone(DATA, spec=SPEC, recipe=backbone, num_classes=2, rule="centre",
+                              seed=3, calibration=HELD_OUT, log=log, checkpoint=checkpoint
+                              ).state_dict()
+    torch.manual_seed(3)
+    network = new_network(SPEC, backbone, num_classes=2)
+    features = CachedFeatures(
+        collect_views(network, DATA.clips, ViewPlan(SPEC, 2, 1, "centre", seed=3)), {})
+    train_exits(network, features, label_rows(DATA, num_views=2), seed=3, log=log,
+                recipe=ExitRecipe(scheme="ce", epochs=EPOCHS, batch_views=4, select="best"),
+                calibration=calibration_views(network, HELD_OUT, spec=SPEC),
+                checkpoint=checkpoint)
+    return network.state_dict()
+
+
+# ---- kill and resume
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from edgepkd.training import loop, losses, backbone, exits
+from tests.training.test_loop import train
+
+def slow(function):
+    def wrapped(*arguments, **keywords):
+        time.sleep(0.1)
+        return function(*arguments, **keywords)
+    return wrapped
+
+backbone.clip_loss = slow(backbone.clip_loss)
+exits.exit_loss = slow(exits.exit_loss)
+train(sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+def epochs_in(folder: Path) -> list[int]:
+    path = folder / "results.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as stream:
+        return [int(row["epoch"]) for row in csv.DictReader(stream)]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Two processes that train, each ended by SIGKILL in the third epoch or soon after."""
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("backbone", "exits")}
+    running = {kind: subprocess.Popen([sys.executable, "-c", SLOW, kind, str(folder)], cwd=ROOT,
+                                      env={**os.environ, "OMP_NUM_THREADS": "1"})
+               for kind, folder in folders.items()}
+    deadline = time.monotonic() + 120
+    try:
+        for kind, process in running.items():
+            while len(epochs_in(folders[kind])) < 2:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            time.sleep(0.05)
+            process.kill()
+            assert process.wait() == -9
+    finally:
+        for process in running.values():
+            process.kill()
+    return folders
+
+
+@pytest.mark.parametrize("kind", ["backbone", "exits"])
+def test_a_killed_run_goes_on_to_the_weights_of_one_that_was_not(
+    killed: Mapping[str, Path], kind: str
+) -> None:
+    before = epochs_in(killed[kind])
+    assert 2 <= len(before) < EPOCHS
+    resumed = train(kind, killed[kind], resume=True)
+    whole = train(kind, None)
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+    assert epochs_in(killed[kind]) == list(range(EPOCHS))
+    log = (killed[kind] / "log.jsonl").read_text()
+    assert '"kind": "resume", "epochs_done": 0' not in log
+    assert '"kind": "resume"' in log
+
+
+# ---- the loop on one number
+
+
+class Line(nn.Module):
+    """One weight, whose epochs count it up by 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+
+class Seen(Silent):
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.events: dict[str, dict[str, Any]] = {}
+
+    def event(self, kind: str, **values: Any) -> None:
+        self.events[kind] = values
+
+    def row(self, *, epoch: int, **values: float | int | str) -> None:
+        self.rows.append({"epoch": epoch, **values})
+
+
+STEPS = Steps(epochs=4, learning_rate=0.1)
+
+
+def count(
+    recipe: Steps = STEPS, *, checkpoint: Checkpoint | None = None, log: Log | None = None,
+    losses: Mapping[int, float] | None = None, held_out: Sequence[float] | None = None,
+    stop_in: int | None = None,
+) -> float:
+    """Run the loop over epochs that add 1 to the weight; returns the weight."""
+    module = Line()
+    optimizer = make_optimizer([(module.named_parameters(), 1.0)], recipe)
+
+    def train_epoch(epoch: int) -> Mapping[str, float]:
+        if epoch == stop_in:
+            raise KeyboardInterrupt
+        with torch.no_grad():
+            module.weight += 1
+        return {"loss": (losses or {}).get(epoch, 1.0)}
+
+    def evaluate() -> Mapping[str, float]:
+        assert held_out is not None
+        return {"loss_calibration": held_out[int(module.weight.item()) - 1]}
+
+    run_epochs(module, [optimizer], recipe=recipe, train_epoch=train_epoch, log=log,
+               evaluate=evaluate if held_out else None, checkpoint=checkpoint)
+    return module.weight.item()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return Checkpoint(tmp_path / "checkpoint.safetensors", "this run")
+
+
+def resumed(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
+    return replace(checkpoint, resume=True, **changes)
+
+
+@pytest.mark.parametrize(("select", "expected"), [("best", 2), ("last", 4)])
+def test_the_epoch_with_the_best_calibration_loss_is_kept(
+    select: Selection, expected: int
+) -> None:
+    log = Seen()
+    assert count(replace(STEPS, select=select), held_out=[3, 1, 2, 1], log=log) == expected
+    assert len(log.rows) == 4
+    assert log.events == ({"selected": {"epoch": 1, "loss_calibration": 1}}
+                          if select == "best" else {})
+
+
+@pytest.mark.parametrize(("held_out", "expected"), [([1, 3, 2, 2], 1), ([3, 2, 4, 1], 4)])
+def test_the_best_epoch_survives_a_stop(
+    checkpoint: Checkpoint, held_out: list[float], expected: int
+) -> None:
+    recipe = replace(STEPS, select="best")
+    with pytest.raises(KeyboardInterrupt):
+        count(recipe, held_out=held_out, checkpoint=checkpoint, stop_in=2)
+    log = Seen()
+    assert count(recipe, held_out=held_out, checkpoint=resumed(checkpoint), log=log) == expected
+    assert [row["epoch"] for row in log.rows] == [2, 3]
+
+
+def test_selection_without_calibration_clips_is_refused() -> None:
+    with pytest.raises(TrainingError, match="there are no calibration clips") as caught:
+        count(replace(STEPS, select="best"))
+    assert "select = 'last'" in str(caught.value)
+
+
+def test_a_run_that_was_over_tells_its_last_numbers_again(checkpoint: Checkpoint) -> None:
+    count(checkpoint=checkpoint, losses={3: 0.25})
+    log = Seen()
+    assert count(checkpoint=resumed(checkpoint), log=log) == 4
+    assert log.rows == []
+    assert log.events["resume"]["epochs_done"] == 4
+    assert log.events["resume"]["values"]["loss"] == 0.25
+
+
+def test_without_resume_training_starts_anew(checkpoint: Checkpoint) -> None:
+    count(checkpoint=checkpoint)
+    log = Seen()
+    count(checkpoint=checkpoint, log=log)
+    assert len(log.rows) == 4
+
+
+def test_checkpoints_can_be_rarer_than_epochs_but_the_last_epoch_has_one(
+    checkpoint: Checkpoint,
+) -> None:
+    rare = replace(checkpoint, every_epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        count(checkpoint=rare, stop_in=2)
+    assert not rare.path.exists()
+    count(checkpoint=rare)
+    log = Seen()
+    count(checkpoint=resumed(rare), log=log)
+    assert log.rows == []
+
+
+def test_a_checkpoint_of_another_run_is_refused(checkpoint: Checkpoint) -> None:
+    count(checkpoint=checkpoint)
+    with pytest.raises(TrainingError, match="of a run with other settings or other data"):
+        count(checkpoint=resumed(checkpoint, key=hash_of({"seed": 2})))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda content: content[: len(content) // 2], lambda content: b"",
+    lambda content: content[:-1], lambda content: b"\xff" * len(content),
+    lambda content: content.replace(b"module.weight", b"module.wright"),
+    lambda content: content.replace(b"epochs_done", b"epochs_gone"),
+])
+def test_a_damaged_checkpoint_is_named(
+    checkpoint: Checkpoint, damage: Callable[[bytes], bytes]
+) -> None:
+    count(checkpoint=checkpoint)
+    checkpoint.path.write_bytes(damage(checkpoint.path.read_bytes()))
+    with pytest.raises(TrainingError, match=r"checkpoint\.safetensors is damaged") as caught:
+        count(checkpoint=resumed(checkpoint))
+    assert "Delete it" in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_keeps_the_checkpoint_before(
+    checkpoint: Checkpoint, loss: float
+) -> None:
+    with pytest.raises(TrainingError, match=f"loss is {loss} in epoch 3"):
+        count(checkpoint=checkpoint, losses={2: loss})
+    log = Seen()
+    assert count(checkpoint=resumed(checkpoint), log=log) == 4
+    assert [row["epoch"] for row in log.rows] == [2, 3]
+
+
+def test_weights_that_explode_end_the_training_of_a_backbone() -> None:
+    recipe = BackboneRecipe(backbone="resnet18", width=0.125, epochs=3, learning_rate=1e30,
+                            optimizer="sgd", train_segments=1, batch_clips=3, warmup_share=0.0)
+    with pytest.raises(TrainingError, match="it must be finite"):
+        train_backbone(DATA, spec=SPEC, recipe=recipe, num_classes=2, rule="centre", seed=3)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        count(checkpoint=checkpoint, stop_in=2)
+    before = checkpoint.path.read_bytes()
+
+    def fill(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fill)
+        with pytest.raises(StorageError, match="No space left on device"):
+            count(checkpoint=resumed(checkpoint))
+    assert checkpoint.path.read_bytes() == before
+    assert list(checkpoint.path.parent.iterdir()) == [checkpoint.path]
+    assert count(checkpoint=resumed(checkpoint)) == 4
+
+
+def test_hashes_and_seeds_depend_on_every_part() -> None:
+    assert hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1}) != hash_of({"a": 1, "b": 3})
+    assert mix_seed(1, "mv") == mix_seed(1, "mv")
+    assert len({mix_seed(1, "mv"), mix_seed(1, "iframe"), mix_seed(2, "mv")}) == 3
+    assert 0 <= mix_seed(1, "mv") < 2**32
