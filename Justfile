@@ -20,12 +20,18 @@ check:
 bench:
     {{python}} -m tests.bench.bench_decode --json docs/results/decode.json
     {{python}} -m tests.bench.bench_cascade --json docs/results/cascade.json
+    {{python}} -m tests.bench.bench_exits --json docs/results/exits.json
 
 # everything that needs a GPU, in one call
 gpu:
     {{python}} -m tests.bench.gpu --json docs/results/gpu.json
 
-# rebuild the shipped bundle from ../shared/data in about 13 minutes, or `just demo-model weizmann`
+# CE, PKD, anti-curriculum, I-frame KD and WISE on three real sets, about an hour and a half on two
+# cores; started again it goes on. `just reproduce --quick` shows that it runs, in three minutes
+reproduce *args:
+    {{python}} -m edgepkd.reproduce {{args}}
+
+# train a bundle like the shipped one in about 13 minutes, or `just demo-model weizmann`
 demo-model set="fights" *args:
     {{python}} -m edgepkd.demo_model --set {{set}} --data ../shared/data --out runs/demo {{args}}
 

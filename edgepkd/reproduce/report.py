@@ -163,7 +163,7 @@ def _markdown(
         lines += [f"## {result.plan.recipe.dataset}, WISE", "", *_weighing_lines(result), ""]
         own = [p for p in plots if p.name.startswith(f"{result.plan.recipe.name}-")]
         lines += [f"![{p.stem}]({p.name})" for p in own] + [""]
-    lines += ["## Flatness of the trunks", "", *_flatness_lines(results), ""]
+    lines += ["## Flatness of the trunks", "", *_flatness_lines(results, study), ""]
     lines += ["## Time", "", *_time_lines(results)]
     return lines
 
@@ -232,7 +232,7 @@ def _weighing_lines(result: SetResult) -> list[str]:
     return lines[:-1]
 
 
-def _flatness_lines(results: Sequence[SetResult]) -> list[str]:
+def _flatness_lines(results: Sequence[SetResult], study: Study) -> list[str]:
     rows = []
     for r in results:
         for found in r.flatness:
@@ -246,11 +246,12 @@ def _flatness_lines(results: Sequence[SetResult]) -> list[str]:
                     f"{sharp['value']:.3g}", f"{trace['loss']:.3f}",
                 ])
     return [
-        "Smaller is flatter. Trace of the Hessian of exit 4's loss on 24 training clips "
-        "(Hutchinson, ± its standard error); the relative trace counts each weight tensor in units "
-        "of its own size; sharpness is the rise of the loss, in %, in a box of 1e-4 "
-        "(`edgepkd.training.flatness` has the definitions). The motion network is another "
-        "architecture than the other two: only their order is a fair comparison.", "",
+        "Smaller is flatter. Trace of the Hessian of exit 4's loss on "
+        f"{study.flatness_clips} clips of the training side (Hutchinson, ± its standard error); "
+        "the relative trace counts each weight tensor in units of its own size; sharpness is the "
+        "rise of the loss, in %, in a box of 1e-4 (`edgepkd.training.flatness` has the "
+        "definitions). The motion network is another architecture than the other two: only their "
+        "order is a fair comparison.", "",
         *_table(["set", "network", "backbone", "tr H", "per weight", "relative trace", "sharpness",
                  "loss"], rows), "",
         *(_flatness_order(r) for r in results),
