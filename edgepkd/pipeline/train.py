@@ -96,8 +96,8 @@ class TrainConfig:
     """Where progress is shown."""
 
     def __post_init__(self) -> None:
-        check(len(self.modalities) > 0 and set(self.modalities) <= set(MODALITIES), "modality",
-              got=self.modalities, allowed=", ".join(MODALITIES))
+        check(0 < len(self.modalities) == len(set(self.modalities) & set(MODALITIES)), "modality",
+              got=self.modalities, allowed=f"each of {', '.join(MODALITIES)} at most once")
         check(self.jobs >= 1, "jobs", got=self.jobs, allowed="1 or more")
         check(self.threads is None or self.threads >= 1, "threads", got=self.threads,
               allowed="1 or more")
@@ -194,7 +194,7 @@ class _Clips:
 def _started(config: TrainConfig) -> Iterator[tuple[Run, _Clips]]:
     """Processes joined, threads set, run opened, clips decoded."""
     with ExitStack() as stack:
-        stack.enter_context(process_group())
+        stack.enter_context(process_group(on_gpu=config.execution.on_gpu))
         if config.threads:
             torch.set_num_threads(config.threads)
         run, samples = _open_run(config)

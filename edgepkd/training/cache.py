@@ -17,8 +17,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -115,7 +116,7 @@ def decode_all(
     of clips done.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written. DataError: a process died.
     """
     reasons: dict[Sample, str] = {}
     # starting processes takes longer than a look at what is there
@@ -125,14 +126,24 @@ def decode_all(
     if on_clip and num_there:
         on_clip(num_there)
     if waiting:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            answers = pool.map(partial(_try_clip, spec=spec, folder=folder), waiting)
-            for done, (sample, reason) in enumerate(zip(waiting, answers, strict=True), start=1):
-                if reason:
-                    reasons[sample] = reason
-                if on_clip:
-                    on_clip(num_there + done)
+        for done, (sample, reason) in enumerate(_answers(waiting, spec, folder, jobs), start=1):
+            if reason:
+                reasons[sample] = reason
+            if on_clip:
+                on_clip(num_there + done)
     return tuple(s for s in samples if s not in reasons), reasons
+
+
+def _answers(
+    samples: Sequence[Sample], spec: CacheSpec, folder: Path, jobs: int
+) -> Iterator[tuple[Sample, str]]:
+    job = partial(_try_clip, spec=spec, folder=folder)
+    try:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            yield from zip(samples, pool.map(job, samples), strict=True)
+    except BrokenProcessPool as error:
+        raise DataError("a process that decodes clips died, perhaps for lack of memory.",
+                        hint="Use fewer --jobs; clips that are done are kept.") from error
 
 
 def _try_clip(sample: Sample, *, spec: CacheSpec, folder: Path) -> str:

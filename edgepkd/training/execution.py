@@ -87,14 +87,14 @@ def world_size() -> int:
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
+def process_group(*, on_gpu: bool) -> Iterator[None]:
     """Join the processes that `torchrun` started; nothing to do without it."""
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
         return
-    if torch.cuda.is_available():
+    if on_gpu:
         torch.cuda.set_device(gpu_of_rank())  # where NCCL's barriers run
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield
     finally:

@@ -181,7 +181,7 @@ def test_training_starts_from_weights_that_fit(
     (["--set", "backbones.mv.epoch=3"], 2, "key epoch is 'unknown'; allowed: backbone, "),
     (["--set", "backbones.mv.epochs=many"], 2, "epochs is 'many'; allowed: a whole number"),
     (["--set", "seed"], 2, "--set is 'seed'; allowed: KEY=VALUE"),
-    (["--modality", "sound"], 2, "modality is ('sound',); allowed: mv, residual, iframe"),
+    (["--modality", "sound"], 2, "modality is ('sound',); allowed: each of mv, residual, iframe"),
     (["--resume", "--force"], 2, "--resume keeps what is there"),
     (["--jobs", "0"], 2, "jobs is 0; allowed: 1 or more"),
     (["--workers", "-1"], 2, "workers is -1"),

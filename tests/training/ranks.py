@@ -105,7 +105,7 @@ def run_ranks(folder: Path, *, count: int) -> None:
 def main(folder: Path) -> None:
     """Leave what this rank has trained."""
     torch.set_num_threads(1)
-    with process_group():
+    with process_group(on_gpu=False):
         torch.save({"gradients": gradients(), "trunk": trunk(), "exits": exits(),
                     "refusal": refusal()}, folder / f"{rank()}.pt")
 

@@ -70,7 +70,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(of_ranks: list[dict[str, Any
 
 def test_one_process_is_its_own_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with process_group():
+    with process_group(on_gpu=False):
         assert (rank(), world_size()) == (0, 1)
         assert mean_over_ranks(2.5) == 2.5
         assert share([1, 2, 3]) == [1, 2, 3]
