@@ -108,13 +108,14 @@ def run_jobs(jobs: Sequence[Callable[[], str]], *, processes: int, log: Path) ->
     start = time.monotonic()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         waiting: set[Future[str]] = {pool.submit(job) for job in jobs}
-        total = len(waiting)
+        total, count = len(waiting), 0
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 if future.exception():
                     pool.shutdown(wait=False, cancel_futures=True)
-                line = (f"{time.monotonic() - start:6.0f} s  {total - len(waiting):3d}/{total}  "
+                count += 1
+                line = (f"{time.monotonic() - start:6.0f} s  {count:3d}/{total}  "
                         f"{future.result()}")
                 print(line, file=sys.stderr, flush=True)
                 with log.open("a", encoding="utf-8") as stream:
