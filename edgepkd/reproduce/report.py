@@ -152,8 +152,8 @@ def _markdown(
         "modality. Nothing was chosen on these answers.", "",
         f"Seeds: trunks {_list(study.trunk_seeds)}; exits {_list(study.exit_seeds)} on each. All "
         "arms share trunks, views and batches. WISE is cross-fitted: a fold is weighed by vectors "
-        "fitted on the answers to the others. The losses are the paper's: the teacher alone, no labels, "
-        "temperature 1.", "",
+        "fitted on the answers to the others. The losses are the paper's: the teacher alone, no "
+        "labels, temperature 1.", "",
         *_set_lines(results), "", *_verdict(results), "",
     ]
     lines += ["## Internal classifiers, equal epochs", "",
