@@ -8,7 +8,8 @@ demo:
 
 # the whole test suite
 test *args:
-    {{python}} -m pytest {{args}}
+    {{python}} -m pytest --ignore=tests/training {{args}}
+    {{python}} -m pytest tests/training {{args}}
 
 # style, types, layers
 check:
