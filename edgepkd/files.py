@@ -1,10 +1,14 @@
-"""Files written whole or not at all."""
+"""Files and folders written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import os
 import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from edgepkd.errors import StorageError
@@ -27,3 +31,39 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, *, what: str) -> Iterator[Path]:
+    """A temporary folder to fill, which gets the name `folder` when the block is left.
+
+    Where another process was first, its folder stays: the name stands for the content. After an
+    error nothing is left.
+
+    Raises:
+        StorageError: `what` cannot be written: the disk is full, or the place is read-only.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    except OSError as error:
+        raise StorageError(f"{what} cannot be written to {folder.parent}: "
+                           f"{error.strerror or error}.",
+                           hint="Free some space, or name another folder.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A CSV file with a head; bytes of a file name that are no UTF-8 are written as escapes."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")

@@ -9,9 +9,7 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -21,7 +19,7 @@ from types import TracebackType
 from edgepkd.datasets.clip_job import ClipResult
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError, StorageError
-from edgepkd.files import write_atomically
+from edgepkd.files import csv_bytes, write_atomically
 
 INDEX, FAILURES, SUMMARY, PROGRESS = "index.csv", "failures.csv", "prepare.json", "progress.jsonl"
 VIDEOS = "videos"
@@ -73,12 +71,7 @@ def write_failures(folder: Path, failures: Sequence[tuple[str, str]]) -> Path:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    # A file name may hold bytes that are not UTF-8.
-    write_atomically(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    write_atomically(path, csv_bytes(columns, rows))
     return path
 
 

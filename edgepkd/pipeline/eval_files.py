@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgepkd.cascade import order_key
 from edgepkd.errors import MissingExtraError
-from edgepkd.files import write_atomically
+from edgepkd.files import csv_bytes, write_atomically
 from edgepkd.plots import BarRow, bars_with_intervals, confusion
 from edgepkd.training.evaluate import Evaluation, Score
 from edgepkd.training.logits import ClipLogits
@@ -45,8 +42,8 @@ def write_tables(folder: Path, evaluation: Evaluation, answered: ClipLogits, *,
     """
     facts = [heading.run, heading.split, heading.views]
     rows = [[*facts, order_key(evaluation.order), *_cells(score)] for score in evaluation.scores]
-    write_atomically(folder / EXITS_CSV, _csv(COLUMNS, rows))
-    write_atomically(folder / CONFUSION_CSV, _csv(
+    write_atomically(folder / EXITS_CSV, csv_bytes(COLUMNS, rows))
+    write_atomically(folder / CONFUSION_CSV, csv_bytes(
         ("run", "split", "views", "answers_of", "true_label", *answered.label_names),
         [[*facts, evaluation.confusion_of, name, *counts] for name, counts
          in zip(answered.label_names, evaluation.confusion.tolist(), strict=True)]))
@@ -91,11 +88,3 @@ def _cells(score: Score) -> list[object]:
 
 def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()

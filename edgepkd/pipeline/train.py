@@ -39,7 +39,7 @@ from edgepkd.training.exits import (
     train_exits,
 )
 from edgepkd.training.features import FeatureCache, trunk_hash
-from edgepkd.training.jobs import view_plan
+from edgepkd.training.jobs import cache_spec, view_plan
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, Log, Silent, hash_of, mix_seed
 from edgepkd.training.recipe import (
@@ -178,8 +178,7 @@ class _Clips:
 
     @property
     def spec(self) -> CacheSpec:
-        recipe = self.run.recipe
-        return CacheSpec(clip=recipe.clip, inputs=recipe.inputs, decode=recipe.decode)
+        return cache_spec(self.run.recipe)
 
     def load(self, samples: Sequence[Sample]) -> LabelledClips:
         return LabelledClips(

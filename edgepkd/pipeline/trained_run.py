@@ -17,6 +17,7 @@ from edgepkd.models.macs import macs_per_exit
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.cache import CacheSpec
 from edgepkd.training.fitted import RECORD, Fitted, read_fitted
+from edgepkd.training.jobs import cache_spec
 from edgepkd.training.logits import ViewsProtocol
 from edgepkd.training.predict import weights_sha256
 from edgepkd.training.runs import Run, read_run
@@ -38,8 +39,7 @@ class TrainedRun:
     @property
     def cache_spec(self) -> CacheSpec:
         """How clips are decoded: as in training, so that its cache entries are found."""
-        recipe = self.record.recipe
-        return CacheSpec(clip=recipe.clip, inputs=recipe.inputs, decode=recipe.decode)
+        return cache_spec(self.record.recipe)
 
 
 def open_run(path: Path, *, device: str = "cpu") -> TrainedRun:

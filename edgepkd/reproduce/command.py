@@ -11,14 +11,13 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
-from multiprocessing import get_context
 from pathlib import Path
 
-from edgepkd.errors import EdgepkdError
+from edgepkd.datasets.pools import Crash, LocalPool
+from edgepkd.errors import EdgepkdError, TrainingError
 from edgepkd.reproduce.flat import flatness_job, read_flatness
 from edgepkd.reproduce.jobs import Unit, unit_job, units_of
 from edgepkd.reproduce.report import compute, write
@@ -74,8 +73,9 @@ def reproduce(study: Study, options: argparse.Namespace) -> None:
                 [read_flatness(u) for u in units if u.part.name.endswith("-fold0")])
         for plan, units in zip(study.sets, by_set, strict=True)
     ]
-    write(results, study, options.results, name=options.study.removesuffix(".toml"))
-    print(options.results / f"{options.study}.md")
+    name = Path(options.study).stem
+    write(results, study, options.results, name=name)
+    print(options.results / f"{name}.md")
 
 
 def _done_part(study: Study, options: argparse.Namespace) -> Study:
@@ -103,20 +103,23 @@ def in_turn(by_set: Sequence[Sequence[Unit]]) -> list[Unit]:
 
 
 def run_jobs(jobs: Sequence[Callable[[], str]], *, processes: int, log: Path) -> None:
-    """Run `jobs` in processes; the first error stops the run, and nothing done is lost."""
+    """Run `jobs` in processes; the first error stops the run, and nothing done is lost.
+
+    Raises:
+        EdgepkdError: that of a job. TrainingError: the process of a job died, twice.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        waiting: set[Future[str]] = {pool.submit(job) for job in jobs}
-        total, count = len(waiting), 0
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                if future.exception():
-                    pool.shutdown(wait=False, cancel_futures=True)
-                count += 1
-                line = (f"{time.monotonic() - start:6.0f} s  {count:3d}/{total}  "
-                        f"{future.result()}")
-                print(line, file=sys.stderr, flush=True)
-                with log.open("a", encoding="utf-8") as stream:
-                    stream.write(line + "\n")
+    results = LocalPool(processes).run(_call, jobs)
+    for number, (_, said) in enumerate(results, start=1):
+        if isinstance(said, Crash):
+            raise TrainingError(f"a job of the study failed: {said.reason}.",
+                                hint="Start it again with fewer --jobs; it goes on from here.")
+        line = f"{time.monotonic() - start:6.0f} s  {number:3d}/{len(jobs)}  {said}"
+        print(line, file=sys.stderr, flush=True)
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def _call(job: Callable[[], str]) -> str:
+    return job()

@@ -14,15 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +25,11 @@ from numpy.typing import NDArray
 
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route
 from edgepkd.datasets.form import training_form
+from edgepkd.datasets.hashes import sha256_of
 from edgepkd.datasets.index import Sample
-from edgepkd.errors import DataError, SourceError, StorageError
+from edgepkd.datasets.pools import Crash, LocalPool
+from edgepkd.errors import DataError, SourceError
+from edgepkd.files import new_folder
 from edgepkd.video import transforms
 from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.sampling import Place
@@ -98,7 +95,7 @@ def cached_clip(sample: Sample, *, spec: CacheSpec, folder: Path) -> ClipArrays:
         SourceError: the clip cannot be decoded.
         DataError: an entry in the cache is damaged.
     """
-    entry = folder / spec.key(sample.sha256 or _sha256(sample.path), sample.form)
+    entry = folder / spec.key(sample.sha256 or sha256_of(sample.path), sample.form)
     if not entry.is_dir():
         # Re-encoded once by `edgepkd data`; a second time would only lose quality.
         is_prepared = sample.form == training_form(spec.clip.gop_frames)
@@ -126,24 +123,17 @@ def decode_all(
     if on_clip and num_there:
         on_clip(num_there)
     if waiting:
-        for done, (sample, reason) in enumerate(_answers(waiting, spec, folder, jobs), start=1):
+        results = LocalPool(jobs).run(partial(_try_clip, spec=spec, folder=folder), waiting)
+        for done, (sample, reason) in enumerate(results, start=1):
+            if isinstance(reason, Crash):
+                raise DataError(f"{sample.path} cannot be decoded: {reason.reason}.",
+                                hint="Use fewer --jobs; clips that are done are kept.")
             if reason:
                 reasons[sample] = reason
             if on_clip:
                 on_clip(num_there + done)
-    return tuple(s for s in samples if s not in reasons), reasons
-
-
-def _answers(
-    samples: Sequence[Sample], spec: CacheSpec, folder: Path, jobs: int
-) -> Iterator[tuple[Sample, str]]:
-    job = partial(_try_clip, spec=spec, folder=folder)
-    try:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            yield from zip(samples, pool.map(job, samples), strict=True)
-    except BrokenProcessPool as error:
-        raise DataError("a process that decodes clips died, perhaps for lack of memory.",
-                        hint="Use fewer --jobs; clips that are done are kept.") from error
+    in_order = {s: reasons[s] for s in samples if s in reasons}
+    return tuple(s for s in samples if s not in reasons), in_order
 
 
 def _try_clip(sample: Sample, *, spec: CacheSpec, folder: Path) -> str:
@@ -192,23 +182,10 @@ def _places_to_keep(clip: Clip, modality: Modality, spec: CacheSpec) -> list[Pla
 
 def _write_entry(entry: Path, content: tuple[dict[str, Any], dict[Modality, Uint8]]) -> None:
     facts, arrays = content
-    temporary = entry.with_name(f".{entry.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(entry, what="decoded clips") as folder:
         for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array)
-        (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-        try:
-            temporary.rename(entry)
-        except OSError:
-            if not entry.is_dir():  # else another process was first, with the same content
-                raise
-    except OSError as error:
-        raise StorageError(f"decoded clips cannot be written to {entry.parent}: "
-                           f"{error.strerror or error}.",
-                           hint="Free some space, or name another folder.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            np.save(folder / f"{name}.npy", array)
+        (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _read_entry(entry: Path) -> ClipArrays:
@@ -227,7 +204,3 @@ def _read_entry(entry: Path) -> ClipArrays:
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"cache entry {entry} is damaged: {error}.",
                         hint="Delete it; it will be made again.") from error
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -19,6 +19,7 @@ from edgepkd.cascade import (
     softmax,
 )
 from edgepkd.config import NUM_EXITS, Modality, check
+from edgepkd.training.fitted import Fitted
 from edgepkd.training.logits import ClipLogits
 from edgepkd.training.metrics import (
     Accuracy,
@@ -39,7 +40,6 @@ __all__ = [
 
 Kind = Literal["exit", "modality", "prefix", "cascade"]
 Weights = Literal["own", "wise", "sums"]
-Fitted = Mapping[Order, tuple[WiseWeights, ExitPolicy]]
 
 TOP = 5
 

@@ -34,7 +34,7 @@ from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epo
 from edgepkd.training.losses import exit_loss
 from edgepkd.training.recipe import ExitRecipe, LastTeacher, Scheme
 from edgepkd.training.steps import make_optimizer, set_learning_rate
-from edgepkd.training.views import random_geometry, test_view, train_view
+from edgepkd.training.views import random_view, test_view
 
 Teacher = Literal["mv", "residual", "iframe", "own", "labels"]
 
@@ -97,8 +97,8 @@ class ViewPlan:
         Crop and flip depend on seed, clip and view alone: they are the same for every modality.
         """
         rng = np.random.default_rng((self.seed, index, view))
-        return train_view(clip, self.spec, num_segments=self.num_segments, rule=self.rule,
-                          geometry=random_geometry(rng), rng=rng)
+        return random_view(clip, self.spec, num_segments=self.num_segments, rule=self.rule,
+                           rng=rng)
 
 
 def internal_classifiers(network: SegmentedNetwork) -> list[ICHead | PoolFirstHead]:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from edgepkd.config import NUM_EXITS
 from edgepkd.errors import DataError, StorageError
+from edgepkd.files import new_folder
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.exits import ViewPlan, Views, iterate_views
@@ -100,37 +100,20 @@ def _write(
     entry: Path, network: SegmentedNetwork, clips: Sequence[ClipArrays], plan: ViewPlan, *,
     facts: str, limit_gb: float,
 ) -> None:
-    temporary = entry.with_name(f".{entry.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(entry, what="features") as folder:
         arrays: list[np.memmap] = []
         for index, views in enumerate(iterate_views(network, clips, plan)):
             columns = [*views.windows, views.logits]
             if not arrays:
-                _check_room(columns, len(clips), temporary, limit_gb)
-                arrays = [_array(temporary / f"{name}.npy", len(clips) * plan.num_views, column)
+                _check_room(columns, len(clips), folder, limit_gb)
+                arrays = [_array(folder / f"{name}.npy", len(clips) * plan.num_views, column)
                           for name, column in zip(_NAMES, columns, strict=True)]
             rows = slice(index * plan.num_views, (index + 1) * plan.num_views)
             for array, column in zip(arrays, columns, strict=True):
                 array[rows] = column.cpu().numpy()
         for array in arrays:
             array.flush()
-        (temporary / "facts.json").write_text(json.dumps({"key": facts}), encoding="utf-8")
-        _rename(temporary, entry)
-    except OSError as error:
-        raise StorageError(f"features cannot be written to {entry.parent}: "
-                           f"{error.strerror or error}.",
-                           hint="Free some space, or name another folder.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _rename(temporary: Path, entry: Path) -> None:
-    try:
-        temporary.rename(entry)
-    except OSError:
-        if not entry.is_dir():  # else another process was first, with the same content
-            raise
+        (folder / "facts.json").write_text(json.dumps({"key": facts}), encoding="utf-8")
 
 
 def _array(path: Path, rows: int, column: Tensor) -> np.memmap:

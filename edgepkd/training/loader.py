@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from edgepkd.config import InputSpec, SamplingRule
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import check_batch, share
-from edgepkd.training.views import random_geometry, train_view
+from edgepkd.training.views import random_view
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class ViewRule:
     def view(self, clip: ClipArrays, *, epoch: int, index: int) -> Tensor:
         """View of clip `index` in `epoch`: [num_segments, C, crop_px, crop_px]."""
         rng = np.random.default_rng((self.seed, epoch, index))
-        return train_view(clip, self.spec, num_segments=self.num_segments, rule=self.sampling,
-                          geometry=random_geometry(rng), rng=rng)
+        return random_view(clip, self.spec, num_segments=self.num_segments, rule=self.sampling,
+                           rng=rng)
 
 
 def batch_indices(count: int, size: int, *, seed: int, epoch: int) -> list[list[int]]:

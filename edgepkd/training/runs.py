@@ -9,8 +9,6 @@ RUN/backbone-MODALITY/, RUN/exits-MODALITY/   log.jsonl, results.csv, plots, che
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import platform
 from collections.abc import Mapping
@@ -23,7 +21,7 @@ from edgepkd._optional import installed_version
 from edgepkd.config import Modality
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ConfigError, DataError, UsageError
-from edgepkd.files import write_atomically
+from edgepkd.files import csv_bytes, write_atomically
 from edgepkd.training.recipe import TrainRecipe, recipe_of
 
 SCHEMA_VERSION = 1
@@ -112,9 +110,5 @@ def refuse_other_run(old: Run, new: Run) -> None:
 
 def write_skipped(run: Run, reasons: Mapping[Sample, str]) -> None:
     """Write RUN/skipped.csv: path and reason of each clip that was left out."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "reason"))
-    for sample, reason in reasons.items():
-        writer.writerow((sample.path, sample.label, reason))
-    write_atomically(run.folder / "skipped.csv", text.getvalue().encode())
+    rows = [(sample.path, sample.label, reason) for sample, reason in reasons.items()]
+    write_atomically(run.folder / "skipped.csv", csv_bytes(("path", "label", "reason"), rows))

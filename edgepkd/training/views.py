@@ -44,6 +44,14 @@ def train_view(
     )
 
 
+def random_view(
+    clip: ClipArrays, spec: InputSpec, *, num_segments: int, rule: SamplingRule, rng: Rng
+) -> Tensor:
+    """A training view under a random crop and flip: [num_segments, C, crop_px, crop_px]."""
+    geometry = random_geometry(rng)  # first: modalities with equal generators share it
+    return train_view(clip, spec, num_segments=num_segments, rule=rule, geometry=geometry, rng=rng)
+
+
 def random_geometry(rng: Rng, *, flip: bool = True) -> Geometry:
     """Multi-scale crop of the squashed picture, and a flip with probability 1/2.
 
