@@ -20,7 +20,13 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgepkd.models.stages import Stages, init_convolutions, named, scale_channels
+from edgepkd.models.stages import (
+    ResidualAdd,
+    Stages,
+    init_convolutions,
+    named,
+    scale_channels,
+)
 
 BN_EPSILON = 1e-3
 _STEM_CHANNELS = 32
@@ -94,7 +100,7 @@ class MBConv(nn.Module):
         self.project_conv = nn.Conv2d(hidden, out_channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels, eps=BN_EPSILON)
         self.act = nn.ReLU6(inplace=True)
-        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.add = ResidualAdd() if stride == 1 and in_channels == out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] -> [N, out, ceil(H/stride), ceil(W/stride)]."""
@@ -103,7 +109,7 @@ class MBConv(nn.Module):
             out = self.act(self.bn0(self.expand_conv(out)))
         out = self.act(self.bn1(self.depthwise_conv(self.pad(out))))
         out = self.bn2(self.project_conv(out))
-        return cast(Tensor, out + x if self.has_shortcut else out)
+        return cast(Tensor, out if self.add is None else self.add(out, x))
 
 
 def build_lite0_stages(*, in_channels: int, width: float, data_bn: bool) -> Stages:

@@ -10,7 +10,13 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from edgepkd.models.stages import Stages, init_convolutions, named, scale_channels
+from edgepkd.models.stages import (
+    ResidualAdd,
+    Stages,
+    init_convolutions,
+    named,
+    scale_channels,
+)
 
 ResNetName = Literal["resnet18", "resnet50"]
 
@@ -33,13 +39,14 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = _shortcut(in_channels, channels, stride=stride)
+        self.add = ResidualAdd()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] -> [N, channels, H/stride, W/stride]."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return cast(Tensor, self.relu(out + shortcut))
+        return cast(Tensor, self.relu(self.add(out, shortcut)))
 
 
 class Bottleneck(nn.Module):
@@ -56,6 +63,7 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(in_channels, out_channels, stride=stride)
+        self.add = ResidualAdd()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] -> [N, 4 * channels, H/stride, W/stride]."""
@@ -63,7 +71,7 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return cast(Tensor, self.relu(out + shortcut))
+        return cast(Tensor, self.relu(self.add(out, shortcut)))
 
 
 def _shortcut(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential | None:

@@ -6,7 +6,15 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
+
+
+class ResidualAdd(nn.Module):
+    """The sum at the end of a shortcut; a module of its own, so that quantisers see both inputs."""
+
+    def forward(self, out: Tensor, shortcut: Tensor) -> Tensor:
+        """Two tensors of one shape -> their sum."""
+        return out + shortcut
 
 
 @dataclass(frozen=True)
