@@ -11,7 +11,7 @@ from edgepkd.errors import MissingExtraError
 # import name -> (extra that brings it, distribution name)
 OPTIONAL = {
     "torch": ("train", "torch"),
-    "onnx": ("train", "onnx"),
+    "modelopt": ("train", "nvidia-modelopt"),
     "safetensors": ("train", "safetensors"),
     "scipy": ("train", "scipy"),
     "matplotlib": ("report", "matplotlib"),

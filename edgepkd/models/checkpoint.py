@@ -31,6 +31,13 @@ def save_network(
     renamed; the JSON holds the SHA-256 of the weights, so a mixed pair is noticed. `extra` is kept
     as it is (plain JSON values).
     """
+    return write_network_files(path, network, extra=extra)
+
+
+def write_network_files(
+    path: Path, network: SegmentedNetwork, *, extra: Mapping[str, Any] | None = None, **more: Any
+) -> Path:
+    """As `save_network`, with `more` keys in the JSON."""
     require("safetensors", purpose="Saving a network")
     from safetensors.torch import save
 
@@ -41,7 +48,7 @@ def save_network(
         "schema_version": SCHEMA_VERSION,
         "spec": asdict(network.spec),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "extra": dict(extra or {}),
+        "extra": dict(extra or {}), **more,
     }
     text = json.dumps(document, indent=2) + "\n"  # before any write: `extra` may not be plain
     write_atomically(weights_path, weights)
@@ -56,6 +63,26 @@ def load_network(path: Path) -> tuple[SegmentedNetwork, dict[str, Any]]:
         ModelError: a file is missing, damaged, newer, of another pair, or its tensors do not fit;
             names the file, or the keys.
     """
+    document, state = read_network_file(path)
+    weights_path, json_path = _paths(path)
+    try:
+        spec = from_mapping(NetworkSpec, document["spec"], where=str(json_path))
+    except (ConfigError, KeyError, TypeError) as error:
+        raise ModelError(f"{json_path} holds no valid network: {error}") from error
+    if "quantized" in document:
+        raise ModelError(f"{json_path} holds a quantised network, and a float one is needed.",
+                         hint="Name the folder of the float run.")
+    network = build_from_spec(spec)
+    load_state(network, state, source=str(weights_path))
+    return network.eval(), dict(document.get("extra", {}))
+
+
+def read_network_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON of a network and its tensors, which belong together.
+
+    Raises:
+        ModelError: a file is missing, damaged, newer, or of another pair.
+    """
     weights_path, json_path = _paths(path)
     document = _read_document(json_path)
     weights = _read_bytes(weights_path)
@@ -65,13 +92,7 @@ def load_network(path: Path) -> tuple[SegmentedNetwork, dict[str, Any]]:
             "(SHA-256 differs).",
             hint="Save the network again, or restore both files from one source.",
         )
-    try:
-        spec = from_mapping(NetworkSpec, document["spec"], where=str(json_path))
-    except (ConfigError, KeyError, TypeError) as error:
-        raise ModelError(f"{json_path} holds no valid network: {error}") from error
-    network = build_from_spec(spec)
-    load_state(network, _parse_tensors(weights, weights_path), source=str(weights_path))
-    return network.eval(), dict(document.get("extra", {}))
+    return document, _parse_tensors(weights, weights_path)
 
 
 def load_state(
