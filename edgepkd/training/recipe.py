@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from edgepkd.config import (
@@ -143,6 +143,42 @@ class ExitRecipe(Steps):
         check(self.temperature > 0, "temperature", got=self.temperature, allowed="above 0")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecipe(Steps):
+    """How a quantised network is trained on: with the distillation loss (QAD) or labels (QAT)."""
+
+    scheme: Scheme = "pkd"
+    """Who teaches exits 1..3, as in `ExitRecipe`; 'ce' is QAT: labels at every exit."""
+    last_teacher: LastTeacher = "own"
+    self_share: float = 0.5
+    """Share of the loss in which every exit's teacher is the same exit of the FP32 network."""
+    label_share: float = 0.0
+    """Share of the hard labels in what is left."""
+    temperature: float = 1.0
+    epochs: int = 3
+    """One view of each clip an epoch."""
+    learning_rate: float = 0.05
+    """Here in units of the rate that the trunk was trained at (`BackboneRecipe.learning_rate`)."""
+    optimizer: Optimizer = "adam"
+    weight_decay: float = 0.0
+    batch_clips: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.scheme in get_args(Scheme), "scheme", got=self.scheme,
+              allowed=", ".join(get_args(Scheme)))
+        check(self.last_teacher in get_args(LastTeacher), "last_teacher", got=self.last_teacher,
+              allowed=", ".join(get_args(LastTeacher)))
+        for name in ("self_share", "label_share"):
+            check(0 <= getattr(self, name) <= 1, name, got=getattr(self, name), allowed="0..1")
+        check(self.temperature > 0, "temperature", got=self.temperature, allowed="above 0")
+        check(self.batch_clips >= 1, "batch_clips", got=self.batch_clips, allowed="1 or more")
+
+    def as_qat(self) -> FinetuneRecipe:
+        """The same steps with the labels' cross-entropy at every exit, and no teacher."""
+        return replace(self, scheme="ce", self_share=0.0)
+
+
 @dataclass(frozen=True)
 class WiseRecipe:
     """How WISE weights and the exit policy are fitted on held-out logits."""
@@ -208,7 +244,7 @@ class TrainRecipe:
               got=sorted(self.exit_changes), allowed=", ".join(MODALITIES))
         where = f"{self.name}: exit_changes.{modality}"
         changes = _table(self.exit_changes.get(modality, {}), where=where)
-        return _typed(ExitRecipe, {**asdict(self.exits), **changes}, where=where)
+        return typed_table(ExitRecipe, {**asdict(self.exits), **changes}, where=where)
 
     @property
     def decode(self) -> DecodeSpec:
@@ -237,6 +273,17 @@ def changed_recipe(recipe: TrainRecipe, changes: Mapping[str, Any]) -> TrainReci
 
 
 def _recipe_with(values: dict[str, Any], changes: Mapping[str, Any], *, where: str) -> TrainRecipe:
+    return recipe_of(with_changes(values, changes, where=where), where=where)
+
+
+def with_changes(
+    values: dict[str, Any], changes: Mapping[str, Any], *, where: str
+) -> dict[str, Any]:
+    """`values` of a recipe with single ones replaced: {"backbones.mv.epochs": 10}.
+
+    Raises:
+        ConfigError: a key below a plain value.
+    """
     for path, value in changes.items():
         *tables, key = path.split(".")
         table = values
@@ -245,7 +292,7 @@ def _recipe_with(values: dict[str, Any], changes: Mapping[str, Any], *, where: s
             check(isinstance(table, dict), f"{where}: {path}", got="a key of a plain value",
                   allowed="a key of the recipe, such as backbones.mv.epochs")
         table[key] = value
-    return recipe_of(values, where=where)
+    return values
 
 
 def recipe_of(values: Mapping[str, Any], *, where: str) -> TrainRecipe:
@@ -254,13 +301,13 @@ def recipe_of(values: Mapping[str, Any], *, where: str) -> TrainRecipe:
     Raises:
         ConfigError: an unknown or missing key, or a value out of its range; names `where`.
     """
-    return _typed(TrainRecipe, {
+    return typed_table(TrainRecipe, {
         **_table(values, where=where),
-        "clip": _typed(ClipSpec, values.get("clip", {}), where=f"{where}: clip"),
+        "clip": typed_table(ClipSpec, values.get("clip", {}), where=f"{where}: clip"),
         "inputs": _section(values, "inputs", InputSpec, where=where, modality=True),
         "backbones": _section(values, "backbones", BackboneRecipe, where=where),
-        "exits": _typed(ExitRecipe, values.get("exits", {}), where=f"{where}: exits"),
-        "wise": _typed(WiseRecipe, values.get("wise", {}), where=f"{where}: wise"),
+        "exits": typed_table(ExitRecipe, values.get("exits", {}), where=f"{where}: exits"),
+        "wise": typed_table(WiseRecipe, values.get("wise", {}), where=f"{where}: wise"),
     }, where=where)
 
 
@@ -269,7 +316,7 @@ def _section(
 ) -> dict[str, Any]:
     """Table `key` of the recipe, one `cls` a modality."""
     return {
-        name: _typed(cls, {**({"modality": name} if modality else {}),
+        name: typed_table(cls, {**({"modality": name} if modality else {}),
                            **_table(settings, where=f"{where}: {key}.{name}")},
                      where=f"{where}: {key}.{name}")
         for name, settings in _table(values.get(key, {}), where=f"{where}: {key}").items()
@@ -281,7 +328,7 @@ def _table(value: Any, *, where: str) -> Mapping[str, Any]:
     return dict(value)
 
 
-def _typed(cls: type[_T], values: Any, *, where: str) -> _T:
+def typed_table(cls: type[_T], values: Any, *, where: str) -> _T:
     """Dataclass `cls` from a table, whose values have the types of its fields."""
     hints = get_type_hints(cls)
     for key, value in _table(values, where=where).items():

@@ -1,0 +1,161 @@
+"""One network to INT8: ranges from calibration clips (PTQ), then training on (QAT, QAD).
+
+Joins the rooms `quantize`, which knows no data, and `training`, which knows no quantisers.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from torch import nn
+
+from edgepkd.config import InputSpec, Modality, check
+from edgepkd.errors import DataError
+from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.quantize.network import quantize_network
+from edgepkd.quantize.spec import QuantSpec
+from edgepkd.recipes import load_recipe
+from edgepkd.training.cache import ClipArrays
+from edgepkd.training.execution import Execution
+from edgepkd.training.exits import ViewPlan
+from edgepkd.training.finetune import Taught, finetune, teachers_needed, view_logits, views_needed
+from edgepkd.training.loader import LabelledClips
+from edgepkd.training.loop import Checkpoint, Log
+from edgepkd.training.recipe import FinetuneRecipe, typed_table, with_changes
+from edgepkd.training.views import test_view
+
+QuantMethod = Literal["ptq", "qat", "qad"]
+METHODS: tuple[QuantMethod, ...] = get_args(QuantMethod)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Recipe:
+    """How a float run becomes an INT8 one."""
+
+    purpose: str
+    quantizer: QuantSpec
+    finetune: FinetuneRecipe
+    calibration_clips: int = 64
+    """Training clips whose activations set the ranges; all, where there are fewer."""
+    min_clips: int = 16
+    """Fewer than so many are refused: their ranges are chance."""
+
+    def __post_init__(self) -> None:
+        for name in ("calibration_clips", "min_clips"):
+            check(getattr(self, name) >= 1, name, got=getattr(self, name), allowed="1 or more")
+
+    def finetune_of(self, method: QuantMethod) -> FinetuneRecipe:
+        """Steps of QAT or QAD."""
+        return self.finetune.as_qat() if method == "qat" else self.finetune
+
+
+def load_int8_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Int8Recipe:
+    """Recipe `name` of `calibration/`, or the TOML file of that path.
+
+    `changes` replace single values: {"finetune.epochs": 10}.
+
+    Raises:
+        ConfigError: no such recipe, an unknown or missing key, or a value out of its range.
+    """
+    return int8_recipe_of(with_changes(load_recipe("calibration", name), changes or {}, where=name),
+                          where=name)
+
+
+def int8_recipe_of(values: Mapping[str, Any], *, where: str) -> Int8Recipe:
+    """A recipe from plain values, as in TOML or JSON.
+
+    Raises:
+        ConfigError: as `load_int8_recipe`.
+    """
+    return typed_table(Int8Recipe, {
+        **values,
+        "quantizer": typed_table(QuantSpec, values.get("quantizer", {}),
+                                 where=f"{where}: quantizer"),
+        "finetune": typed_table(FinetuneRecipe, values.get("finetune", {}),
+                                where=f"{where}: finetune"),
+    }, where=where)
+
+
+# ---- PTQ
+
+
+def calibration_rows(
+    count: int, recipe: Int8Recipe, *, seed: int, force: bool = False
+) -> list[int]:
+    """Which of `count` training clips set the ranges, in rising order.
+
+    Raises:
+        DataError: there are too few, and `force` is false.
+    """
+    if count < recipe.min_clips and not force:
+        raise DataError(f"{count} clips to calibrate on; allowed: {recipe.min_clips} or more.",
+                        hint="Add training clips, or pass --force: ranges are then chance.")
+    chosen = np.random.default_rng(seed).permutation(count)[: recipe.calibration_clips]
+    return sorted(int(row) for row in chosen)
+
+
+def hash_of_clips(keys: Sequence[str]) -> str:
+    """SHA-256 of the clips, by content and decoding, that set the ranges."""
+    return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
+
+
+def post_training(
+    network: SegmentedNetwork, clips: Sequence[ClipArrays], *, spec: InputSpec, recipe: Int8Recipe
+) -> SegmentedNetwork:
+    """PTQ: an INT8 copy of `network` whose ranges come from the test views of `clips`.
+
+    Raises:
+        as `quantize.network.quantize_network`.
+    """
+
+    def calibrate(quantized: nn.Module) -> None:
+        device = next(quantized.parameters()).device
+        for clip in clips:
+            quantized(test_view(clip, spec).to(device))
+
+    return quantize_network(network, spec=recipe.quantizer, calibrate=calibrate)
+
+
+# ---- QAT and QAD
+
+
+def teach(
+    networks: Mapping[Modality, SegmentedNetwork], data: LabelledClips,
+    plans: Mapping[Modality, ViewPlan], *, modality: Modality, recipe: FinetuneRecipe,
+) -> Taught:
+    """What the FP32 networks say about the views that the student of `modality` is trained on."""
+    if recipe.scheme == "ce" and recipe.self_share == 0:
+        return {}
+    return {m: view_logits(networks[m], data.clips, plans[m],
+                           num_views=views_needed(plans[modality], recipe))
+            for m in teachers_needed(modality, recipe)}
+
+
+def trained_on(
+    quantized: SegmentedNetwork, data: LabelledClips, plan: ViewPlan, *, taught: Taught,
+    recipe: FinetuneRecipe, trunk_rate: float, seed: int,
+    calibration: LabelledClips | None = None, execution: Execution | None = None,
+    log: Log | None = None, checkpoint: Checkpoint | None = None,
+) -> SegmentedNetwork:
+    """A copy of `quantized` after QAT or QAD, as `training.finetune.finetune`."""
+    student = copy.deepcopy(quantized)
+    finetune(student, data, plan, taught=taught, recipe=recipe, trunk_rate=trunk_rate, seed=seed,
+             calibration=calibration, execution=execution, log=log, checkpoint=checkpoint)
+    return student
+
+
+def finetune_plan(plan: ViewPlan) -> ViewPlan:
+    """Views to train on: other ones than those that the exits were trained on."""
+    return replace(plan, seed=plan.seed + 1)
+
+
+def facts_of(recipe: Int8Recipe, *, method: QuantMethod) -> dict[str, Any]:
+    """Settings of a quantised network, as plain values."""
+    facts = {"method": method, "quantizer": asdict(recipe.quantizer),
+             "calibration_clips": recipe.calibration_clips}
+    return facts if method == "ptq" else {**facts, "finetune": asdict(recipe.finetune_of(method))}
