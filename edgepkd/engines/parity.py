@@ -1,83 +1,132 @@
-"""Does a chain of exported segments answer as the network it came from?"""
+"""Does what is deployed answer as the network it came from? Differences and agreement per exit.
+
+Logits of labelled clips are compared between forms of one cascade: the FP32 networks, the quantised
+ones in torch, the exported segments on a backend. Each exported segment gets the features of the
+exported one before it, as on a device.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from edgepkd._optional import require
-from edgepkd.config import Modality
-from edgepkd.engines.onnx import FEATURES, INPUT, LOGITS
-from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.config import MODALITIES, NUM_EXITS, Modality
+from edgepkd.engines.graph import FEATURES, INPUT, LOGITS
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Array = npt.NDArray[np.float32]
-
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 Backend = Literal["openvino", "reference"]
+Segments: TypeAlias = Mapping[tuple[Modality, int], bytes]
+Answers: TypeAlias = Mapping[Modality, Floats]
+"""[N, 4, classes] of each modality, averaged over temporal segments."""
+
+ENOUGH_CLIPS = 50
+"""Fewer say little about agreement."""
 
 
-def logits_difference(
-    network: SegmentedNetwork,
-    x: Tensor,
-    *,
-    exported: Mapping[tuple[Modality, int], bytes],
-    backend: Backend = "openvino",
-) -> tuple[float, ...]:
-    """Largest absolute difference of logits per exit, torch against the exported chain.
+class SegmentChain:
+    """The exported segments of one network, compiled once, run one after the other."""
 
-    `x` is [N, C, H, W] of the size exported for. Each exported segment gets the features of the
-    exported one before it, as on a device. 'reference' is onnx's slow, obvious evaluator.
+    def __init__(
+        self, exported: Segments, modality: Modality, *, frames: int | None = None,
+        backend: Backend = "openvino",
+    ) -> None:
+        """Compile the segments of `modality` for batches of `frames` (None: of any size).
 
-    Raises:
-        MissingExtraError: onnx is not installed ('reference' only).
-    """
-    was_training = network.training
-    with torch.no_grad():
-        expected = [logits.numpy() for logits in network.eval()(x)]
-    network.train(was_training)
-    features: Array = x.numpy()
-    differences = []
-    for index, logits in enumerate(expected):
-        run = _compile(exported[network.spec.modality, index + 1], backend)
-        outputs = run(features)
-        differences.append(float(abs(outputs[LOGITS] - logits).max()))
-        features = outputs.get(FEATURES, features)
-    return tuple(differences)
+        'reference' is onnx's slow, obvious evaluator.
+        """
+        self._runs = [
+            _openvino(content, frames) if backend == "openvino" else _reference(content)
+            for content in (exported[modality, k] for k in range(1, NUM_EXITS + 1))
+        ]
 
+    def __call__(self, x: Array) -> list[Array]:
+        """Frames [N, C, H, W] -> logits of the four exits, each [N, classes]."""
+        logits = []
+        for run in self._runs:
+            outputs = run(x)
+            logits.append(outputs[LOGITS])
+            x = outputs.get(FEATURES, x)
+        return logits
 
-def _compile(content: bytes, backend: Backend) -> Callable[[Any], dict[str, Any]]:
-    return _openvino(content) if backend == "openvino" else _reference(content)
+    def clip_logits(self, x: Array) -> Floats:
+        """Temporal segments [S, C, H, W] of a clip -> [4, classes], their mean."""
+        return np.stack([logits.mean(axis=0, dtype=np.float64) for logits in self(x)])
 
 
-def _openvino(content: bytes) -> Callable[[Any], dict[str, Any]]:
+@dataclass(frozen=True)
+class ExitParity:
+    """One exit, one form against another, over `num_clips` clips."""
+
+    modality: Modality
+    exit: int
+    form: str
+    against: str
+    max_difference: float
+    """Largest difference of a logit."""
+    mean_difference: float
+    agreement: float
+    """Share of clips with the same top label."""
+    num_clips: int
+
+
+def compare(
+    answers: Mapping[str, Answers], pairs: Sequence[tuple[str, str]]
+) -> tuple[ExitParity, ...]:
+    """Every exit of each pair (form, against) of `answers`."""
+    rows = []
+    for form, against in pairs:
+        for modality in [m for m in MODALITIES if m in answers[form]]:
+            a, b = answers[form][modality], answers[against][modality]
+            gap, same = np.abs(a - b), a.argmax(axis=-1) == b.argmax(axis=-1)
+            rows += [ExitParity(modality, k + 1, form, against, float(gap[:, k].max()),
+                                float(gap[:, k].mean()), float(same[:, k].mean()), len(a))
+                     for k in range(NUM_EXITS)]
+    return tuple(rows)
+
+
+def format_parity(rows: Sequence[ExitParity]) -> str:
+    """A Markdown table: an exit a row, a pair of forms a column."""
+    pairs = list(dict.fromkeys((row.form, row.against) for row in rows))
+    by_exit = {(r.modality, r.exit, r.form, r.against): r for r in rows}
+    lines = ["| exit | " + " | ".join(f"{form} against {against}: same label, largest and mean "
+                                      "difference of a logit" for form, against in pairs) + " |",
+             "|---|" + "---|" * len(pairs)]
+    for modality, k in dict.fromkeys((row.modality, row.exit) for row in rows):
+        cells = [by_exit[modality, k, form, against] for form, against in pairs]
+        lines.append(f"| {modality}_{k} | " + " | ".join(
+            f"{100 * c.agreement:.1f} %, {c.max_difference:.2g}, {c.mean_difference:.1g}"
+            for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def _openvino(content: bytes, frames: int | None) -> Callable[[Array], dict[str, Any]]:
     import openvino
 
     core = openvino.Core()
+    model = core.read_model(content)
+    if frames is not None:
+        model.reshape({INPUT: [frames, *list(model.input(INPUT).get_partial_shape())[1:]]})
     # The CPU plugin may otherwise choose bfloat16 where the machine has it.
-    compiled = core.compile_model(
-        core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    def run(x: Any) -> dict[str, Any]:
+    def run(x: Array) -> dict[str, Any]:
         results = compiled({INPUT: x})
         return {output.any_name: results[output] for output in compiled.outputs}
 
     return run
 
 
-def _reference(content: bytes) -> Callable[[Any], dict[str, Any]]:
-    require("onnx", purpose="The reference evaluator")
+def _reference(content: bytes) -> Callable[[Array], dict[str, Any]]:
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(content)
 
-    def run(x: Any) -> dict[str, Any]:
+    def run(x: Array) -> dict[str, Any]:
         return dict(zip(evaluator.output_names, evaluator.run(None, {INPUT: x}), strict=True))
 
     return run

@@ -8,12 +8,13 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from edgepkd.engines import onnx as export_module
-from edgepkd.engines.onnx import ALLOWED_OPS, export_network, export_segment
-from edgepkd.engines.parity import logits_difference
+from edgepkd.engines import graph as graph_module
+from edgepkd.engines.graph import ALLOWED_OPS
+from edgepkd.engines.onnx import export_network, export_segment
 from edgepkd.errors import ModelError
 from edgepkd.models.macs import macs_per_exit
 from edgepkd.models.segmented import BACKBONES, BackboneName
+from tests.engines.chains import logits_difference
 from tests.models.networks import small_network
 
 
@@ -68,12 +69,12 @@ def test_graphs_are_static_and_plain(name: BackboneName, weights: str) -> None:
         assert outputs.get("features") == (["n", *row.features_shape] if row.exit < 4 else None)
 
 
-def test_batch_can_be_fixed_and_opset_is_17() -> None:
+def test_batch_can_be_fixed_and_opset_is_19() -> None:
     network = small_network()
     content = export_segment(network.segments[0], example_shape=(2, 64, 64), batch=3)
     model = onnx.load_from_string(content)
     assert dims(model.graph.input[0]) == [3, 2, 64, 64]
-    assert model.opset_import[0].version >= 17
+    assert model.opset_import[0].version == 19
 
 
 def test_fp16_halves_the_weights_and_moves_the_logits_little() -> None:
@@ -139,7 +140,7 @@ def test_diverged_weights_are_refused() -> None:
 
 
 def test_an_operator_that_is_not_allowed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_module, "ALLOWED_OPS", ALLOWED_OPS - {"Relu"})
+    monkeypatch.setattr(graph_module, "ALLOWED_OPS", ALLOWED_OPS - {"Relu"})
     with pytest.raises(ModelError, match="holds Relu"):
         export_segment(small_network().segments[0], example_shape=(2, 64, 64))
 
