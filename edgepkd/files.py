@@ -60,6 +60,26 @@ def new_folder(folder: Path, *, what: str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def replace_folder(new: Path, folder: Path) -> None:
+    """Give `new` the name `folder`; what was there before goes, or comes back if that fails.
+
+    Raises:
+        StorageError: the place cannot be written to.
+    """
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.old")
+    try:
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be replaced: {error.strerror or error}.",
+                           hint="Free some space, or make the folder writable.") from error
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     """A CSV file with a head; bytes of a file name that are no UTF-8 are written as escapes."""
     text = io.StringIO(newline="")

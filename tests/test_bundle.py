@@ -74,7 +74,7 @@ def test_layout_on_disk(pristine: Bundle) -> None:
     segments = {f"segments/{m}_{k}.onnx" for m in ("mv", "residual", "iframe") for k in range(1, 5)}
     assert names == segments | {"manifest.json", "wise.json", "policy.json", "MODEL_CARD.md"}
     manifest = json.loads((pristine.path / "manifest.json").read_text())
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert set(manifest["files"]) == names - {"manifest.json"}
 
 
@@ -109,10 +109,20 @@ def test_missing_file_is_named(copy: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["manifest.json", "wise.json", "policy.json"])
 def test_newer_schema_says_upgrade(copy: Path, name: str) -> None:
     # a newer file may hold anything: the version must be looked at before all else
-    edit(copy / name, lambda v: v.update(schema_version=2, something_new=1))
-    with pytest.raises(BundleError, match=f"{name} has schema_version 2") as caught:
+    edit(copy / name, lambda v: v.update(schema_version=3, something_new=1))
+    with pytest.raises(BundleError, match=f"{name} has schema_version 3") as caught:
         read_bundle(copy)
     assert "--upgrade edgepkd" in str(caught.value.hint)
+
+
+def test_reads_the_form_before_segments_said_their_precision(copy: Path) -> None:
+    def older(values: dict[str, Any]) -> None:
+        values["schema_version"] = 1
+        for segment in values["segments"]:
+            del segment["precision"], segment["weight_bits"]
+
+    edit(copy / "manifest.json", older)
+    assert {s.precision for s in read_bundle(copy).manifest.segments} == {"fp32"}
 
 
 @pytest.mark.parametrize(("path", "reason"), [

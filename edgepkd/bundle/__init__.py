@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from edgepkd.bundle._schema import (
     SCHEMA_VERSION,
@@ -37,6 +37,10 @@ MANIFEST = "manifest.json"
 WISE = "wise.json"
 POLICY = "policy.json"
 MODEL_CARD = "MODEL_CARD.md"
+FIT_SCHEMA_VERSION = SCHEMA_VERSION
+"""Of wise.json and policy.json."""
+MANIFEST_SCHEMA_VERSION = 2
+"""2: segments say their precision. 1 is read as well: its segments are float."""
 
 SegmentKey = tuple[Modality, int]
 WiseTable = Mapping[str, tuple[tuple[float, ...], ...]]
@@ -85,6 +89,10 @@ class SegmentEntry:
     """(C, H, W) of `features`, the next segment's input; None for the last segment."""
     gmac: float
     """Multiply-accumulates of this segment and its exit for one frame, in 1e9."""
+    precision: Literal["fp32", "int8"] = "fp32"
+    """int8: weights and activations are quantised in the file."""
+    weight_bits: Literal[7, 8] | None = None
+    """Of int8: 8 is the full range, which CPUs without VNNI overflow on; None: float."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Free: who made it, from which data, with which versions and seeds."""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = MANIFEST_SCHEMA_VERSION
 
     def segment(self, modality: Modality, exit: int) -> SegmentEntry:
         """The segment that ends in exit `exit` (1..4) of the network of `modality`."""
@@ -142,7 +150,8 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
         why = f"it has no {MANIFEST}" if root.is_dir() else "no such folder"
         raise BundleError(f"{root} is not a bundle: {why}.",
                           hint=f"A bundle is a folder NAME{SUFFIX} with {MANIFEST} in it.")
-    manifest = _parse_manifest(load_json(root / MANIFEST), where=MANIFEST)
+    document = load_json(root / MANIFEST, oldest=1, newest=MANIFEST_SCHEMA_VERSION)
+    manifest = _parse_manifest(document, where=MANIFEST)
     for relative, entry in manifest.files.items():
         _verify_file(root, relative, entry, hashed=verify)
     wise = _parse_wise(load_json(root / WISE), where=WISE)

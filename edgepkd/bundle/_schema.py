@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -14,8 +15,10 @@ SCHEMA_VERSION = 1
 FOREIGN = "The bundle is damaged, or was written by another program."
 
 
-def load_json(path: Path) -> Mapping[str, Any]:
-    """Top-level object of a JSON file whose schema_version this code knows."""
+def load_json(
+    path: Path, *, oldest: int | None = None, newest: int = SCHEMA_VERSION
+) -> Mapping[str, Any]:
+    """Top-level object of a JSON file of schema_version `oldest` (None: `newest`) to `newest`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -23,12 +26,13 @@ def load_json(path: Path) -> Mapping[str, Any]:
                           hint="The bundle is damaged; copy or build it again.") from error
     values = typed(value, dict, where=path.name)
     version = typed(values.get("schema_version"), int, where=f"{path.name}: schema_version")
-    if version > SCHEMA_VERSION:
+    if version > newest:
         raise BundleError(
-            f"{path} has schema_version {version}; this edgepkd reads up to {SCHEMA_VERSION}.",
+            f"{path} has schema_version {version}; this edgepkd reads up to {newest}.",
             hint="Upgrade: pip install --upgrade edgepkd",
         )
-    require(version == SCHEMA_VERSION, f"{path.name}: schema_version", version, SCHEMA_VERSION)
+    oldest = newest if oldest is None else oldest
+    require(version >= oldest, f"{path.name}: schema_version", version, f"{oldest}..{newest}")
     return cast(Mapping[str, Any], values)
 
 
@@ -46,14 +50,22 @@ def typed(value: Any, kind: type, *, where: str) -> Any:
 
 
 def plain(value: Any, hint: Any, *, where: str) -> Any:
-    """`value` checked against type `hint`: scalars, Literal choices, tuples, None, dataclasses."""
+    """`value` checked against type `hint`: scalars, Literal choices, tuples, mappings, None,
+    dataclasses."""
     choices = get_args(hint)
     if get_origin(hint) is tuple:
         return tuple(plain(item, choices[0], where=where)
                      for item in typed(value, list, where=where))
     if type(None) in choices:
         return None if value is None else plain(value, choices[0], where=where)
-    if choices and not isinstance(hint, type) and get_origin(hint) is not Mapping:
+    if get_origin(hint) is Mapping:
+        return {key: plain(item, choices[1], where=f"{where}.{key}")
+                for key, item in typed(value, dict, where=where).items()}
+    if hint is Any:
+        return value
+    if is_dataclass(hint):
+        return build(cast(type, hint), value, where=where)
+    if choices and not isinstance(hint, type):
         require(type(value) is type(choices[0]) and value in choices, where, value,
                 ", ".join(map(str, choices)))
         return value

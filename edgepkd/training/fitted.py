@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgepkd.bundle import POLICY, WISE, Manifest, PolicyEntry
+from edgepkd.bundle import FIT_SCHEMA_VERSION, POLICY, WISE, PolicyEntry
 from edgepkd.cascade import ExitPolicy, Order, WiseWeights, order_key, parse_order
 from edgepkd.errors import DataError, StorageError, UsageError
 
@@ -90,14 +90,14 @@ def _parse(path: Path, content: bytes) -> dict[str, Any]:
         raise DataError(f"{path} is not valid JSON: {error}.",
                         hint="Run `edgepkd wise fit` again.") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != Manifest.schema_version:
+    if version != FIT_SCHEMA_VERSION:
         raise DataError(f"{path} has schema_version {version!r}; allowed:"
-                        f" {Manifest.schema_version}.", hint="Update edgepkd if it is newer.")
+                        f" {FIT_SCHEMA_VERSION}.", hint="Update edgepkd if it is newer.")
     return dict(values)
 
 
 def _json(values: Mapping[str, Any]) -> bytes:
-    text = json.dumps({"schema_version": Manifest.schema_version, **values}, indent=1,
+    text = json.dumps({"schema_version": FIT_SCHEMA_VERSION, **values}, indent=1,
                       allow_nan=False, ensure_ascii=False)
     return text.encode() + b"\n"
 

@@ -1,0 +1,58 @@
+"""`edgepkd check`: whether the engines of a bundle load here, and if not, what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgepkd.pipeline.check import BundleCheck
+
+EXIT_CODES = {"ok": 0, "will rebuild": 3, "cannot": 1}
+
+
+def check(
+    bundle: Annotated[Path, typer.Argument(help="A bundle NAME.edgepkd.")],
+    target: Annotated[str | None, typer.Option(
+        help="Recipe of export/, such as jetson-orin-nano; default: all that the bundle has"
+             " engines for.")] = None,
+    json: Annotated[str | None, typer.Option(
+        metavar="PATH|-", help="Write everything as one JSON line.")] = None,
+) -> None:
+    """Say if the engines of a bundle can be used here; needs no GPU and loads no engine.
+
+    Exit code 0: ok. 3: will rebuild, the command is printed. 1: cannot be used, nor built here.
+    """
+    from dataclasses import asdict
+
+    from edgepkd.cli import output
+    from edgepkd.pipeline import check as verb
+
+    found = verb.check(bundle, target=target)
+    with output.JsonLines(json) as lines:
+        lines.write("check", {**asdict(found), "path": str(found.path)})
+    if json != "-":
+        _show(found)
+    raise typer.Exit(EXIT_CODES[found.verdict])
+
+
+def _show(found: BundleCheck) -> None:
+    from edgepkd.cli import output
+
+    console = output.stdout()
+    whole = "whole, every SHA-256 is right" if not found.reasons else "cannot be used"
+    console.print(f"{found.path}: {whole}")
+    for reason in found.reasons:
+        console.print(f"  {reason}")
+    if not found.targets and not found.reasons:
+        console.print("  no engines in it; its segments run on the CPU as they are")
+    for target in found.targets:
+        console.print(f"{target.target}: {target.verdict}")
+        for reason in target.reasons:
+            console.print(f"  {reason}")
+        for note in target.notes:
+            console.print(f"  note: {note}")
+        if target.command:
+            console.print(f"  next: {target.command}")

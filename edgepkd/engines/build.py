@@ -1,0 +1,294 @@
+"""A bundle's segments into engines of one target: one at a time, each in a process of its own.
+
+What is built lies in `engines/.<target>.partial/` until all is there; then the folder becomes
+`engines/<target>` at once. After a crash of the builder `resume` goes on with what was built from
+the same segment with the same settings. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shlex
+import shutil
+import signal
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepkd.bundle import SegmentEntry
+from edgepkd.bundle.engines import (
+    SIDECAR,
+    TIMING_CACHE,
+    BuiltOn,
+    EngineSet,
+    PlanRecord,
+    Precision,
+    engines_folder,
+    outdated,
+    read_engines,
+    this_machine,
+    write_engines,
+)
+from edgepkd.config import from_mapping
+from edgepkd.engines import graph
+from edgepkd.engines.builder import BUILDERS, Settings, Shapes
+from edgepkd.engines.child import Job
+from edgepkd.engines.process import Died, ask, storage
+from edgepkd.engines.request import Request, name_of, refuse, refuse_version, workspace_mb
+from edgepkd.errors import BundleError, ConfigError, ModelError
+from edgepkd.files import replace_folder, write_atomically
+
+# These say how hard a builder may try, not what it makes: a plan stays good without them.
+_EFFORT = ("workspace_mb", "require_timing_cache")
+_RECORD, _LOG = "record.json", "log"
+
+
+@dataclass(frozen=True)
+class SegmentStarted:
+    """A segment is being built."""
+
+    segment: str
+    number: int
+    """1-based."""
+    num_segments: int
+
+
+@dataclass(frozen=True)
+class SegmentBuilt:
+    """A plan is there."""
+
+    segment: str
+    plan: PlanRecord
+    reused: bool
+    """It was there before."""
+
+
+@dataclass(frozen=True)
+class EnginesBuilt:
+    """All plans are in place."""
+
+    folder: Path
+    engines: EngineSet
+    up_to_date: bool
+    """They all were before, and nothing was built."""
+
+
+BuildEvent = SegmentStarted | SegmentBuilt | EnginesBuilt
+
+
+def build_engines(
+    request: Request, *, resume: bool = False, force: bool = False, builder: str | None = None
+) -> Generator[BuildEvent, None, None]:
+    """Build all segments of a bundle; the last event is EnginesBuilt.
+
+    Engines that already are what is asked for stay, unless `force`. `builder` is the
+    `module:callable` that child processes make their builder with, the target's own by default.
+
+    Raises:
+        ConfigError: the target, this machine or the library cannot do what is asked for.
+        ModelError: a segment cannot be built; names it and what the builder said.
+        StorageError: the bundle cannot be written to. MissingExtraError: no builder here.
+        The bundle's engines are then as they were before.
+    """
+    refuse(request)
+    segments = request.bundle.manifest.segments
+    build = _Build(request, builder or BUILDERS[request.target.library])
+    there = None if force else build.up_to_date()
+    if there is not None:
+        yield EnginesBuilt(build.folder, there, up_to_date=True)
+        return
+    with build.partial_folder(resume=resume):
+        plans: dict[str, PlanRecord] = {}
+        for number, entry in enumerate(segments, start=1):
+            segment = name_of(entry)
+            yield SegmentStarted(segment, number, len(segments))
+            known = build.known(entry) if resume else None
+            plans[segment] = known or build.one(entry, num_built=len(plans))
+            yield SegmentBuilt(segment, plans[segment], reused=known is not None)
+        engines = build.finish(plans)
+    yield EnginesBuilt(build.folder, engines, up_to_date=False)
+
+
+# ---- one build
+
+
+class _Build:
+    """Paths, settings and the machine of one build."""
+
+    def __init__(self, request: Request, builder: str) -> None:
+        self._request, self._builder = request, builder
+        self._bundle, self._target = request.bundle, request.target
+        try:
+            version = ask(None, {"builder": builder}, self._target.name)["version"]
+        except Died as died:
+            raise ModelError(f"{self._target.library} {died.what} when it was started.",
+                             hint="Run `edgepkd doctor`, and install it again.") from died
+        refuse_version(request, version)
+        self._here = this_machine(self._target.library, version)
+        self._settings = Settings(
+            workspace_mb=workspace_mb(self._target, request.workspace_mb),
+            version_compatible=request.version_compatible or self._target.version_compatible,
+            hardware_compatible=request.hardware_compatible or self._target.hardware_compatible,
+            compute_capabilities=self._target.compute_capabilities, dla=request.dla,
+            optimization_level=self._target.optimization_level,
+            require_timing_cache=request.require_timing_cache)
+        self.folder = engines_folder(self._bundle.path, self._target.name)
+        self._partial = self.folder.with_name(f".{self._target.name}.partial")
+
+    def up_to_date(self) -> EngineSet | None:
+        """The engines that are there, if they are what is asked for."""
+        try:
+            there = read_engines(self._bundle.path, self._target.name)
+        except BundleError:
+            return None
+        same = (there.precision == self._request.asked and there.via == "onnx"
+                and _lasting(there.flags) == _lasting(asdict(self._settings))
+                and _identity(there.built_on) == _identity(self._here)
+                and not outdated(there, self._bundle.manifest)
+                and all(_is_whole(self.folder / plan.file, plan)
+                        and _frames(self._shapes(self._entry(segment))) == _frames(plan)
+                        for segment, plan in there.plans.items()))
+        return there if same else None
+
+    @contextlib.contextmanager
+    def partial_folder(self, *, resume: bool) -> Iterator[None]:
+        """The folder that is filled, for this process alone; it stays after an error."""
+        with storage(self._partial):
+            if not resume:
+                shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir(parents=True, exist_ok=True)
+            cache = self.folder / TIMING_CACHE
+            if cache.is_file() and not (self._partial / TIMING_CACHE).exists():
+                shutil.copyfile(cache, self._partial / TIMING_CACHE)
+        yield
+
+    def known(self, entry: SegmentEntry) -> PlanRecord | None:
+        """The plan of an earlier build of the same segment with the same settings."""
+        try:
+            record = json.loads((self._partial / f"{name_of(entry)}.{_RECORD}").read_text())
+            plan = from_mapping(PlanRecord, record["plan"], where="record")
+        except (OSError, ValueError, KeyError, TypeError, ConfigError):
+            return None
+        same = record["key"] == _plain(self._key(entry))
+        return plan if same and _is_whole(self._partial / plan.file, plan) else None
+
+    def one(self, entry: SegmentEntry, *, num_built: int) -> PlanRecord:
+        """Build one segment."""
+        segment, shapes = name_of(entry), self._shapes(entry)
+        job = Job(builder=self._builder, source=str(self._bundle.path / entry.file),
+                  plan=str(self._partial / f"{segment}.engine"),
+                  timing_cache=str(self._partial / TIMING_CACHE),
+                  precisions=self._precisions(entry), shapes=shapes, settings=self._settings)
+        try:
+            done = ask(self._partial / f"{segment}.{_LOG}", asdict(job), segment)
+        except Died as died:
+            raise self._explained(died, segment, num_built) from died
+        content = Path(job.plan).read_bytes()
+        plan = PlanRecord(
+            file=f"{segment}.engine", sha256=hashlib.sha256(content).hexdigest(),
+            bytes=len(content), source=entry.file, source_sha256=self._source_sha256(entry),
+            min_frames=shapes.min_frames, opt_frames=shapes.opt_frames,
+            max_frames=shapes.max_frames, precision=done["precision"], build_s=done["build_s"],
+            measured_ms=done["measured_ms"],
+            notes=(*self._float_note(entry), *done["notes"]))
+        record = {"key": self._key(entry), "plan": asdict(plan)}
+        write_atomically(self._partial / f"{segment}.{_RECORD}", json.dumps(record).encode())
+        return plan
+
+    def finish(self, plans: Mapping[str, PlanRecord]) -> EngineSet:
+        """Write the sidecar, and put the folder in its place."""
+        flags = asdict(self._settings)
+        del flags["require_timing_cache"]
+        engines = EngineSet(target=self._target.name, built_on=self._here, plans=plans,
+                            precision=self._request.asked, flags=flags)
+        wanted = {plan.file for plan in plans.values()} | {SIDECAR, TIMING_CACHE}
+        with storage(self._partial):
+            for path in self._partial.iterdir():
+                if path.name not in wanted:
+                    path.unlink()
+        write_engines(self._partial, engines)
+        replace_folder(self._partial, self.folder)
+        return engines
+
+    def _entry(self, segment: str) -> SegmentEntry:
+        return next(e for e in self._bundle.manifest.segments if name_of(e) == segment)
+
+    def _shapes(self, entry: SegmentEntry) -> Shapes:
+        frames = self._bundle.manifest.inputs[entry.modality].num_segments
+        most = self._request.max_frames or frames
+        # A DLA takes one size only, and on the CPU a fixed size is faster.
+        fixed = self._request.dla is not None or self._target.builder == "openvino"
+        return Shapes(frame=entry.input_shape, min_frames=most if fixed else 1,
+                      opt_frames=most if fixed else frames, max_frames=most)
+
+    def _precisions(self, entry: SegmentEntry) -> tuple[Precision, ...]:
+        asked, fallback = self._request.asked, self._target.float_precision
+        if asked in ("fp32", "fp16"):
+            return (asked,)
+        if self._request.dla is not None or "int8" not in self._target.precisions \
+                or not self._is_quantized(entry):
+            return (fallback,)
+        return ("int8",) if asked == "int8" else ("int8", fallback)
+
+    def _float_note(self, entry: SegmentEntry) -> tuple[str, ...]:
+        if self._request.asked in ("int8", "auto") and not self._is_quantized(entry):
+            return ("the segment is not quantised",)
+        return ()
+
+    def _is_quantized(self, entry: SegmentEntry) -> bool:
+        return graph.is_quantized((self._bundle.path / entry.file).read_bytes())
+
+    def _source_sha256(self, entry: SegmentEntry) -> str:
+        return self._bundle.manifest.files[entry.file].sha256
+
+    def _key(self, entry: SegmentEntry) -> dict[str, Any]:
+        """All that makes a plan what it is."""
+        return {"source_sha256": self._source_sha256(entry), "builder": self._builder,
+                "precisions": self._precisions(entry), "shapes": asdict(self._shapes(entry)),
+                "settings": _lasting(asdict(self._settings)), "here": _identity(self._here)}
+
+    def _explained(self, died: Died, segment: str, num_built: int) -> ModelError:
+        kept = f"{num_built} of {len(self._bundle.manifest.segments)} segments are built and kept"
+        command = (f"edgepkd export {shlex.quote(str(self._bundle.path))}"
+                   f" --target {self._target.name} --precision {self._request.asked}")
+        if died.signal == signal.SIGKILL:
+            less = max(16, (self._settings.workspace_mb or 512) // 2)
+            return ModelError(
+                f"{segment}: the builder was killed (SIGKILL), most likely because memory ran"
+                f" out; {kept}.",
+                hint=f"Close other programs, give it less workspace, and go on: {command}"
+                     f" --workspace-mb {less} --resume")
+        return ModelError(f"{segment}: the builder {died.what}; {kept}."
+                          + (f" Its last words: {died.last_words}" if died.last_words else ""),
+                          hint=f"Go on with: {command} --resume")
+
+
+# ---- small parts
+
+
+def _identity(machine: BuiltOn) -> tuple[str | None, ...]:
+    return (machine.library, machine.library_version, machine.os, machine.machine,
+            machine.compute_capability)
+
+
+def _plain(values: Mapping[str, Any]) -> Any:
+    """As JSON gives it back: lists, no tuples."""
+    return json.loads(json.dumps(values))
+
+
+def _lasting(settings: Mapping[str, Any]) -> Any:
+    return _plain({k: v for k, v in settings.items() if k not in _EFFORT})
+
+
+def _frames(plan: Shapes | PlanRecord) -> tuple[int, int, int]:
+    return plan.min_frames, plan.opt_frames, plan.max_frames
+
+
+def _is_whole(path: Path, plan: PlanRecord) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == plan.sha256
+    except OSError:
+        return False

@@ -1,0 +1,366 @@
+"""Builds of a whole bundle: in place at once, resumed after a crash, untouched after an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepkd import hardware
+from edgepkd.bundle import Bundle
+from edgepkd.bundle.engines import TIMING_CACHE, EngineSet, engine_targets, read_engines
+from edgepkd.engines.build import EnginesBuilt, SegmentBuilt, build_engines
+from edgepkd.engines.request import Request, workspace_mb
+from edgepkd.engines.targets import Target, load_target
+from edgepkd.errors import ConfigError, MissingExtraError, ModelError, StorageError
+from tests.engines.builders import FOLDER, SPEC
+from tests.engines.segments import FRAMES, broken, conv_bundle, convolution
+
+ROOT = Path(__file__).resolve().parents[2]
+GPU = Target(purpose="A test.", name="gpu", builder="tensorrt", portable=True, dla_cores=1,
+             dla_versions=(">=10.3,<10.8",))
+SEGMENTS = ("mv_1", "mv_2", "mv_3", "mv_4")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    return conv_bundle(tmp_path, width=4)
+
+
+def script(bundle: Bundle, **acts: Any) -> None:
+    (bundle.path.parent / "script.json").write_text(json.dumps(acts))
+
+
+def built(bundle: Bundle) -> list[str]:
+    """Lines that the builder logged, and forget them."""
+    log = bundle.path.parent / "built.txt"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    log.unlink(missing_ok=True)
+    return lines
+
+
+def build(bundle: Bundle, *, target: Target = GPU, builder: str = SPEC, resume: bool = False,
+          force: bool = False, **settings: Any) -> EngineSet:
+    *events, last = build_engines(Request(bundle, target, **settings), resume=resume, force=force,
+                                  builder=builder)
+    assert isinstance(last, EnginesBuilt)
+    assert [e.segment for e in events if isinstance(e, SegmentBuilt)] == (
+        [] if last.up_to_date else list(SEGMENTS))
+    return last.engines
+
+
+def listing(bundle: Bundle) -> set[str]:
+    return {p.relative_to(bundle.path).as_posix() for p in bundle.path.rglob("*") if p.is_file()}
+
+
+# ---- a build
+
+
+def test_plans_and_sidecar_are_in_place_and_nothing_else(bundle: Bundle) -> None:
+    before = listing(bundle)
+    engines = build(bundle, precision="int8")
+    assert listing(bundle) - before == {f"engines/gpu/{s}.engine" for s in SEGMENTS} | {
+        "engines/gpu/engines.json", f"engines/gpu/{TIMING_CACHE}"}
+    again = read_engines(bundle.path, "gpu")
+    assert again.plans == engines.plans
+    plan = again.plans["mv_2"]
+    content = (bundle.path / "engines/gpu/mv_2.engine").read_bytes()
+    assert content == b"mv_2 int8 (3, 4, 16, 16)"
+    assert (plan.bytes, plan.min_frames, plan.opt_frames, plan.max_frames) == (
+        len(content), 1, FRAMES, FRAMES)
+    assert plan.source_sha256 == bundle.manifest.files["segments/mv_2.onnx"].sha256
+    assert again.built_on.library_version == "10.3.0"
+
+
+def test_the_timing_cache_passes_from_segment_to_segment_and_build_to_build(
+    bundle: Bundle,
+) -> None:
+    build(bundle)
+    path = bundle.path / "engines/gpu" / TIMING_CACHE
+    assert path.read_bytes() == b"mv_1mv_2mv_3mv_4"
+    build(bundle, force=True)
+    assert path.read_bytes() == b"mv_1mv_2mv_3mv_4" * 2
+
+
+def test_what_is_up_to_date_is_not_built_again(bundle: Bundle) -> None:
+    first = build(bundle, precision="fp16")
+    assert len(built(bundle)) == 4
+    assert build(bundle, precision="fp16").plans == first.plans
+    assert built(bundle) == []
+    build(bundle, precision="fp32")
+    assert [line.split()[1] for line in built(bundle)] == ["fp32"] * 4
+    (bundle.path / "engines/gpu/mv_3.engine").write_bytes(b"damaged")
+    build(bundle, precision="fp32")
+    assert len(built(bundle)) == 4
+
+
+def test_a_larger_batch_is_the_most_and_the_clip_stays_the_best(bundle: Bundle) -> None:
+    plan = build(bundle, precision="fp16", max_frames=8).plans["mv_1"]
+    assert (plan.min_frames, plan.opt_frames, plan.max_frames) == (1, FRAMES, 8)
+
+
+def test_dla_takes_one_size_and_fp16(bundle: Bundle) -> None:
+    engines = build(bundle, dla=0)
+    plan = engines.plans["mv_1"]
+    assert (plan.precision, plan.min_frames, plan.max_frames) == ("fp16", FRAMES, FRAMES)
+    assert engines.flags["dla"] == 0
+
+
+# ---- auto
+
+
+@pytest.mark.parametrize(("times", "winner", "measured", "note"), [
+    ({"int8": 0.5, "fp16": 0.9}, "int8", {"int8": 0.5, "fp16": 0.9}, ()),
+    ({"int8": 0.9, "fp16": 0.5}, "fp16", {"int8": 0.9, "fp16": 0.5},
+     ("int8 lost: 0.900 ms against 0.500 ms in fp16",)),
+    ({}, "int8", None, ("int8 kept unmeasured: no clock here",)),
+])
+def test_auto_keeps_the_faster_and_says_where_int8_lost(
+    bundle: Bundle, times: dict[str, float], winner: str, measured: Any, note: tuple[str, ...]
+) -> None:
+    script(bundle, **times)
+    plan = build(bundle, precision="auto").plans["mv_1"]
+    assert (plan.precision, plan.measured_ms, plan.notes) == (winner, measured, note)
+    assert (bundle.path / "engines/gpu/mv_1.engine").read_bytes().split()[1] == winner.encode()
+
+
+def test_auto_on_the_cpu_for_real(tmp_path: Path) -> None:
+    bundle = conv_bundle(tmp_path, segments={4: convolution(4, quantized=False)})
+    engines = build(bundle, target=load_target("openvino"),
+                    builder="edgepkd.engines.openvino:OpenVinoBuilder")
+    for segment in SEGMENTS[:3]:
+        plan = engines.plans[segment]
+        assert plan.measured_ms is not None
+        assert set(plan.measured_ms) == {"fp32", "int8"}
+        assert plan.measured_ms[plan.precision] == min(plan.measured_ms.values())
+        assert bool(plan.notes) == (plan.precision == "fp32")
+        assert plan.min_frames == plan.max_frames == FRAMES
+    float_plan = engines.plans["mv_4"]
+    assert (float_plan.precision, float_plan.notes) == ("fp32", ("the segment is not quantised",))
+
+
+def test_rtx_without_a_gpu_keeps_int8_unmeasured(tmp_path: Path) -> None:
+    if hardware.has_gpu():
+        pytest.skip("here is a GPU that can measure")
+    bundle = conv_bundle(tmp_path)
+    engines = build(bundle, target=load_target("tensorrt-rtx"),
+                    builder="edgepkd.engines.tensorrt:open_tensorrt_rtx")
+    for plan in engines.plans.values():
+        assert (plan.precision, plan.measured_ms) == ("int8", None)
+        assert plan.notes == ("int8 kept unmeasured: no NVIDIA GPU here",)
+
+
+# ---- a builder that dies
+
+
+def test_a_killed_builder_names_the_segment_and_resume_goes_on(bundle: Bundle) -> None:
+    script(bundle, mv_3="SIGKILL")
+    with pytest.raises(ModelError) as caught:
+        build(bundle, precision="fp16", workspace_mb=512)
+    assert "mv_3: the builder was killed (SIGKILL), most likely because memory" in str(caught.value)
+    assert "2 of 4 segments are built and kept" in str(caught.value)
+    assert (f"edgepkd export {bundle.path} --target gpu --precision fp16 --workspace-mb 256"
+            " --resume") in str(caught.value)
+    assert engine_targets(bundle.path) == ()
+    assert built(bundle) == ["mv_1 fp16 512", "mv_2 fp16 512"]
+    script(bundle)
+    build(bundle, precision="fp16", workspace_mb=256, resume=True)
+    assert built(bundle) == ["mv_3 fp16 256", "mv_4 fp16 256"]
+    assert not (bundle.path / "engines/.gpu.partial").exists()
+
+
+@pytest.mark.parametrize(("act", "words"), [
+    ("SIGSEGV", r"mv_2: the builder crashed \(SIGSEGV\); 1 of 4"),
+    ("bug", r"mv_2: the builder crashed \(exit code 1\); .*last words: ZeroDivisionError: a bug"),
+    ("Error Code 10: no tactic", "mv_2: Error Code 10: no tactic"),
+])
+def test_whatever_goes_wrong_names_the_segment_and_leaves_the_old_engines(
+    bundle: Bundle, act: str, words: str
+) -> None:
+    build(bundle, precision="fp16")
+    before = {p: (bundle.path / p).read_bytes() for p in listing(bundle)}
+    script(bundle, mv_2=act)
+    with pytest.raises(ModelError, match=words):
+        build(bundle, precision="fp32")
+    assert {p: (bundle.path / p).read_bytes() for p in before} == before
+    assert engine_targets(bundle.path) == ("gpu",)
+
+
+def test_resume_builds_again_what_was_built_otherwise(bundle: Bundle) -> None:
+    script(bundle, mv_4="SIGKILL")
+    for precision, others in (("fp16", 3), ("fp32", 3), ("fp32", 0)):
+        with pytest.raises(ModelError):
+            build(bundle, precision=precision, resume=True)
+        assert len(built(bundle)) == others
+    damaged = bundle.path / "engines/.gpu.partial/mv_2.engine"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(ModelError):
+        build(bundle, precision="fp32", resume=True)
+    assert built(bundle) == ["mv_2 fp32 None"]
+
+
+def test_without_resume_a_build_starts_anew(bundle: Bundle) -> None:
+    script(bundle, mv_2="SIGKILL")
+    with pytest.raises(ModelError):
+        build(bundle, precision="fp16")
+    script(bundle)
+    build(bundle, precision="fp16")
+    assert [line.split()[0] for line in built(bundle)] == ["mv_1", *SEGMENTS]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_build_leaves_no_child_and_no_engines(
+    bundle: Bundle, number: signal.Signals
+) -> None:
+    script(bundle, mv_2="sleep")
+    code = f"""
+import signal, sys
+from edgepkd.bundle import read_bundle
+from edgepkd.cli.main import _stop
+from edgepkd.engines.build import Request, build_engines
+from tests.engines.test_build import GPU
+signal.signal(signal.SIGTERM, _stop)
+list(build_engines(Request(read_bundle({str(bundle.path)!r}), GPU), builder={SPEC!r}))
+"""
+    before = listing(bundle)
+    pid_file = bundle.path.parent / "child.pid"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL) as it:
+        wait_for(lambda: pid_file.is_file() and pid_file.read_text() != "")
+        child = int(pid_file.read_text())
+        it.send_signal(number)
+        assert it.wait(timeout=20) != 0
+    wait_for(lambda: not running(child))
+    assert {p for p in listing(bundle) if "/.gpu.partial/" not in p} == before
+
+
+def wait_for(condition: Any) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+# ---- disks
+
+
+def test_a_full_disk_is_a_storage_error(bundle: Bundle) -> None:
+    script(bundle, mv_2="full")
+    with pytest.raises(StorageError, match=r"mv_2: .*/\.gpu\.partial/.* cannot be written"):
+        build(bundle, precision="fp16")
+    assert engine_targets(bundle.path) == ()
+
+
+def test_a_bundle_that_cannot_be_written_to_is_a_storage_error(bundle: Bundle) -> None:
+    (bundle.path / "engines").write_text("a file where a folder must be")
+    with pytest.raises(StorageError, match=r"\.gpu\.partial cannot be written"):
+        build(bundle, precision="fp16")
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"precision": "int4"}, "precision for gpu is 'int4'; allowed: fp32, fp16, int8, auto"),
+    ({"workspace_mb": 0}, "workspace_mb is 0"),
+    ({"max_frames": 2}, "batch is 2; allowed: 3 or more"),
+    ({"dla": 1}, r"dla for gpu is 1; allowed: 0\.\.0"),
+    ({"dla": 0, "precision": "int8"}, "on the DLA is 'int8'; allowed: fp16"),
+    ({"require_timing_cache": True}, r"only where the bundle has engines/gpu/timing\.cache"),
+    ({"target": replace(GPU, versions=(">=11",))}, "tensorrt for gpu is '10.3.0'; allowed: >=11"),
+    ({"dla": 0, "target": replace(GPU, dla_versions=(">=11.4.1",))}, "for the DLA of gpu is '10.3"),
+    ({"target": replace(GPU, portable=False), "version_compatible": True},
+     "version_compatible is True; allowed: not for gpu"),
+    ({"target": replace(GPU, dla_cores=0, dla_versions=()), "dla": 0}, "it has no DLA"),
+    ({"target": replace(GPU, int8=False), "precision": "int8"}, "allowed: fp32, fp16, auto"),
+    ({"target": load_target("onnx")}, "is the ONNX form itself"),
+    ({"target": load_target("jetson-thor")}, "built on the board itself"),
+])
+def test_what_cannot_be_is_refused_and_the_bundle_untouched(
+    bundle: Bundle, settings: dict[str, Any], message: str
+) -> None:
+    before = listing(bundle)
+    with pytest.raises(ConfigError, match=message):
+        build(bundle, **settings)
+    assert listing(bundle) == before
+    assert built(bundle) == []
+
+
+def test_int8_of_a_float_bundle_says_how_to_quantise(tmp_path: Path) -> None:
+    bundle = conv_bundle(tmp_path, quantized=False, width=4)
+    with pytest.raises(ConfigError, match=r"no segment of conv.edgepkd is quantised.*quantize RUN"):
+        build(bundle, precision="int8")
+
+
+def test_an_operator_that_no_builder_reads_is_named_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    odd = broken(convolution(3, quantized=True, width=4), node="stem_relu", op_type="Elu")
+    bundle = conv_bundle(tmp_path, width=4, segments={3: odd})
+    with pytest.raises(ModelError, match=r"mv_3 holds Elu \(node stem_relu\); allowed: Add"):
+        build(bundle)
+    assert built(bundle) == []
+
+
+def test_a_missing_library_is_the_childs_error(tmp_path: Path) -> None:
+    bundle = conv_bundle(tmp_path, width=4)
+    builder = "tests.engines.builders:without_library"
+    with pytest.raises(MissingExtraError, match=r"gpu: .*edgepkd\[tensorrt\]"):
+        build(bundle, builder=builder)
+
+
+def test_workspace_comes_from_the_boards_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    nano = load_target("jetson-orin-nano")
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda: 3000)
+    assert workspace_mb(nano, None) == 512
+    monkeypatch.setattr(hardware, "available_memory_mb", lambda: 600)
+    assert workspace_mb(nano, None) == 300
+    assert workspace_mb(nano, 64) == 64
+    assert workspace_mb(load_target("openvino"), None) is None
+    monkeypatch.setattr(hardware, "gpus", lambda: (hardware.Gpu("x", "1", 8000, "8.9"),))
+    assert workspace_mb(load_target("tensorrt"), None) == 2000
+    monkeypatch.setattr(hardware, "gpus", lambda: ())
+    assert workspace_mb(load_target("tensorrt-rtx"), None) is None
+
+
+def test_export_and_check_need_no_torch(tmp_path: Path) -> None:
+    bundle = conv_bundle(tmp_path, width=4)
+    (tmp_path / "sitecustomize.py").write_text("""
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "modelopt", "safetensors", "scipy"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, NoTorch())
+""")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *arguments], capture_output=True, text=True,
+                              cwd=tmp_path, env=environment, timeout=120)
+
+    assert "No module named 'torch'" in run("-c", "import torch").stderr
+    for target in ("openvino", "tensorrt-rtx"):
+        verb = ("-m", "edgepkd.cli.main", "export", str(bundle.path), "--target", target)
+        assert run(*verb, "--precision", "int8").returncode == 0
+    done = run("-m", "edgepkd.cli.main", "check", str(bundle.path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "openvino: ok" in done.stdout
+    assert "tensorrt-rtx: ok" in done.stdout
