@@ -11,7 +11,7 @@ from edgepkd.errors import MissingExtraError
 def main() -> int:
     """Check that the packages of the extra `train` are there, then build."""
     try:
-        for module in ("torch", "onnx", "scipy", "safetensors"):
+        for module in ("torch", "scipy", "safetensors", "modelopt"):
             require(module, purpose="Training")
     except MissingExtraError as error:
         print(f"error: {error.message}\n  next: {error.hint}", file=sys.stderr)

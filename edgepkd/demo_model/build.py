@@ -1,10 +1,12 @@
-"""Rebuilds one demo bundle: data, backbones, exits, WISE, policy, ONNX, model card.
+"""Rebuilds one demo bundle: data, backbones, exits, INT8, WISE, policy, ONNX, model card.
 
     python -m edgepkd.demo_model --set weizmann --data ../shared/data --out runs/demo
 
 Reads the recipe `calibration/demo-SET.toml`; writes OUT/demo-SET.edgepkd, and on the way
-OUT/demo-SET/ (checkpoints, logits) and runs/cache (decoded clips). Started again, it keeps the
-trunks that are there already. Progress goes to stderr, the final table to stdout.
+OUT/demo-SET/ (checkpoints, logits) and runs/cache (decoded clips). Networks become INT8 by the
+recipe `calibration/int8.toml`; all that is fitted, is fitted on the answers of the INT8 segments.
+Started again, it keeps the networks that are there already. Progress goes to stderr, the final
+table to stdout.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from edgepkd import deploy
 from edgepkd.bundle import SUFFIX, Bundle
-from edgepkd.cascade import ExitPolicy, Order, WiseWeights
+from edgepkd.cascade import Order
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import (
     Sample,
@@ -33,20 +36,27 @@ from edgepkd.datasets.index import (
     read_index,
     split_samples,
 )
-from edgepkd.demo_model import deploy
 from edgepkd.demo_model.card import CardFacts, model_card
+from edgepkd.demo_model.int8_jobs import (
+    answer_job,
+    float_networks,
+    int8_networks,
+    quantize_job,
+    read_answers,
+)
+from edgepkd.deploy import DEPLOYED, FAKE_QUANT, FP32
+from edgepkd.engines.parity import compare
+from edgepkd.engines.targets import load_target
 from edgepkd.errors import EdgepkdError
-from edgepkd.models.checkpoint import load_network
+from edgepkd.qad import Int8Recipe, load_int8_recipe
 from edgepkd.training.cache import cached_clip
 from edgepkd.training.evaluate import Report, answer, format_report, pool, report_of
+from edgepkd.training.fitted import Fitted
 from edgepkd.training.jobs import Part, backbone_job, cache_spec, exits_job
-from edgepkd.training.policy import fit_policy
 from edgepkd.training.recipe import TrainRecipe, load_train_recipe
-from edgepkd.training.views import test_view
-from edgepkd.training.wise import Floats, Labels, all_orders, fit_wise, in_order
+from edgepkd.training.wise import Floats, Labels, all_orders
 
 FINAL = "final"
-Logits = Mapping[Modality, Floats]
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,9 @@ class Workshop:
     cache: Path
     jobs: int
     """Processes, one thread each."""
+    int8: Int8Recipe
+    """How networks are quantised."""
+    allow_drift: bool
     console: Console
 
 
@@ -67,9 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     name = options.name if options.name.endswith(".toml") else f"demo-{options.name}"
-    shop = Workshop(options.data, options.out, options.cache, options.jobs, console)
     try:
         recipe = load_train_recipe(name)
+        shop = Workshop(options.data, options.out, options.cache, options.jobs,
+                        load_int8_recipe(options.int8), options.allow_drift, console)
         if options.folds_only:
             print(format_report(cross_fit(recipe, shop)))
             return 0
@@ -92,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("runs/demo"), help="where results go")
     add("--cache", type=Path, default=Path("runs/cache"), help="where decoded clips are kept")
     add("--jobs", type=int, default=2, help="processes, one thread each")
+    add("--int8", default="int8", help="recipe of calibration/ to quantise by, or a .toml file")
+    add("--allow-drift", action="store_true",
+        help="write the bundle although INT8 exits answer differently; the manifest says so")
     add("--folds-only", action="store_true",
         help="stop after cross-fitting, to choose settings by; no test clip is looked at")
     return parser
@@ -106,7 +123,7 @@ def cross_fit(recipe: TrainRecipe, shop: Workshop) -> Report:
     train, test = _samples(recipe, shop)
     parts = _parts(recipe, train, test, shop)[:-1]
     _run_jobs(parts, shop)
-    return _held_out_report(parts, gmac=deploy.clip_gmac(_networks(parts[0]), recipe))
+    return _held_out_report(parts, gmac=deploy.clip_gmac(float_networks(parts[0]), recipe.inputs))
 
 
 def build(recipe: TrainRecipe, shop: Workshop) -> tuple[Bundle, Report]:
@@ -120,7 +137,7 @@ def build(recipe: TrainRecipe, shop: Workshop) -> tuple[Bundle, Report]:
     parts = _parts(recipe, train, test, shop)
     _run_jobs(parts, shop)
     held_out, labels = _answered(parts[:-1])
-    fitted = {order: _fit(recipe, held_out, labels, order) for order in all_orders()}
+    fitted = deploy.fit_deployed(held_out, labels, orders=all_orders(), settings=recipe.wise)
     return _finish(parts, fitted, shop)
 
 
@@ -150,11 +167,13 @@ def _run_jobs(parts: Sequence[Part], shop: Workshop) -> None:
     """All heavy steps, stage by stage, in processes of their own."""
     clips = dict.fromkeys(s for part in parts for s in (*part.fit, *part.answer))
     recipe = parts[0].recipe
+    each = [(part, modality) for part in parts for modality in MODALITIES]
     with ProcessPoolExecutor(shop.jobs, mp_context=get_context("spawn")) as pool:
         _stage(pool, "decode", _decode_job, [(c, recipe, shop.cache) for c in clips], shop.console)
-        _stage(pool, "backbones", backbone_job, [(p, m) for p in parts for m in MODALITIES],
-               shop.console)
+        _stage(pool, "backbones", backbone_job, each, shop.console)
         _stage(pool, "exits", exits_job, [(p,) for p in parts], shop.console)
+        _stage(pool, "INT8", quantize_job, [(*pair, shop.int8) for pair in each], shop.console)
+        _stage(pool, "answers", answer_job, [(p,) for p in parts], shop.console)
 
 
 def _decode_job(sample: Sample, recipe: TrainRecipe, cache: Path) -> str:
@@ -183,79 +202,101 @@ def _stage(
                 progress.advance(task)
 
 
-def _answered(parts: Sequence[Part]) -> tuple[dict[Modality, Floats], Labels]:
+def _answered(
+    parts: Sequence[Part], *, form: str = DEPLOYED
+) -> tuple[dict[Modality, Floats], Labels]:
     """Logits and labels of the clips that each part answered without having seen their groups."""
-    files = [np.load(part.logits_path) for part in parts]
+    read = [read_answers(part) for part in parts]
     logits: dict[Modality, Floats] = {
-        modality: np.concatenate([file[modality] for file in files]) for modality in MODALITIES
+        modality: np.concatenate([answers[form][modality] for answers, _ in read])
+        for modality in MODALITIES
     }
-    return logits, np.concatenate([file["labels"] for file in files])
-
-
-def _fit(
-    recipe: TrainRecipe, logits: Logits, labels: Labels, order: Order
-) -> tuple[WiseWeights, ExitPolicy]:
-    stacked = in_order(logits, order)
-    settings = recipe.wise
-    weights = fit_wise(stacked, labels, order=order, l2=settings.l2)
-    return weights, fit_policy(
-        stacked, labels, weights=weights, accuracy_loss=settings.accuracy_loss,
-        min_confidence=settings.min_confidence, safety_clips=settings.safety_clips,
-    )
+    return logits, np.concatenate([labels for _, labels in read])
 
 
 def _held_out_report(
-    folds: Sequence[Part], *, gmac: Mapping[Modality, tuple[float, ...]]
+    folds: Sequence[Part], *, gmac: Mapping[Modality, tuple[float, ...]], form: str = DEPLOYED
 ) -> Report:
     """Twice cross-fitted: WISE and policy, too, are fitted without the fold they answer."""
     recipe = folds[0].recipe
     order = recipe.default_order
     answers = []
     for fold in folds:
-        weights, policy = _fit(
-            recipe, *_answered([part for part in folds if part is not fold]), order
-        )
-        answers.append(answer(*_answered([fold]), weights=weights, policy=policy))
+        others = _answered([part for part in folds if part is not fold], form=form)
+        fitted = deploy.fit_deployed(*others, orders=[order], settings=recipe.wise)
+        weights, policy = fitted[order]
+        answers.append(answer(*_answered([fold], form=form), weights=weights, policy=policy))
     return report_of(pool(answers), order=order, gmac=gmac, label_names=folds[0].labels)
 
 
-def _networks(part: Part) -> deploy.Networks:
-    return {modality: load_network(part.network_path(modality))[0] for modality in MODALITIES}
-
-
 def _finish(
-    parts: Sequence[Part], fitted: deploy.Fitted, shop: Workshop
+    parts: Sequence[Part], fitted: Fitted, shop: Workshop
 ) -> tuple[Bundle, Report]:
     """Evaluate on the test split, export, write the bundle."""
-    final = parts[-1]
-    recipe, networks = final.recipe, _networks(final)
-    gmac = deploy.clip_gmac(networks, recipe)
-    logits, truth = _answered([final])  # of the test clips
-    on_test = [
-        report_of(answer(logits, truth, weights=fitted[order][0], policy=fitted[order][1]),
-                  order=order, gmac=gmac, label_names=final.labels)
-        for order in _shown_orders(recipe)
-    ]
-    clip = cached_clip(final.answer[0], spec=final.cache_spec, folder=final.cache)
-    exported = deploy.export(networks, recipe, example={
-        modality: test_view(clip, recipe.inputs[modality]) for modality in MODALITIES
-    })
+    folds, final = parts[:-1], parts[-1]
+    recipe, networks = final.recipe, int8_networks(final)
+    gmac = deploy.clip_gmac(networks, recipe.inputs)
+
+    def on_test(order: Order, of: Fitted, form: str) -> Report:
+        logits, truth = _answered([final], form=form)
+        weights, policy = of[order]
+        return report_of(answer(logits, truth, weights=weights, policy=policy), order=order,
+                         gmac=gmac, label_names=final.labels)
+
+    shown = [on_test(order, fitted, DEPLOYED) for order in _shown_orders(recipe)]
+    as_float = deploy.fit_deployed(*_answered(folds, form=FP32), orders=[recipe.default_order],
+                                   settings=recipe.wise)
+    parity = compare(read_answers(final)[0], [(FAKE_QUANT, FP32), (DEPLOYED, FAKE_QUANT),
+                                              (DEPLOYED, FP32)])
+    target = load_target("openvino")
+    drifts = [*deploy.check_agreement(parity, form=DEPLOYED, against=FAKE_QUANT,
+                                      floor=target.agreement_floor),
+              *deploy.check_agreement(parity, form=DEPLOYED, against=FP32,
+                                      floor=target.float_agreement_floor)]
+    if not shop.allow_drift:
+        deploy.refuse_drift(drifts)
     card = model_card(recipe, CardFacts(
-        labels=final.labels, train=final.fit, test=final.answer, on_test=on_test,
-        held_out=_held_out_report(parts[:-1], gmac=gmac), parity=exported.parity,
+        labels=final.labels, train=final.fit, test=final.answer, on_test=shown,
+        held_out=_held_out_report(folds, gmac=gmac), parity=parity, int8=shop.int8,
+        float_on_test=on_test(recipe.default_order, as_float, FP32),
+        float_held_out=_held_out_report(folds, gmac=gmac, form=FP32),
     ))
-    data = {"dataset": recipe.dataset, "num_train_clips": len(final.fit),
-            "num_test_clips": len(final.answer),
-            "test_groups": sorted({sample.group for sample in final.answer})}
     bundle = deploy.write(
-        shop.out / f"{recipe.name}{SUFFIX}", recipe=recipe, labels=final.labels,
-        networks=networks, exported=exported, fitted=fitted, model_card=card,
-        provenance=deploy.provenance(recipe, on_test[0], data=data),
+        shop.out / f"{recipe.name}{SUFFIX}", fitted=fitted, networks=networks, model_card=card,
+        segments=deploy.export_segments(networks, recipe.inputs),
+        deployment=deploy.Deployment(
+            name=recipe.name, labels=final.labels, inputs=recipe.inputs, clip=recipe.clip,
+            decode=recipe.decode, default_order=recipe.default_order),
+        provenance=_provenance(final, shown[0], shop.int8,
+                               parity=deploy.parity_facts(parity, drifts=drifts)),
     )
-    return bundle, on_test[0]
+    return bundle, shown[0]
+
+
+def _provenance(
+    final: Part, report: Report, int8: Int8Recipe, *, parity: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Who made it, from what, under which conditions; plain JSON values."""
+    recipe = final.recipe
+    return {
+        **deploy.conditions(),
+        "recipe": asdict(recipe),
+        "quantization": {"method": "qad", **asdict(int8)},
+        "parity": parity,
+        "data": {"dataset": recipe.dataset, "num_train_clips": len(final.fit),
+                 "num_test_clips": len(final.answer),
+                 "test_groups": sorted({sample.group for sample in final.answer})},
+        "test": {
+            "num_clips": report.cascade.num_clips,
+            "cascade_accuracy": report.cascade.value,
+            "full_chain_accuracy": report.full_chain.value,
+            "mean_exit": report.mean_exit,
+            "gmac_per_clip": report.gmac,
+            "gmac_per_clip_full_chain": report.gmac_full,
+        },
+    }
 
 
 def _shown_orders(recipe: TrainRecipe) -> list[Order]:
     """The default order, then single networks: what each modality is worth alone."""
     return [recipe.default_order, *((modality,) for modality in recipe.default_order)]
-

@@ -9,6 +9,7 @@ many run side by side.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from edgepkd.training.exits import (
 )
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Silent, hash_of, mix_seed
+from edgepkd.training.predict import weights_sha256
 from edgepkd.training.recipe import TrainRecipe
 
 
@@ -91,13 +93,14 @@ def backbone_job(part: Part, modality: Modality) -> str:
 def exits_job(part: Part) -> str:
     """Train exits 1..3 of all three networks and answer the `answer` clips."""
     torch.set_num_threads(1)
+    networks = {m: load_network(part.network_path(m).with_name(f"{m}-trunk"))[0]
+                for m in MODALITIES}
+    key = exits_key(part, networks)
+    if all(_is_done(part.network_path(m), key) for m in MODALITIES) and part.logits_path.is_file():
+        return f"{part.name}: exits kept from an earlier run"
     data, recipe = load_clips(part, part.fit), part.recipe.exits
-    networks: dict[Modality, SegmentedNetwork] = {}
     views: dict[Modality, Views] = {}
     for modality in MODALITIES:
-        networks[modality], _ = load_network(
-            part.network_path(modality).with_name(f"{modality}-trunk")
-        )
         views[modality] = collect_views(networks[modality], data.clips,
                                         view_plan(part.recipe, modality))
     teachers = {modality: views[modality].logits for modality in MODALITIES}
@@ -107,7 +110,7 @@ def exits_job(part: Part) -> str:
     for modality, network in networks.items():
         train_exits(network, CachedFeatures(views[modality], teachers), labels,
                     recipe=part.recipe.exits_of(modality), seed=_seed(part, modality))
-        save_network(network, part.network_path(modality))
+        save_network(network, part.network_path(modality), extra={"key": key})
         logits[modality] = clip_logits(
             network, answered.clips, spec=part.recipe.inputs[modality]
         ).double().numpy()
@@ -153,6 +156,17 @@ def _key(part: Part, modality: Modality) -> str:
         "clip": asdict(part.recipe.clip), "backbone": asdict(part.recipe.backbones[modality]),
         "clips": [part.cache_spec.key(s.sha256 or str(s.path), s.form) for s in part.fit],
         "labels": part.labels,
+    })
+
+
+def exits_key(part: Part, networks: Mapping[Modality, SegmentedNetwork]) -> str:
+    """Hash of all that the exits depend on, and the clips that they answer."""
+    return hash_of({
+        "trunks": {m: weights_sha256(network) for m, network in networks.items()},
+        "exits": {m: asdict(part.recipe.exits_of(m)) for m in MODALITIES},
+        "plans": [asdict(view_plan(part.recipe, m)) for m in MODALITIES],
+        "clips": [part.cache_spec.key(s.sha256 or str(s.path), s.form)
+                  for s in (*part.fit, *part.answer)],
     })
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from edgepkd.bundle import read_bundle
 from edgepkd.demo_model import build as demo
+from edgepkd.engines.graph import is_quantized
 from tests.clips import encode_clip
 
 RECIPE = """
@@ -33,6 +34,15 @@ epochs = 6
 num_views = 2
 """
 
+INT8 = """
+purpose = "A few steps."
+calibration_clips = 4
+min_clips = 2
+[finetune]
+epochs = 2
+batch_clips = 4
+"""
+
 
 def make_set(folder: Path) -> Path:
     """Ten noisy textures that move left or right, in five groups; one group is the test."""
@@ -47,13 +57,15 @@ def make_set(folder: Path) -> Path:
         rows.append(f"{number}.avi,{'right' if step > 0 else 'left'},g{number // 2},{split},moves")
     (folder / "index.csv").write_text("\n".join(rows) + "\n")
     (folder / "tiny.toml").write_text(RECIPE)
+    (folder / "int8.toml").write_text(INT8)
     return folder
 
 
 def test_from_clips_to_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = make_set(tmp_path)
     arguments = ["--set", str(data / "tiny.toml"), "--data", str(data), "--jobs", "1",
-                 "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+                 "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"),
+                 "--int8", str(data / "int8.toml"), "--allow-drift"]
     assert demo.main(arguments) == 0
     output = capsys.readouterr()
     assert "cascade with early exits" in output.out
@@ -62,15 +74,23 @@ def test_from_clips_to_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[st
     bundle = read_bundle(tmp_path / "out" / "tiny.edgepkd")
     assert bundle.manifest.labels == ("left", "right")
     assert len(bundle.manifest.segments) == 12
+    assert {(s.precision, s.weight_bits) for s in bundle.manifest.segments} == {("int8", 7)}
+    parity = bundle.manifest.provenance["parity"]
+    assert len(parity["exits"]) == 3 * 12  # three pairs of forms
+    assert {row["num_clips"] for row in parity["exits"]} == {2}
+    for entry in bundle.manifest.segments:
+        content = (bundle.path / entry.file).read_bytes()
+        assert is_quantized(content)
     assert len(bundle.wise) == len(bundle.policy) == 15
     assert bundle.manifest.provenance["data"]["test_groups"] == ["g4"]
     card = (bundle.path / "MODEL_CARD.md").read_text(encoding="utf-8")
     for words in ("8 clips of 4 groups to train", "2 clips of 1 groups to test",
-                  "Made by the test.", "| mv_1 |", "## Limits"):
+                  "Made by the test.", "| mv_1 |", "## INT8 against FP32", "## Limits"):
         assert words in card
 
     assert demo.main(arguments) == 0
-    assert capsys.readouterr().err.count("kept from an earlier run") == 9
+    assert capsys.readouterr().err.count("kept from an earlier run") == 9 + 3 + 9 + 3
+    # trunks, exits of each part, INT8 networks, answers of each part
 
 
 def test_a_leaking_index_is_one_error_line(
