@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgepkd.bundle import Bundle
+from edgepkd.bundle.engines import SEVEN_BITS, overflow_reason
 from edgepkd.cascade import Position
 from edgepkd.errors import ModelError
 from edgepkd.runtime.runner import Array, Features
@@ -42,12 +43,15 @@ class OpenVinoRunner:
         """Compile the segment at `position` for its number of temporal segments, once.
 
         Raises:
-            ModelError: OpenVINO refuses the file, or its shapes or names are not the manifest's.
+            ModelError: OpenVINO refuses the file, its shapes or names are not the manifest's, or
+                this CPU would overflow on its weights.
         """
         if position in self._requests:
             return
         path = self._bundle.segment_path(position.modality, position.exit)
         entry = self._bundle.manifest.segment(position.modality, position.exit)
+        if reason := overflow_reason(entry):
+            raise ModelError(f"segment {position}: {reason}.", hint=SEVEN_BITS)
         frames = self._bundle.manifest.inputs[position.modality].num_segments
         try:
             model = self._core.read_model(path)

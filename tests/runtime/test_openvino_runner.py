@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgepkd import hardware
 from edgepkd.bundle import Bundle, read_bundle
 from edgepkd.cascade import Position
 from edgepkd.errors import ModelError
@@ -91,3 +93,22 @@ def test_a_network_without_features(tmp_path: Path) -> None:
     bundle = replace_segment(tmp_path, last)
     with pytest.raises(ModelError, match=r"mv_1\.onnx"):
         OpenVinoRunner(bundle).prepare(Position("mv", 1))
+
+
+@pytest.mark.parametrize("weight_bits", [7, 8])
+def test_full_range_weights_are_refused_where_the_cpu_would_overflow(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, weight_bits: int
+) -> None:
+    segments = tuple(replace(s, precision="int8", weight_bits=weight_bits)
+                     for s in bundle.manifest.segments)
+    quantised = replace(bundle, manifest=replace(bundle.manifest, segments=segments))
+    monkeypatch.setattr(hardware, "overflows_bytes", lambda: True)
+    runner = OpenVinoRunner(quantised)
+    if weight_bits == 7:
+        runner.prepare(Position("mv", 1))
+        return
+    with pytest.raises(ModelError, match=r"segment mv_1: .* no VNNI") as caught:
+        runner.prepare(Position("mv", 1))
+    assert "weight_bits = 7" in str(caught.value.hint)
+    monkeypatch.setattr(hardware, "overflows_bytes", lambda: False)
+    runner.prepare(Position("mv", 1))
