@@ -35,6 +35,10 @@ def run(
         help="auto, native (vectors of the stream) or normalize (re-encode first).")] = "auto",
     top_k: Annotated[int, typer.Option(help="Labels listed for each clip in the JSON.")] = 3,
     threads: Annotated[int | None, typer.Option(help="Threads of the networks.")] = None,
+    backend: Annotated[str, typer.Option(
+        help="auto, openvino (CPU), or a target that the bundle has engines for, such as"
+             " jetson-orin-nano; auto takes engines built for this GPU, if there are any.",
+    )] = "auto",
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")] = None,
     save: Annotated[Path | None, typer.Option(
@@ -51,6 +55,7 @@ def run(
         source=source, model=model, order=order, threshold=threshold, max_exit=max_exit,
         static=static, clips=_count(clips), clip_frames=clip_frames, stride_frames=stride_frames,
         route=route, top_k=top_k, save=save, threads=threads,  # type: ignore[arg-type]
+        backend=backend,
     )
     summary = show(pipeline.run(config), source=source, json_to=json, quiet=quiet).summary
     if save is not None and summary.num_failed == 0 and not quiet:

@@ -59,6 +59,9 @@ class RunConfig:
     """Also write the video with the answers drawn on it."""
     threads: int | None = None
     """Threads of the networks; None: the backend's choice."""
+    backend: str = "auto"
+    """'openvino': the CPU, straight from the ONNX files. Else a target that the bundle has engines
+    for. 'auto': engines that were built for this very GPU, if there are any, else openvino."""
 
     def __post_init__(self) -> None:
         if self.static and not (self.threshold is None and self.max_exit is None):
@@ -161,17 +164,19 @@ def load_bundle(path: Path | None) -> Bundle:
 
 
 def open_session(bundle: Bundle, config: RunConfig) -> Session:
-    """A session on the CPU backend with the order and exit rule of `config`.
+    """A session with the backend, order and exit rule of `config`.
 
     Raises:
         UsageError: the bundle does not fit them.
+        BundleError: the engines asked for are not there, or belong to another machine.
+        MissingExtraError: TensorRT or cuda-python is not installed.
     """
     from edgepkd.cascade import parse_order
-    from edgepkd.runtime.openvino_runner import OpenVinoRunner
+    from edgepkd.runtime.backends import open_runner
     from edgepkd.runtime.session import Session
 
     return Session(
-        bundle, OpenVinoRunner(bundle, threads=config.threads),
+        bundle, open_runner(bundle, config.backend, threads=config.threads),
         order=parse_order(config.order) if config.order is not None else None,
         threshold=1.0 if config.static else config.threshold,
         max_exit=config.max_exit, top_k=config.top_k,

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
-from edgepkd import __version__
+from edgepkd import __version__, hardware
 from edgepkd._optional import OPTIONAL, installed_version
 
-CORE = ("numpy", "numba", "av", "openvino", "typer", "rich", "pillow")
-TEGRA_RELEASE = Path("/etc/nv_tegra_release")
-DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
+CORE = ("numpy", "numba", "av", "onnx", "openvino", "typer", "rich", "pillow")
 
 
 @dataclass(frozen=True)
@@ -44,10 +39,12 @@ def describe() -> Machine:
     packages |= {distribution: installed_version(distribution)
                  for _, distribution in OPTIONAL.values()}
     extras = {distribution: extra for extra, distribution in OPTIONAL.values()}
-    backends, gpus, jetson = {"openvino": _openvino_devices()}, _gpus(), _jetson()
+    gpus, jetson = tuple(map(str, hardware.gpus())), hardware.jetson()
+    backends = {"openvino": _openvino_devices()}
     return Machine(
         edgepkd=__version__, python=platform.python_version(), platform=platform.platform(),
-        cpu=_cpu(), num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+        cpu=hardware.cpu(),
+        num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1,
         packages=packages, extras=extras, backends=backends, gpus=gpus, jetson=jetson,
         next_steps=_next_steps(packages, backends, has_gpu=bool(gpus or jetson)),
@@ -64,37 +61,6 @@ def _openvino_devices() -> str:
     except (ImportError, RuntimeError) as error:
         return f"does not work: {error}"
     return ", ".join(devices) or "does not work: it finds no device"
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _gpus() -> tuple[str, ...]:
-    """Name, driver, memory and compute capability of each NVIDIA GPU; empty if there is none."""
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    try:
-        asked = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,compute_cap",
-             "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(line.strip() for line in asked.stdout.splitlines() if line.strip())
-
-
-def _jetson() -> str | None:
-    if not TEGRA_RELEASE.is_file():
-        return None
-    release = TEGRA_RELEASE.read_text(encoding="utf-8", errors="replace").splitlines()[:1]
-    model = (DEVICE_TREE_MODEL.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
-             if DEVICE_TREE_MODEL.is_file() else "Jetson")
-    return ", ".join([model, *release])
 
 
 def _next_steps(
