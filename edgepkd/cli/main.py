@@ -13,11 +13,14 @@ import typer
 from typer.core import TyperGroup
 
 from edgepkd import __version__
+from edgepkd.cli.check import check
 from edgepkd.cli.data import data_app
 from edgepkd.cli.demo import demo
 from edgepkd.cli.doctor import doctor
 from edgepkd.cli.evaluate import evaluate
+from edgepkd.cli.export import export
 from edgepkd.cli.inspect import inspect
+from edgepkd.cli.quantize import quantize
 from edgepkd.cli.run import run
 from edgepkd.cli.train import train
 from edgepkd.cli.wise import wise
@@ -46,9 +49,10 @@ app = typer.Typer(
     help="Early-exit action recognition from compressed video.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, run, inspect, doctor):
+for verb in (demo, run, inspect, export, check, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)
+app.command()(quantize)
 app.add_typer(data_app, name="data")
 app.add_typer(train, name="train")
 app.add_typer(wise, name="wise")

@@ -69,9 +69,9 @@ def backbone(
     from edgepkd.pipeline import train as pipeline
 
     config = pipeline.TrainConfig(
-        run=run, data=data, dataset=dataset, recipe=recipe, changes=_changes(changes),
-        modalities=_modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
-        jobs=jobs, threads=threads, execution=_execution(device, workers, amp, compiled),
+        run=run, data=data, dataset=dataset, recipe=recipe, changes=recipe_changes(changes),
+        modalities=modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
+        jobs=jobs, threads=threads, execution=execution(device, workers, amp, compiled),
         tensorboard=tensorboard, console=output.stderr())
     pairs = dict(_pair(text, option="--key-map") for text in key_map or ())
     _show(pipeline.train_backbones(config, init=init, key_map=pairs or None), json)
@@ -103,9 +103,9 @@ def exits(
     from edgepkd.training.features import FeatureCache
 
     config = pipeline.ExitsConfig(
-        run=run, data=data, dataset=dataset, recipe=recipe, changes=_changes(changes),
-        modalities=_modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
-        jobs=jobs, threads=threads, execution=_execution(device, 0, False, False),
+        run=run, data=data, dataset=dataset, recipe=recipe, changes=recipe_changes(changes),
+        modalities=modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
+        jobs=jobs, threads=threads, execution=execution(device),
         tensorboard=tensorboard, console=output.stderr(), method=method,  # type: ignore[arg-type]
         last_teacher=last_teacher, online=online,  # type: ignore[arg-type]
         features=FeatureCache(features, cache_limit))
@@ -131,7 +131,10 @@ def _show(steps: Iterator[StepDone], json: str | None) -> None:
         output.stdout().print(output.table(columns, rows, right=["loss", "s"]))
 
 
-def _execution(device: str, workers: int, amp: bool, compiled: bool) -> Any:
+def execution(
+    device: str, workers: int = 0, amp: bool = False, compiled: bool = False
+) -> Any:
+    """Where to compute: --device and what goes with it."""
     from edgepkd.training.execution import Execution, auto_device, gpu_of_rank
 
     if device == "auto":
@@ -141,7 +144,8 @@ def _execution(device: str, workers: int, amp: bool, compiled: bool) -> Any:
     return Execution(device=device, workers=workers, mixed_precision=amp, compile=compiled)
 
 
-def _modalities(text: str) -> Any:
+def modalities(text: str) -> Any:
+    """Networks named by --modality."""
     from edgepkd.config import MODALITIES
 
     return MODALITIES if text == "all" else tuple(part.strip() for part in text.split(","))
@@ -154,7 +158,8 @@ def _pair(text: str, *, option: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _changes(texts: list[str] | None) -> dict[str, Any]:
+def recipe_changes(texts: list[str] | None) -> dict[str, Any]:
+    """Values of a recipe given by --set."""
     from edgepkd.recipes import toml_value
 
     return {key: toml_value(value)

@@ -121,7 +121,8 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress | None = None) -> Ev
         DataError: the run or its data is incomplete, the split is empty or leaks, no clip can be
             read, or what was fitted belongs to other networks.
         ModelError: a network is damaged, or its logits are not finite.
-        UsageError: an order or segments of a modality that the run has no network for.
+        UsageError: an order or segments of a modality that the run has no network for; flatness
+            of quantised networks.
         StorageError: the results cannot be written.
     """
     tell = on_progress or (lambda *_: None)
@@ -129,10 +130,14 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress | None = None) -> Ev
         torch.set_num_threads(config.threads)
     device = auto_device() if config.device == "auto" else config.device
     run = open_run(config.run, device=Execution(device=device).device)
+    if config.flatness and run.is_quantized:
+        raise UsageError("flatness is asked for, and the networks are quantised: their loss is made"
+                         " of steps and has no Hessian.",
+                         hint=f"Measure it on the float run: {config.run.parent}.")
     order = _order(config, run)
     views = _views(config, run)
-    index, samples = _samples(config, run)
-    chosen = _of_split(samples, config.split, index)
+    index, samples = samples_of(config, run)
+    chosen = of_split(samples, config.split, index)
     if config.split != "train":
         _refuse_trained_on(chosen, run.record)
     predicted = _predict(run, chosen, config=config, views=views, root=index.parent, tell=tell)
@@ -170,7 +175,7 @@ def _views(config: EvalConfig, run: TrainedRun) -> ViewsProtocol:
 # ---- the clips
 
 
-def _samples(config: EvalConfig, run: TrainedRun) -> tuple[Path, tuple[Sample, ...]]:
+def samples_of(config: EvalConfig, run: TrainedRun) -> tuple[Path, tuple[Sample, ...]]:
     """Index and samples, in the splits that training cuts the same index into."""
     record = run.record
     index = config.data or record.index
@@ -183,7 +188,7 @@ def _samples(config: EvalConfig, run: TrainedRun) -> tuple[Path, tuple[Sample, .
     return index, tuple(replace(s, split=SYNONYMS.get(s.split, s.split)) for s in samples)
 
 
-def _of_split(samples: Sequence[Sample], split: Split, index: Path) -> tuple[Sample, ...]:
+def of_split(samples: Sequence[Sample], split: Split, index: Path) -> tuple[Sample, ...]:
     """Samples of one split, none of whose groups was trained on.
 
     Raises:

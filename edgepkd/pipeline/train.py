@@ -9,8 +9,8 @@ Under `torchrun` every process runs the same call; rank 0 writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,20 @@ from torch import distributed as dist
 
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.index import Sample, labels_of, read_index
-from edgepkd.datasets.splits import check_splits, split_three
-from edgepkd.errors import DataError, ModelError, UsageError
+from edgepkd.datasets.splits import split_three
+from edgepkd.errors import ModelError, UsageError
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.models.weights import load_backbone, read_checkpoint
+from edgepkd.pipeline.steps import (
+    Clips,
+    StepLog,
+    decoded_clips,
+    kept_extra,
+    refuse_quantized,
+    step_logs,
+)
 from edgepkd.training.backbone import new_network, train_backbone
-from edgepkd.training.cache import CacheSpec, cached_clip, decode_all
 from edgepkd.training.execution import Execution, process_group, rank, world_size
 from edgepkd.training.exits import (
     CachedFeatures,
@@ -39,9 +46,9 @@ from edgepkd.training.exits import (
     train_exits,
 )
 from edgepkd.training.features import FeatureCache, trunk_hash
-from edgepkd.training.jobs import cache_spec, view_plan
+from edgepkd.training.jobs import view_plan
 from edgepkd.training.loader import LabelledClips
-from edgepkd.training.loop import Checkpoint, Log, Silent, hash_of, mix_seed
+from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.recipe import (
     ExitRecipe,
     LastTeacher,
@@ -50,14 +57,12 @@ from edgepkd.training.recipe import (
     changed_recipe,
     load_train_recipe,
 )
-from edgepkd.training.runlog import Logs, ProgressLog, RunLog
 from edgepkd.training.runs import (
     RUN_FILE,
     Run,
     read_run,
     refuse_other_run,
     write_run,
-    write_skipped,
 )
 
 DEFAULT_RECIPE = "small"
@@ -169,38 +174,20 @@ def train_all_exits(config: ExitsConfig) -> Iterator[StepDone]:
 # ---- the run and its clips
 
 
-@dataclass(frozen=True)
-class _Clips:
-    train: tuple[Sample, ...]
-    calibration: tuple[Sample, ...]
-    run: Run
-    cache: Path
-
-    @property
-    def spec(self) -> CacheSpec:
-        return cache_spec(self.run.recipe)
-
-    def load(self, samples: Sequence[Sample]) -> LabelledClips:
-        return LabelledClips(
-            [cached_clip(s, spec=self.spec, folder=self.cache) for s in samples],
-            [self.run.labels.index(s.label) for s in samples])
-
-    def keys(self, samples: Sequence[Sample]) -> list[str]:
-        return [self.spec.key(s.sha256 or str(s.path), s.form) for s in samples]
-
-
 @contextmanager
-def _started(config: TrainConfig) -> Iterator[tuple[Run, _Clips]]:
+def _started(config: TrainConfig) -> Iterator[tuple[Run, Clips]]:
     """Processes joined, threads set, run opened, clips decoded."""
     with ExitStack() as stack:
         stack.enter_context(process_group(on_gpu=config.execution.on_gpu))
         if config.threads:
             torch.set_num_threads(config.threads)
         run, samples = _open_run(config)
-        yield run, _decoded(config, run, samples)
+        yield run, decoded_clips(run, samples, folder=config.cache, jobs=config.jobs,
+                                 console=config.console)
 
 
 def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
+    refuse_quantized(config.run)
     old = read_run(config.run) if (config.run / RUN_FILE).exists() else None
     if old is None and config.data is None:
         raise UsageError(f"{config.run} is no training run yet, and no data was named.",
@@ -231,42 +218,6 @@ def _index(data: Path | None, recipe: TrainRecipe) -> Path:
     return data if data.suffix == ".csv" else data / recipe.index
 
 
-def _decoded(config: TrainConfig, run: Run, samples: tuple[Sample, ...]) -> _Clips:
-    """Clips that can be read, in splits; the others are listed in skipped.csv."""
-    named = split_three(samples)
-    used = (*named.train, *named.calibration)
-    clips = _Clips(named.train, named.calibration, run, config.cache)
-    if rank() == 0:
-        with _counter(config.console, "decode", len(used)) as count:
-            _, reasons = decode_all(used, spec=clips.spec, folder=config.cache, jobs=config.jobs,
-                                    on_clip=count)
-        write_skipped(run, reasons)
-    if world_size() > 1:
-        dist.barrier()
-        _, reasons = decode_all(used, spec=clips.spec, folder=config.cache, jobs=1)
-    if len(reasons) == len(used):
-        raise DataError(f"none of {len(used)} clips can be read; the first: "
-                        f"{next(iter(reasons.values()))}")
-    if reasons and config.console and rank() == 0:
-        config.console.print(f"{len(reasons)} of {len(used)} clips cannot be read and are left "
-                             f"out; {run.folder / 'skipped.csv'} says why.")
-    kept = replace(clips, train=tuple(s for s in clips.train if s not in reasons),
-                   calibration=tuple(s for s in clips.calibration if s not in reasons))
-    check_splits((*kept.train, *kept.calibration, *named.test))
-    return kept
-
-
-@contextmanager
-def _counter(
-    console: Console | None, title: str, total: int
-) -> Iterator[Callable[[int], None] | None]:
-    if console is None:
-        yield None
-        return
-    with ProgressLog(console, title=title, epochs=total, every_epochs=100) as log:
-        yield lambda done: log.row(epoch=done - 1)
-
-
 # ---- backbones
 
 
@@ -280,7 +231,7 @@ def _read_init(
 
 
 def _backbone(
-    config: TrainConfig, run: Run, clips: _Clips, modality: Modality,
+    config: TrainConfig, run: Run, clips: Clips, modality: Modality,
     init: Callable[[SegmentedNetwork], object] | None,
 ) -> StepDone:
     start, recipe, spec = time.perf_counter(), run.recipe, run.recipe.inputs[modality]
@@ -341,7 +292,7 @@ def _trunk(run: Run, modality: Modality, *, device: str) -> SegmentedNetwork:
 
 
 def _exits(
-    config: ExitsConfig, run: Run, clips: _Clips, modality: Modality,
+    config: ExitsConfig, run: Run, clips: Clips, modality: Modality,
     trunks: Mapping[Modality, SegmentedNetwork],
 ) -> StepDone:
     start, network = time.perf_counter(), trunks[modality]
@@ -373,7 +324,7 @@ def _exits(
 
 
 def _features(
-    config: ExitsConfig, run: Run, clips: _Clips, modality: Modality,
+    config: ExitsConfig, run: Run, clips: Clips, modality: Modality,
     trunks: Mapping[Modality, SegmentedNetwork], data: LabelledClips,
 ) -> FeatureSource:
     teachers = _teachers(run.recipe.exits)
@@ -389,39 +340,11 @@ def _features(
 # ---- what both steps share
 
 
-class _Numbers(Silent):
-    """Keeps the last row, also that of a run that was killed after its last epoch."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    def event(self, kind: str, **values: Any) -> None:
-        if kind == "resume":
-            self.values = {"epoch": values["epochs_done"] - 1, **values["values"]}
-
-    def row(self, *, epoch: int, **values: float | int | str) -> None:
-        self.values = {"epoch": epoch, **values}
-
-
-class _StepLog(Logs):
-    """All logs of a step, and its last numbers."""
-
-    def __init__(self, *logs: Log) -> None:
-        self.numbers = _Numbers()
-        super().__init__(*logs, self.numbers)
-
-
-@contextmanager
-def _logs(config: TrainConfig, folder: Path, title: str, epochs: int) -> Iterator[_StepLog]:
-    with ExitStack() as stack:
-        logs: list[Log] = []
-        if rank() == 0:
-            logs.append(stack.enter_context(
-                RunLog(folder, resume=config.resume, tensorboard=config.tensorboard)))
-            if config.console:
-                logs.append(stack.enter_context(
-                    ProgressLog(config.console, title=title, epochs=epochs)))
-        yield _StepLog(*logs)
+def _logs(
+    config: TrainConfig, folder: Path, title: str, epochs: int
+) -> AbstractContextManager[StepLog]:
+    return step_logs(folder, title=title, epochs=epochs, resume=config.resume,
+                     tensorboard=config.tensorboard, console=config.console)
 
 
 def _kept(
@@ -431,20 +354,14 @@ def _kept(
     json_path = path.with_name(path.name + ".json")
     if config.force or not json_path.exists():
         return None
-    if not config.resume:
-        raise UsageError(f"{json_path} exists.",
-                         hint="Give --resume to keep it, --force to replace it, or another folder.")
-    extra = load_network(path)[1]
-    if extra.get("key") != key:
-        raise UsageError(f"{json_path} was made with other settings, weights or clips.",
-                         hint="Give --force to replace it, or another folder.")
+    extra = kept_extra(path, key, resume=config.resume)
     return StepDone(step, modality, json_path, True, extra["values"],
                     time.perf_counter() - start)
 
 
 def _finished(
     run: Run, network: SegmentedNetwork, path: Path, step: str, modality: Modality, key: str,
-    log: _StepLog, start: float,
+    log: StepLog, start: float,
 ) -> StepDone:
     values = log.numbers.values
     if rank() == 0:

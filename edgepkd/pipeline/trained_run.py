@@ -1,20 +1,27 @@
 """A run whose training is over, as other verbs read it: networks, and what was fitted to them.
 
-    mv.safetensors + mv.json      one network per modality, with all its exits; not all need exist
+    mv.safetensors + mv.json      one network per modality, with all its exits; not all need exist;
+                                  float, or quantised in a folder that `quantize` wrote
     wise.json policy.json wise-fit.json   what `wise fit` wrote, where it ran
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.errors import DataError
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.macs import macs_per_exit
+from edgepkd.models.registry import build_from_spec
 from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.pipeline.steps import QUANTIZE_FILE
+from edgepkd.quantize.checkpoint import holds_quantized, load_quantized
+from edgepkd.quantize.network import is_quantized
 from edgepkd.training.cache import CacheSpec
 from edgepkd.training.fitted import RECORD, Fitted, read_fitted
 from edgepkd.training.jobs import cache_spec
@@ -35,6 +42,13 @@ class TrainedRun:
     """SHA-256 of their weights."""
     fitted: Fitted
     """Empty where `wise fit` did not run."""
+    quantization: Mapping[str, Any] | None = None
+    """What quantize.json says, where `quantize` wrote the run."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether `edgepkd quantize` wrote any of the networks."""
+        return any(is_quantized(network) for network in self.networks.values())
 
     @property
     def cache_spec(self) -> CacheSpec:
@@ -48,16 +62,35 @@ def open_run(path: Path, *, device: str = "cpu") -> TrainedRun:
     Raises:
         DataError: no run, a damaged record, no network, or a fit that belongs to other networks.
         ModelError: a network is damaged.
+        MissingExtraError: a network is quantised, and ModelOpt is not installed.
     """
     record = read_run(path)
-    networks = {m: load_network(record.network(m))[0].to(device) for m in MODALITIES
+    networks = {m: read_network(record.network(m)).to(device) for m in MODALITIES
                 if (path / f"{m}.safetensors").exists() or (path / f"{m}.json").exists()}
     if not networks:
         raise DataError(f"{path} has no network with all exits; looked for "
                         f"{', '.join(f'{m}.safetensors' for m in MODALITIES)}.",
                         hint="Train them with `edgepkd train exits`.")
     hashes = {m: weights_sha256(network) for m, network in networks.items()}
-    return TrainedRun(record, networks, hashes, _fitted(path, hashes))
+    return TrainedRun(record, networks, hashes, _fitted(path, hashes), _quantization(path))
+
+
+def read_network(path: Path) -> SegmentedNetwork:
+    """A float or a quantised network, whichever the files are of, in eval mode.
+
+    Raises:
+        as `open_run`.
+    """
+    return load_quantized(path)[0] if holds_quantized(path) else load_network(path)[0]
+
+
+def _quantization(path: Path) -> dict[str, Any] | None:
+    file = path / QUANTIZE_FILE
+    try:
+        return dict(json.loads(file.read_bytes())) if file.exists() else None
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{file} is damaged: {error}.",
+                        hint="Quantise the float run again, with --force.") from error
 
 
 def _fitted(path: Path, hashes: Mapping[Modality, str]) -> Fitted:
@@ -76,9 +109,10 @@ def _fitted(path: Path, hashes: Mapping[Modality, str]) -> Fitted:
 
 def clip_gmac(run: TrainedRun, views: ViewsProtocol) -> dict[Modality, tuple[float, ...]]:
     """Cost of each segment, pool-first heads, for one clip with all its views, in GMAC."""
+    plain = {m: build_from_spec(network.spec) for m, network in run.networks.items()}
     return {
         modality: tuple(
             row.segment("pool_first") * views.segments[modality] * views.crops / 1e9
             for row in macs_per_exit(network, crop_px=views.crop_px[modality]))
-        for modality, network in run.networks.items()
+        for modality, network in plain.items()
     }

@@ -22,7 +22,7 @@ from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.quantize.network import quantizers
 
 MIN_SQNR_DB = 20.0
-"""A layer below this at its own exit had better stay float. There its noise alone is a tenth of the
+"""A layer below this at any exit had better stay float. There its noise alone is a tenth of the
 spread of the logits, 1 % in power. Noise powers of layers add up, so a network of thirty layers
 must average 35 dB to be as good as that one: such a layer spoils what all others save."""
 
@@ -33,8 +33,6 @@ class LayerSensitivity:
 
     layer: str
     """Its name, as in `QuantSpec.keep_float`."""
-    exit: int
-    """1..4: the exit of its segment, the first that it reaches."""
     sqnr_db: tuple[float | None, ...]
     """Signal to noise of the logits of exits 1..4; None: not touched. Logits are taken without
     their mean over the classes, which no answer depends on."""
@@ -43,17 +41,21 @@ class LayerSensitivity:
     nats."""
 
     @property
-    def own_sqnr_db(self) -> float:
-        """At the exit of its segment; infinite where it makes no difference there."""
-        value = self.sqnr_db[self.exit - 1]
-        return math.inf if value is None else value
+    def worst_exit(self) -> int:
+        """1..4: where it does most harm, which need not be the first exit that it reaches."""
+        return 1 + min(range(len(self.sqnr_db)), key=lambda k: _or_infinity(self.sqnr_db[k]))
+
+    @property
+    def worst_sqnr_db(self) -> float:
+        """At `worst_exit`; infinite where it makes no difference at all."""
+        return _or_infinity(self.sqnr_db[self.worst_exit - 1])
 
 
 @torch.no_grad()
 def measure_sensitivity(
     network: SegmentedNetwork, frames: Sequence[Tensor]
 ) -> tuple[LayerSensitivity, ...]:
-    """Every quantised layer of `network`, the worst at its own exit first.
+    """Every quantised layer of `network`, the worst first.
 
     `frames` are batches [N, C, H, W]; float is `network` with its quantisers at rest.
     """
@@ -70,14 +72,14 @@ def measure_sensitivity(
         found.append(_compare(layer, reference, _logits(probed, frames)))
         for quantizer in own:
             quantizer.disable()
-    return tuple(sorted(found, key=lambda one: (one.own_sqnr_db, one.layer)))
+    return tuple(sorted(found, key=lambda one: (one.worst_sqnr_db, one.layer)))
 
 
 def worth_float(
     layers: Iterable[LayerSensitivity], *, min_sqnr_db: float = MIN_SQNR_DB
 ) -> tuple[str, ...]:
-    """Names of layers that had better stay float: `min_sqnr_db` is not reached at their exit."""
-    return tuple(one.layer for one in layers if one.own_sqnr_db < min_sqnr_db)
+    """Names of layers that had better stay float: below `min_sqnr_db` at some exit."""
+    return tuple(one.layer for one in layers if one.worst_sqnr_db < min_sqnr_db)
 
 
 def keep_float_option(layers: Sequence[str]) -> str:
@@ -98,11 +100,14 @@ def _compare(layer: str, reference: Tensor, quantized: Tensor) -> LayerSensitivi
     kl = F.kl_div(quantized[-1].log_softmax(-1), reference[-1].log_softmax(-1),
                   log_target=True, reduction="batchmean")
     return LayerSensitivity(
-        layer, exit=int(layer.split(".")[1]) + 1,  # segments.K. ...
-        sqnr_db=tuple(_decibels(signal, error) for signal, error in zip(
+        layer, sqnr_db=tuple(_decibels(signal, error) for signal, error in zip(
             centred.square().sum(dim=(1, 2)).tolist(), noise.square().sum(dim=(1, 2)).tolist(),
             strict=True)),
         kl_last=max(0.0, float(kl)))
+
+
+def _or_infinity(decibels: float | None) -> float:
+    return math.inf if decibels is None else decibels
 
 
 def _decibels(signal: float, noise: float) -> float | None:

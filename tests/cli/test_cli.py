@@ -24,7 +24,7 @@ from tests.clips import encode_clip, translating_texture
 from tests.runtime.bundles import make_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ("demo", "run", "inspect", "doctor")
+VERBS = ("demo", "run", "inspect", "doctor", "check", "export", "quantize")
 HEAVY = ("torch", "av", "openvino", "numba", "numpy", "rich", "onnx", "PIL")
 
 
@@ -333,7 +333,7 @@ def test_inspect_bundle(bundle: Bundle) -> None:
         assert part in shown.stdout
     (line,) = lines(invoke("inspect", bundle.path, "--json", "-").stdout)
     assert (line["kind"], line["schema_version"], line["manifest_schema_version"]) == (
-        "bundle", 1, 1)
+        "bundle", 1, 2)
 
 
 def test_inspect_tampered_bundle(bundle: Bundle, tmp_path: Path) -> None:

@@ -1,0 +1,160 @@
+"""`edgepkd export`: engines for a target from a bundle, or a bundle from a training run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgepkd.bundle.engines import PlanRecord
+    from edgepkd.cli.output import JsonLines
+    from edgepkd.engines.build import BuildEvent, EnginesBuilt
+    from edgepkd.pipeline.export_bundle import ExportConfig
+    from edgepkd.pipeline.export_run import BundleWritten
+
+
+def export(
+    source: Annotated[Path, typer.Argument(
+        help="A bundle NAME.edgepkd, or the folder of a training run.")],
+    target: Annotated[str, typer.Option(
+        help="Recipe of export/ (openvino, tensorrt-rtx, tensorrt, jetson-orin-nano, ...), or the"
+             " path of a .toml file.")],
+    precision: Annotated[str | None, typer.Option(
+        help="fp32, fp16, int8, or auto: build the candidates and keep the fastest of each"
+             " segment; default: the recipe's.")] = None,
+    workspace_mb: Annotated[int | None, typer.Option(
+        help="Scratch memory of the builder; default: the recipe's share of the memory.")] = None,
+    batch: Annotated[int | None, typer.Option(
+        help="Most frames in one call; default: the temporal segments of one clip.")] = None,
+    version_compatible: Annotated[bool, typer.Option(
+        "--version-compatible", help="Plans that newer TensorRT of the same major version"
+                                     " loads.")] = False,
+    hardware_compatible: Annotated[bool, typer.Option(
+        "--hardware-compatible", help="Plans for all GPUs from Ampere on.")] = False,
+    dla: Annotated[int | None, typer.Option(
+        help="Build for this DLA core (FP16 only); what cannot run there is named.")] = None,
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="Keep what an interrupted export has built.")] = False,
+    force: Annotated[bool, typer.Option(
+        "--force", help="Build although the engines are up to date.")] = False,
+    require_timing_cache: Annotated[bool, typer.Option(
+        "--require-timing-cache", help="Fail where a layer is not in the bundle's timing"
+                                       " cache.")] = False,
+    via: Annotated[str, typer.Option(
+        help="Of a run: onnx, or torch-tensorrt.")] = "onnx",
+    out: Annotated[Path | None, typer.Option(
+        help="Of a run: the bundle to write, NAME.edgepkd.")] = None,
+    allow_drift: Annotated[bool, typer.Option(
+        "--allow-drift", help="Of a run: go on although deployed exits answer differently.",
+    )] = False,
+    static: Annotated[bool, typer.Option(
+        "--static", help="Of a run: fix the batch of the ONNX files to one clip.")] = False,
+    data: Annotated[Path | None, typer.Option(
+        help="Of a run: index of its calibration clips; default: the run's.")] = None,
+    dataset: Annotated[str | None, typer.Option(
+        help="Of a run: rows of the index with this value in column dataset.")] = None,
+    cache: Annotated[Path, typer.Option(
+        help="Of a run: where decoded clips are kept.")] = Path("runs/cache"),
+    json: Annotated[str | None, typer.Option(
+        metavar="PATH|-", help="Write JSON lines: one for each segment, then the set.")] = None,
+) -> None:
+    """Build the engines of a bundle for a target; they land in BUNDLE/engines/TARGET.
+
+    Engines for a Jetson are built on the Jetson, which needs no torch: copy the bundle there.
+    """
+    from edgepkd.pipeline.export_bundle import ExportConfig
+
+    config = ExportConfig(
+        source=source, target=target, precision=precision,  # type: ignore[arg-type]
+        workspace_mb=workspace_mb, max_frames=batch, version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible, dla=dla, resume=resume, force=force,
+        require_timing_cache=require_timing_cache, via=via,  # type: ignore[arg-type]
+        out=out, allow_drift=allow_drift, static=static, data=data, dataset=dataset, cache=cache)
+    _show(_events(config), json_to=json)
+
+
+def _events(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, None, None]:
+    from edgepkd.pipeline.export_bundle import export_bundle, is_bundle
+
+    if is_bundle(config.source):
+        return export_bundle(config)
+    from edgepkd._optional import require
+
+    require("torch", purpose="Exporting a training run")
+    from edgepkd.pipeline.export_run import export_run
+
+    return export_run(config)
+
+
+def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: str | None) -> None:
+    """Progress to stderr as it comes; the table at the end."""
+    from dataclasses import asdict
+
+    from edgepkd.cli import output
+    from edgepkd.engines.build import EnginesBuilt, SegmentBuilt, SegmentStarted
+
+    with output.JsonLines(json_to) as lines:
+        for event in events:
+            if isinstance(event, SegmentStarted):
+                typer.echo(f"[{event.number}/{event.num_segments}] {event.segment}", err=True)
+            elif isinstance(event, SegmentBuilt):
+                lines.write("segment", {"segment": event.segment, "reused": event.reused,
+                                        **asdict(event.plan)})
+            elif isinstance(event, EnginesBuilt):
+                set_ = asdict(event.engines)
+                lines.write("engines", {
+                    "folder": str(event.folder), "up_to_date": event.up_to_date,
+                    "engines_schema_version": set_.pop("schema_version"), **set_})
+                if json_to != "-":
+                    _show_table(event)
+            else:
+                _show_bundle(event, lines, shown=json_to != "-")
+
+
+def _show_bundle(written: BundleWritten, lines: JsonLines, *, shown: bool) -> None:
+    """The bundle of a run: parity of each exit, notes to stderr."""
+    from edgepkd.cli import output
+    from edgepkd.pipeline.export_run import facts_of
+
+    lines.write("bundle", facts_of(written))
+    for note in written.notes:
+        typer.echo(f"note: {note}", err=True)
+    if not shown:
+        return
+    console = output.stdout()
+    rows = [(f"{row.modality} {row.exit}", row.form, row.against, f"{100 * row.agreement:.1f} %",
+             f"{row.max_difference:.3g}", f"{row.mean_difference:.2g}", str(row.num_clips))
+            for row in written.parity]
+    columns = ("exit", "form", "against", "same label", "max diff.", "mean diff.", "clips")
+    console.print(output.table(columns, rows, right=columns[3:], whole=columns[:1]))
+    report = written.report
+    console.print(f"calibration clips, which the weights were fitted on: cascade {report.cascade},"
+                  f" full chain {report.full_chain}")
+    console.print(f"{written.bundle.path}{os.sep}")
+
+
+def _show_table(built: EnginesBuilt) -> None:
+    from edgepkd.cli import output
+
+    engines, console = built.engines, output.stdout()
+    columns = ("segment", "precision", "frames", "MB", "build s", "ms", "note")
+    rows = [(segment, *_cells(plan)) for segment, plan in engines.plans.items()]
+    console.print(output.table(columns, rows, right=columns[2:6], whole=columns[:2]))
+    size_mb = sum(plan.bytes for plan in engines.plans.values()) / 1e6
+    there = "were up to date" if built.up_to_date else "built"
+    console.print(f"{len(engines.plans)} engines {there}, {size_mb:.1f} MB, with"
+                  f" {engines.built_on.library} {engines.built_on.library_version}")
+    console.print(f"{built.folder}{os.sep}")
+
+
+def _cells(plan: PlanRecord) -> tuple[str, ...]:
+    times = " / ".join(f"{ms:.3f} {precision}"
+                       for precision, ms in (plan.measured_ms or {}).items())
+    frames = f"{plan.min_frames}..{plan.max_frames}" if plan.min_frames != plan.max_frames \
+        else str(plan.max_frames)
+    return (plan.precision, frames, f"{plan.bytes / 1e6:.2f}", f"{plan.build_s:.1f}", times or "-",
+            "; ".join(plan.notes))

@@ -1,0 +1,245 @@
+"""The verb `export` for a training run: its networks as a bundle, compared and weighed first.
+
+The clips of the calibration split are answered by the networks in torch and by the exported
+segments on OpenVINO. Where they agree, WISE weights and the exit policy are fitted on what the
+segments answered, and the bundle is written; engines for a target are then built from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from edgepkd import deploy
+from edgepkd._optional import require
+from edgepkd.bundle import SUFFIX, Bundle
+from edgepkd.cascade import Order
+from edgepkd.config import Modality
+from edgepkd.deploy import DEPLOYED, FAKE_QUANT, FP32, Inputs, Networks
+from edgepkd.engines.parity import ENOUGH_CLIPS, Answers, ExitParity, Segments, compare
+from edgepkd.engines.targets import Target, load_target
+from edgepkd.errors import BundleError, DataError, SourceError
+from edgepkd.pipeline.evaluate import EvalConfig, of_split, samples_of
+from edgepkd.pipeline.export_bundle import ExportConfig, export_bundle
+from edgepkd.pipeline.run_card import RunFacts, run_card
+from edgepkd.pipeline.steps import QUANTIZE_FILE
+from edgepkd.pipeline.trained_run import TrainedRun, open_run
+from edgepkd.quantize.network import is_quantized
+from edgepkd.training.cache import ClipArrays, cached_clip
+from edgepkd.training.evaluate import Report, answer, report_of
+from edgepkd.training.fitted import Fitted
+from edgepkd.training.runs import RUN_FILE
+from edgepkd.training.wise import Labels, all_orders
+
+if TYPE_CHECKING:
+    from edgepkd.engines.build import BuildEvent
+
+CALIBRATION: Literal["calibration"] = "calibration"
+
+
+@dataclass(frozen=True)
+class BundleWritten:
+    """The run is a bundle now."""
+
+    bundle: Bundle
+    parity: tuple[ExitParity, ...]
+    report: Report
+    """On the calibration clips, which the weights were fitted on too."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Clips:
+    arrays: Sequence[ClipArrays]
+    labels: Labels
+    groups: tuple[str, ...]
+    num_skipped: int
+
+
+def export_run(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, None, None]:
+    """Write the bundle of run `config.source`, then build the engines of `config.target`.
+
+    Raises:
+        DataError: the run, its calibration clips or its networks are not there.
+        ModelError: deployed exits answer differently than they may, or a segment cannot be built.
+        BundleError: there is a bundle of this name already, and no `force`.
+    """
+    target, out = load_target(config.target), bundle_path(config)
+    if out.exists() and not config.force:
+        raise BundleError(f"{out} exists already.",
+                          hint="Give --force to replace it, or another name with --out.")
+    if config.via == "torch-tensorrt":
+        from edgepkd.engines.torch_tensorrt import require_torch_tensorrt
+
+        require_torch_tensorrt()  # before hours of work
+    written = _write_bundle(config, target, out)
+    yield written
+    if config.via == "torch-tensorrt":
+        from edgepkd.pipeline.export_torch import export_by_torch
+
+        yield from export_by_torch(config, written.bundle, _network_run(config).networks)
+    elif target.builder != "onnx":
+        yield from export_bundle(replace(config, source=out, out=None, allow_drift=False,
+                                         static=False))
+
+
+def bundle_path(config: ExportConfig) -> Path:
+    """Where the bundle goes: beside the run, unless another place is asked for."""
+    return config.out or config.source.with_name(config.source.resolve().name + SUFFIX)
+
+
+def _network_run(config: ExportConfig) -> TrainedRun:
+    require("torch", purpose="Exporting a training run")
+    return open_run(config.source)
+
+
+def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWritten:
+    run = _network_run(config)
+    recipe = run.record.recipe
+    inputs: Inputs = {m: recipe.inputs[m] for m in run.networks}
+    segments = deploy.export_segments(run.networks, inputs, weights=target.weights)
+    clips = _calibration_clips(config, run)
+    answers, pairs = _answers(config, run.networks, inputs, segments, clips)
+    parity = compare(answers, pairs)
+    drifts = _drifts(parity, target)
+    if not config.allow_drift:
+        deploy.refuse_drift(drifts)
+    order = tuple(m for m in recipe.default_order if m in run.networks)
+    fitted = deploy.fit_deployed(answers[DEPLOYED], clips.labels, settings=recipe.wise,
+                                 orders=all_orders(tuple(run.networks)))
+    report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
+    notes = _notes(clips, drifts, num_forms=len(answers))
+    name, quantization = _name(config), _quantization(config.source)
+    bundle = deploy.write(
+        out, networks=run.networks, fitted=fitted, overwrite=config.force,
+        segments=_static(run.networks, inputs, target) if config.static else segments,
+        deployment=deploy.Deployment(name=name, labels=run.record.labels, inputs=inputs,
+                                     clip=recipe.clip, decode=recipe.decode, default_order=order),
+        provenance={**deploy.conditions(), "recipe": asdict(recipe), "seed": run.record.seed,
+                    "weights_sha256": dict(run.hashes),
+                    "quantization": quantization,
+                    "parity": deploy.parity_facts(parity, drifts=drifts),
+                    "calibration": {"num_clips": len(clips.labels),
+                                    "num_groups": len(set(clips.groups))}},
+        model_card=run_card(RunFacts(name=name, run=run, quantization=quantization,
+                                     parity=parity, report=report, notes=notes)))
+    return BundleWritten(bundle, parity, report, notes)
+
+
+def _static(networks: Networks, inputs: Inputs, target: Target) -> Segments:
+    """Segments whose batch is fixed to the temporal segments of one clip."""
+    segments: dict[tuple[Modality, int], bytes] = {}
+    for modality, network in networks.items():
+        segments.update(deploy.export_segments(
+            {modality: network}, inputs, weights=target.weights,
+            batch=inputs[modality].num_segments))
+    return segments
+
+
+def _calibration_clips(config: ExportConfig, run: TrainedRun) -> _Clips:
+    """Decoded calibration clips; those that cannot be read are left out.
+
+    Raises:
+        DataError: there is none, or they are all of one label.
+    """
+    settings = EvalConfig(run=config.source, data=config.data, dataset=config.dataset,
+                          split=CALIBRATION, cache=config.cache)
+    index, samples = samples_of(settings, run)
+    arrays, labels, groups = [], [], []
+    chosen = of_split(samples, CALIBRATION, index)
+    for sample in chosen:
+        try:
+            arrays.append(cached_clip(sample, spec=run.cache_spec, folder=config.cache))
+        except SourceError:
+            continue
+        labels.append(run.record.labels.index(sample.label))
+        groups.append(sample.group)
+    if len(set(labels)) < 2:
+        raise DataError(f"the calibration split has clips of {len(set(labels))} labels that can be"
+                        " read; allowed: two or more.",
+                        hint="WISE and the exit policy are fitted on it: add groups to it.")
+    return _Clips(arrays, np.array(labels, np.int64), tuple(groups), len(chosen) - len(arrays))
+
+
+def _answers(
+    config: ExportConfig, networks: Networks, inputs: Inputs, segments: Segments, clips: _Clips
+) -> tuple[dict[str, Answers], list[tuple[str, str]]]:
+    """Logits of every form there is, and which of them are compared."""
+    deployed = deploy.deployed_answers(segments, inputs, clips.arrays)
+    own = deploy.torch_answers(networks, inputs, clips.arrays)
+    if not any(is_quantized(network) for network in networks.values()):
+        return {DEPLOYED: deployed, FP32: own}, [(DEPLOYED, FP32)]
+    answers = {DEPLOYED: deployed, FAKE_QUANT: own}
+    pairs = [(DEPLOYED, FAKE_QUANT)]
+    if (config.source.resolve().parent / RUN_FILE).is_file():
+        parent = open_run(config.source.resolve().parent)
+        answers[FP32] = deploy.torch_answers(
+            {m: parent.networks[m] for m in networks}, inputs, clips.arrays)
+        pairs += [(FAKE_QUANT, FP32), (DEPLOYED, FP32)]
+    return answers, pairs
+
+
+def _drifts(parity: Sequence[ExitParity], target: Target) -> tuple[str, ...]:
+    """Where deployed exits answer differently than they may: each against its torch twin, and INT8
+    ones against the FP32 network, too."""
+    quantized = any(row.against == FAKE_QUANT for row in parity)
+    twin = FAKE_QUANT if quantized else FP32
+    found = deploy.check_agreement(parity, form=DEPLOYED, against=twin,
+                                   floor=target.agreement_floor)
+    if quantized:
+        found += deploy.check_agreement(parity, form=DEPLOYED, against=FP32,
+                                        floor=target.float_agreement_floor)
+    return found
+
+
+def _report(
+    logits: Answers, clips: _Clips, fitted: Fitted, order: Order, run: TrainedRun, inputs: Inputs
+) -> Report:
+    weights, policy = fitted[order]
+    return report_of(answer(logits, clips.labels, weights=weights, policy=policy), order=order,
+                     gmac=deploy.clip_gmac(run.networks, inputs), label_names=run.record.labels)
+
+
+def _notes(clips: _Clips, drifts: Sequence[str], *, num_forms: int) -> tuple[str, ...]:
+    notes = [f"drift allowed: {text}" for text in drifts]
+    if len(clips.labels) < ENOUGH_CLIPS:
+        notes.append(f"parity over {len(clips.labels)} clips only; {ENOUGH_CLIPS} or more say"
+                     " something")
+    if clips.num_skipped:
+        notes.append(f"{clips.num_skipped} calibration clips cannot be read and were left out")
+    if num_forms == 2 and any("INT8" in text for text in drifts):
+        notes.append("the FP32 run is not beside this one: INT8 was not compared with it")
+    return tuple(notes)
+
+
+def _quantization(source: Path) -> dict[str, Any] | None:
+    """How the run was quantised, as `edgepkd quantize` tells; None: it was not."""
+    path = source / QUANTIZE_FILE
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.",
+                        hint="Quantise the run again: edgepkd quantize RUN --force") from error
+
+
+def _name(config: ExportConfig) -> str:
+    """Name of the bundle in its manifest: that of the run, with its parent's for an INT8 one."""
+    source = config.source.resolve()
+    inner = (source.parent / RUN_FILE).is_file()
+    return f"{source.parent.name}-{source.name}" if inner else source.name
+
+
+def facts_of(written: BundleWritten) -> Mapping[str, Any]:
+    """What was written, as plain JSON values."""
+    return {"bundle": str(written.bundle.path), "name": written.bundle.manifest.name,
+            "parity": [asdict(row) for row in written.parity], "notes": list(written.notes),
+            "calibration": {"num_clips": written.report.cascade.num_clips,
+                            "cascade": written.report.cascade.value,
+                            "full_chain": written.report.full_chain.value}}

@@ -1,0 +1,91 @@
+"""The verb `export` by Torch-TensorRT: engines straight from the networks of a run.
+
+The plans land where those built from ONNX would, with the same sidecar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+from edgepkd.bundle import Bundle, SegmentEntry
+from edgepkd.bundle.engines import (
+    EngineSet,
+    PlanRecord,
+    Precision,
+    engines_folder,
+    library_version,
+    this_machine,
+    write_engines,
+)
+from edgepkd.config import check
+from edgepkd.deploy import Networks
+from edgepkd.engines.build import BuildEvent, EnginesBuilt, SegmentBuilt, SegmentStarted
+from edgepkd.engines.request import Request, name_of, refuse
+from edgepkd.engines.targets import load_target
+from edgepkd.engines.torch_tensorrt import build_segment, require_torch_tensorrt
+from edgepkd.files import new_folder, replace_folder
+from edgepkd.models.fold import fold_batch_norm
+from edgepkd.models.segmented import Segment
+from edgepkd.pipeline.export_bundle import ExportConfig
+from edgepkd.quantize.network import is_quantized
+
+VIA = "torch-tensorrt"
+
+
+def export_by_torch(
+    config: ExportConfig, bundle: Bundle, networks: Networks
+) -> Generator[BuildEvent, None, None]:
+    """Build the engines of `bundle`, which was made from `networks`; the last event is
+    EnginesBuilt.
+
+    Raises:
+        MissingExtraError: Torch-TensorRT is not installed. UsageError: there is no CUDA, or the
+            target is not one of TensorRT. ModelError: a segment cannot be built.
+    """
+    require_torch_tensorrt()
+    target = load_target(config.target)
+    check(target.builder == "tensorrt", "target for torch-tensorrt", got=target.name,
+          allowed="targets whose builder is tensorrt")
+    request = Request(bundle=bundle, target=target, precision=config.precision,
+                      workspace_mb=config.workspace_mb, max_frames=config.max_frames)
+    refuse(request)
+    quantized = any(map(is_quantized, networks.values()))
+    check(not quantized or request.asked in ("int8", "auto"), "precision", got=request.asked,
+          allowed="int8, auto: the quantisers of a network stay in it on this way")
+    ready = {m: n if is_quantized(n) else fold_batch_norm(n.pool_first())
+             for m, n in networks.items()}
+    folder = engines_folder(bundle.path, target.name)
+    plans: dict[str, PlanRecord] = {}
+    fresh = folder.with_name(f".{target.name}.fresh")
+    with new_folder(fresh, what="engines") as partial:
+        for number, entry in enumerate(bundle.manifest.segments, start=1):
+            yield SegmentStarted(name_of(entry), number, len(bundle.manifest.segments))
+            segment = list(ready[entry.modality])[entry.exit - 1]
+            plans[name_of(entry)] = plan = _build(request, entry, segment, partial)
+            yield SegmentBuilt(name_of(entry), plan, reused=False)
+        engines = EngineSet(
+            target=target.name, plans=plans, precision=request.asked, via=VIA,
+            built_on=this_machine("tensorrt", library_version("tensorrt") or "unknown"))
+        write_engines(partial, engines)
+    replace_folder(fresh, folder)
+    yield EnginesBuilt(folder, engines, up_to_date=False)
+
+
+def _build(request: Request, entry: SegmentEntry, segment: Segment, folder: Path) -> PlanRecord:
+    frames = request.bundle.manifest.inputs[entry.modality].num_segments
+    most, start = request.max_frames or frames, time.perf_counter()
+    precision: Precision = "int8" if is_quantized(segment) else "fp16"
+    if request.asked == "fp32":
+        precision = "fp32"
+    content = build_segment(segment, example_shape=entry.input_shape, min_frames=1,
+                            opt_frames=frames, max_frames=most, precision=precision)
+    file = f"{name_of(entry)}.engine"
+    (folder / file).write_bytes(content)
+    return PlanRecord(
+        file=file, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content),
+        source=entry.file, source_sha256=request.bundle.manifest.files[entry.file].sha256,
+        precision=precision, min_frames=1, opt_frames=frames, max_frames=most,
+        build_s=round(time.perf_counter() - start, 2))

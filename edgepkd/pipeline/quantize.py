@@ -1,0 +1,443 @@
+"""`quantize`: from a trained run to one in INT8, by PTQ, QAT or QAD.
+
+    for done in quantize(QuantizeConfig(run=Path("runs/a"), method="qad")):
+        print(done.modality, done.values)
+
+Writes RUN/int8-METHOD/, which is a run's folder again, as `evaluate` and `wise fit` read it:
+
+    run.json, skipped.csv    as of the float run; the index is that of the clips used here
+    MODALITY.safetensors, MODALITY.json   networks with quantisers
+    quantize.json            settings, clips, SHA-256 of the float networks, what stays float
+    quantize-MODALITY/       log.jsonl, results.csv, plots, checkpoint
+    sensitivity.json         on demand: what each layer alone loses
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from edgepkd import __version__
+from edgepkd._optional import installed_version, require
+from edgepkd.config import MODALITIES, Modality, check
+from edgepkd.datasets.index import Sample, read_index
+from edgepkd.datasets.splits import split_three
+from edgepkd.errors import DataError, ModelError, UsageError
+from edgepkd.files import write_atomically
+from edgepkd.models.checkpoint import load_network
+from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.pipeline.steps import (
+    QUANTIZE_FILE,
+    Clips,
+    StepLog,
+    decoded_clips,
+    kept_extra,
+    refuse_quantized,
+    step_logs,
+)
+from edgepkd.qad import (
+    METHODS,
+    Int8Recipe,
+    QuantMethod,
+    calibration_rows,
+    facts_of,
+    finetune_plan,
+    hash_of_clips,
+    load_int8_recipe,
+    post_training,
+    teach,
+    trained_on,
+)
+from edgepkd.quantize.checkpoint import save_quantized
+from edgepkd.quantize.network import float_layers
+from edgepkd.quantize.sensitivity import (
+    MIN_SQNR_DB,
+    LayerSensitivity,
+    measure_sensitivity,
+    worth_float,
+)
+from edgepkd.quantize.spec import Calibrator
+from edgepkd.training.execution import Execution
+from edgepkd.training.exits import ViewPlan
+from edgepkd.training.finetune import calibration_values, teachers_needed
+from edgepkd.training.jobs import view_plan
+from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
+from edgepkd.training.predict import weights_sha256
+from edgepkd.training.runs import RUN_FILE, Run, read_run, write_run
+from edgepkd.training.views import test_view
+
+SCHEMA_VERSION = 1
+SENSITIVITY_FILE = "sensitivity.json"
+SENSITIVITY_CLIPS = 4
+"""Calibration clips whose frames tell layers apart; a forward pass a layer."""
+DEFAULT_RECIPE = "int8"
+
+Networks = Mapping[Modality, SegmentedNetwork]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeConfig:
+    """What to quantise, how, and on which clips."""
+
+    run: Path
+    """Folder of a trained run, with all exits."""
+    method: QuantMethod = "qad"
+    recipe: str = DEFAULT_RECIPE
+    """Recipe of `calibration/` or a TOML file."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Single values of the recipe: {"finetune.epochs": 10}."""
+    modalities: tuple[Modality, ...] | None = None
+    """None: all that the run has."""
+    calibrator: Calibrator | None = None
+    """None: the recipe's, as in the next one."""
+    calibration_clips: int | None = None
+    data: Path | None = None
+    """Other clips to calibrate and train on: a folder with an index, or the index; None: those of
+    the run."""
+    dataset: str | None = None
+    """Rows of the index with this value in column `dataset`."""
+    seed: int | None = None
+    """None: the run's."""
+    resume: bool = False
+    """Keep what is done, go on from checkpoints."""
+    force: bool = False
+    """Replace networks that are there; few clips will do."""
+    force_few: bool = False
+    """Few clips will do, though their ranges are chance."""
+    cache: Path = Path("runs/cache")
+    """Where decoded clips are kept."""
+    jobs: int = 2
+    """Processes that decode."""
+    threads: int | None = None
+    """Of PyTorch. Weights are equal bit by bit only for equal numbers."""
+    execution: Execution = field(default_factory=Execution)
+    sensitivity: bool = False
+    """Also measure what each layer alone loses, before any training."""
+    tensorboard: bool = False
+    console: Console | None = None
+    """Where progress is shown."""
+
+    def __post_init__(self) -> None:
+        check(self.method in METHODS, "method", got=self.method, allowed=", ".join(METHODS))
+        named = self.modalities
+        check(named is None or 0 < len(named) == len(set(named) & set(MODALITIES)), "modality",
+              got=named, allowed=f"each of {', '.join(MODALITIES)} at most once")
+        check(self.jobs >= 1, "jobs", got=self.jobs, allowed="1 or more")
+        check(self.threads is None or self.threads >= 1, "threads", got=self.threads,
+              allowed="1 or more")
+        if self.resume and self.force:
+            raise UsageError("--resume keeps what is there and --force replaces it.",
+                             hint="Give one of them.")
+
+    @property
+    def out(self) -> Path:
+        """Folder of the quantised run."""
+        return self.run / f"int8-{self.method}"
+
+    @property
+    def all_changes(self) -> dict[str, Any]:
+        """`changes` with what has a field of its own."""
+        own = {"quantizer.calibrator": self.calibrator, "calibration_clips": self.calibration_clips}
+        return {**self.changes, **{key: value for key, value in own.items() if value is not None}}
+
+
+@dataclass(frozen=True)
+class QuantDone:
+    """A quantised network."""
+
+    method: QuantMethod
+    modality: Modality
+    path: Path
+    """Of its JSON file."""
+    kept: bool
+    """True: it was there already, made with the same settings from the same clips and networks."""
+    values: Mapping[str, Any]
+    """Loss and accuracies on the calibration split; of QAT and QAD the last row of results.csv."""
+    seconds: float
+    sensitivity: tuple[LayerSensitivity, ...] = ()
+    """Where it was asked for: the worst layer first."""
+
+
+def quantize(config: QuantizeConfig) -> Iterator[QuantDone]:
+    """Quantise each network of a run; yields each when it is written.
+
+    Raises:
+        MissingExtraError: ModelOpt is not installed. UsageError: the run is quantised already, a
+            result would be overwritten unasked, or several processes.
+        DataError, ModelError, TrainingError, StorageError, ConfigError: see their modules.
+    """
+    require("modelopt", purpose="Quantising")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("quantising is one process's work.", hint="Start it without torchrun.")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    job = _open(config)
+    for modality in job.modalities:
+        yield _quantize(config, job, modality)
+
+
+# ---- the run, its networks and its clips
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all networks of one call share."""
+
+    run: Run
+    """The quantised run."""
+    modalities: tuple[Modality, ...]
+    recipes: Mapping[Modality, Int8Recipe]
+    networks: Networks
+    """Float, on the CPU; teachers among them."""
+    hashes: Mapping[Modality, str]
+    clips: Clips
+    chosen: tuple[Sample, ...]
+    """Clips that set the ranges."""
+
+
+def _open(config: QuantizeConfig) -> _Job:
+    """Everything that can be refused is refused here, before anything is written."""
+    source = read_run(config.run)
+    refuse_quantized(config.run)
+    recipe = load_int8_recipe(config.recipe, config.all_changes)
+    modalities = config.modalities or _modalities_of(source)
+    recipes, networks = {}, {}
+    for modality in modalities:
+        networks[modality], extra = _float_network(source, modality)
+        recipes[modality] = _as_the_exits_were_taught(recipe, extra, config.changes)
+    for modality in modalities:
+        for name in _asked(modality, recipes[modality], config.method):
+            if name not in networks:
+                networks[name], _ = _float_network(source, name)
+    run, samples = _samples(config, source)
+    seed, few = run.seed if config.seed is None else config.seed, config.force or config.force_few
+    calibration_rows(len(split_three(samples).train), recipe, seed=seed, force=few)
+    run = replace(run, folder=config.out, seed=seed)
+    clips = decoded_clips(run, samples, folder=config.cache, jobs=config.jobs,
+                          console=config.console)
+    rows = calibration_rows(len(clips.train), recipe, seed=seed, force=few)
+    _start_folder(config, replace(run, seed=source.seed))
+    return _Job(run, modalities, recipes, networks,
+                {m: weights_sha256(network) for m, network in networks.items()}, clips,
+                tuple(clips.train[row] for row in rows))
+
+
+def _modalities_of(run: Run) -> tuple[Modality, ...]:
+    found = tuple(m for m in MODALITIES if run.network(m).with_suffix(".json").exists())
+    if not found:
+        raise DataError(f"{run.folder} has no network with all exits; looked for "
+                        f"{', '.join(f'{m}.json' for m in MODALITIES)}.",
+                        hint="Train them with `edgepkd train exits`.")
+    return found
+
+
+def _float_network(run: Run, modality: Modality) -> tuple[SegmentedNetwork, dict[str, Any]]:
+    try:
+        return load_network(run.network(modality))
+    except ModelError as error:
+        raise ModelError(f"the network of {modality} is needed and cannot be read: "
+                         f"{error.message}",
+                         hint="Train it with `edgepkd train exits`, in the same folder."
+                         ) from error
+
+
+def _as_the_exits_were_taught(
+    recipe: Int8Recipe, extra: Mapping[str, Any], changes: Mapping[str, Any]
+) -> Int8Recipe:
+    """`recipe` with the schedule that the exits were trained by, unless `changes` name another."""
+    taught = {"scheme": extra.get("method"), "last_teacher": extra.get("last_teacher")}
+    kept = {name: value for name, value in taught.items()
+            if value is not None and f"finetune.{name}" not in changes
+            and name not in changes.get("finetune", {})}
+    return replace(recipe, finetune=replace(recipe.finetune, **kept))
+
+
+def _asked(modality: Modality, recipe: Int8Recipe, method: QuantMethod) -> tuple[Modality, ...]:
+    """Float networks that a quantised one is made from: its own first, then its teachers."""
+    if method == "ptq":
+        return (modality,)
+    return teachers_needed(modality, recipe.finetune_of(method))
+
+
+def _samples(config: QuantizeConfig, run: Run) -> tuple[Run, tuple[Sample, ...]]:
+    """The run with the clips to use."""
+    index = config.data or run.index
+    index = index if index.suffix == ".csv" else index / run.recipe.index
+    own = index.resolve() == run.index.resolve()
+    dataset = config.dataset or (run.recipe.dataset if own else "")
+    samples = read_index(index, dataset=dataset or None)
+    if unknown := sorted({s.label for s in samples} - set(run.labels)):
+        raise DataError(f"clips are labelled {', '.join(unknown)}, which the networks do not know; "
+                        f"allowed: {', '.join(run.labels)}.")
+    if not own:
+        _refuse_other_sides(samples, run)
+    return replace(run, index=index, recipe=replace(run.recipe, dataset=dataset)), samples
+
+
+def _refuse_other_sides(samples: tuple[Sample, ...], run: Run) -> None:
+    """Refuse clips that are held out in one of two indices and trained on in the other."""
+    try:
+        old = split_three(read_index(run.index, dataset=run.recipe.dataset or None))
+    except DataError:
+        return  # the data that the run was trained with is gone
+    new = split_three(samples)
+    for trained, held_out in ((old.train, (*new.calibration, *new.test)),
+                              (new.train, (*old.calibration, *old.test))):
+        seen = {s.sha256 for s in trained} - {""}
+        if shared := [str(s.path) for s in held_out if s.sha256 in seen]:
+            raise DataError(f"{len(shared)} clips are held out here and trained on there, the "
+                            f"first: {shared[0]}.",
+                            hint="Keep the splits of the index that the run was trained with.")
+
+
+def _start_folder(config: QuantizeConfig, run: Run) -> None:
+    for name in (QUANTIZE_FILE, SENSITIVITY_FILE):
+        _networks_in(run.folder / name)  # refused now, not after training
+    if config.force or not (run.folder / RUN_FILE).exists():
+        write_run(run)
+    if not (run.folder / QUANTIZE_FILE).exists():
+        _write_record(run.folder / QUANTIZE_FILE, {"method": config.method, "networks": {}})
+
+
+# ---- one network
+
+
+def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDone:
+    start, run, recipe = time.perf_counter(), job.run, job.recipes[modality]
+    seed = mix_seed(run.seed, modality, "quantize")
+    plans = _plans(job, modality, config.method)
+    facts = facts_of(recipe, method=config.method)
+    key = hash_of({
+        "step": f"int8-{config.method}", "seed": seed, "settings": facts,
+        "networks": {m: job.hashes[m] for m in plans}, "input": asdict(run.recipe.inputs[modality]),
+        "plans": {m: asdict(plan) for m, plan in plans.items()}, "trunk_rate": _rate(run, modality),
+        "train": job.clips.keys(job.clips.train), "ranges": job.clips.keys(job.chosen),
+        "calibration": job.clips.keys(job.clips.calibration),
+    })
+    path, folder = run.network(modality), run.step("quantize", modality)
+    json_path = path.with_suffix(".json")
+    kept = (None if config.force or not json_path.exists()
+            else kept_extra(path, key, resume=config.resume))
+    ranged = _with_ranges(config, job, modality) if config.sensitivity or not kept else None
+    layers = _sensitivity(config, job, modality, ranged) if config.sensitivity and ranged else ()
+    if kept or ranged is None:
+        values = kept["values"] if kept else {}
+        return QuantDone(config.method, modality, json_path, True, values,
+                         time.perf_counter() - start, layers)
+    epochs = 1 if config.method == "ptq" else recipe.finetune.epochs
+    with step_logs(folder, title=f"{config.method} {modality}", epochs=epochs,
+                   resume=config.resume, tensorboard=config.tensorboard,
+                   console=config.console) as log:
+        log.event("start", step="quantize", modality=modality, seed=seed, key=key, **facts)
+        network = _trained(config, job, modality, ranged, plans, key=key, log=log)
+    values = log.numbers.values
+    _add_record(config, job, modality, network, facts)
+    save_quantized(network, path, spec=recipe.quantizer, extra={
+        "key": key, "values": values, "seed": run.seed, "labels": run.labels,
+        "method": config.method})
+    return QuantDone(config.method, modality, json_path, False, values,
+                     time.perf_counter() - start, layers)
+
+
+def _plans(job: _Job, modality: Modality, method: QuantMethod) -> dict[Modality, ViewPlan]:
+    """Views of the student and of its teachers."""
+    recipe = replace(job.run.recipe, exits=job.run.recipe.exits_of(modality))
+    return {m: finetune_plan(view_plan(recipe, m))
+            for m in _asked(modality, job.recipes[modality], method)}
+
+
+def _rate(run: Run, modality: Modality) -> float:
+    return run.recipe.backbones[modality].learning_rate
+
+
+def _with_ranges(config: QuantizeConfig, job: _Job, modality: Modality) -> SegmentedNetwork:
+    """PTQ."""
+    network = job.networks[modality].to(config.execution.device)
+    return post_training(network, job.clips.load(job.chosen).clips,
+                         spec=job.run.recipe.inputs[modality], recipe=job.recipes[modality])
+
+
+def _trained(
+    config: QuantizeConfig, job: _Job, modality: Modality, ranged: SegmentedNetwork,
+    plans: Mapping[Modality, ViewPlan], *, key: str, log: StepLog,
+) -> SegmentedNetwork:
+    """PTQ, and what the method does after it."""
+    clips, folder = job.clips, job.run.step("quantize", modality)
+    calibration = clips.load(clips.calibration)
+    values = calibration_values(ranged, calibration, job.run.recipe.inputs[modality])
+    if config.method == "ptq":
+        log.row(epoch=0, **values)
+        return ranged.cpu()
+    log.event("calibrated", **values)
+    steps, data = job.recipes[modality].finetune_of(config.method), clips.load(clips.train)
+    networks = {m: job.networks[m].to(config.execution.device) for m in plans}
+    return trained_on(
+        ranged, data, plans[modality],
+        taught=teach(networks, data, plans, modality=modality, recipe=steps), recipe=steps,
+        trunk_rate=_rate(job.run, modality), seed=mix_seed(job.run.seed, modality, "quantize"),
+        calibration=calibration, execution=config.execution, log=log,
+        checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume))
+
+
+# ---- records
+
+
+def _add_record(
+    config: QuantizeConfig, job: _Job, modality: Modality, network: SegmentedNetwork,
+    facts: Mapping[str, Any],
+) -> None:
+    names = ("torch", "numpy", "nvidia-modelopt")
+    _add_to(job.run.folder / QUANTIZE_FILE, modality, {
+        "recipe": config.recipe, "settings": facts, "seed": job.run.seed,
+        "calibration": {"num_clips": len(job.chosen),
+                        "clips_sha256": hash_of_clips(job.clips.keys(job.chosen))},
+        "float_sha256": {m: job.hashes[m] for m in
+                         _asked(modality, job.recipes[modality], config.method)},
+        "weights_sha256": weights_sha256(network), "float_layers": list(float_layers(network)),
+        "versions": {"edgepkd": __version__, "python": platform.python_version(),
+                     **{name: installed_version(name) for name in names}},
+    }, head={"method": config.method})
+
+
+def _sensitivity(
+    config: QuantizeConfig, job: _Job, modality: Modality, ranged: SegmentedNetwork
+) -> tuple[LayerSensitivity, ...]:
+    clips: Sequence[Sample] = job.chosen[:SENSITIVITY_CLIPS]
+    views = [test_view(clip, job.run.recipe.inputs[modality])
+             for clip in job.clips.load(clips).clips]
+    layers = measure_sensitivity(ranged, views)
+    _add_to(job.run.folder / SENSITIVITY_FILE, modality, {
+        "num_clips": len(clips), "num_frames": sum(len(view) for view in views),
+        "clips_sha256": hash_of_clips(job.clips.keys(clips)), "float_sha256": job.hashes[modality],
+        "quantizer": asdict(job.recipes[modality].quantizer),
+        "keep_float": list(worth_float(layers)), "layers": [asdict(one) for one in layers],
+    }, head={"min_sqnr_db": MIN_SQNR_DB})
+    return layers
+
+
+def _add_to(
+    path: Path, modality: Modality, facts: Mapping[str, Any], *, head: Mapping[str, Any]
+) -> None:
+    """Set what a record says of one network; what it says of others stays."""
+    _write_record(path, {**head, "networks": {**_networks_in(path), modality: facts}})
+
+
+def _networks_in(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes())["networks"]) if path.exists() else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: {error}.", hint="Delete it.") from error
+
+
+def _write_record(path: Path, facts: Mapping[str, Any]) -> None:
+    document = {"schema_version": SCHEMA_VERSION, **facts}
+    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())

@@ -1,0 +1,207 @@
+"""`edgepkd export RUN`: parity first, weights fitted on what is deployed, then the bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from edgepkd import deploy
+from edgepkd.bundle import read_bundle
+from edgepkd.bundle.engines import read_engines
+from edgepkd.cli.main import app
+from edgepkd.config import Modality
+from edgepkd.datasets.index import labels_of, read_index
+from edgepkd.engines.graph import is_quantized, load
+from edgepkd.models.checkpoint import save_network
+from edgepkd.training.recipe import load_train_recipe
+from edgepkd.training.runs import Run, write_run
+from tests.models.networks import small_network
+from tests.training.tiny_set import Row, change_index, make_set, write_recipe
+
+TRAINED: tuple[Modality, ...] = ("mv", "iframe")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two of three networks, as `train` leaves them."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    recipe = load_train_recipe(str(write_recipe(data / "tiny.toml")))
+    index = data / "index.csv"
+    write_run(Run(folder, recipe, index, labels_of(read_index(index)), 1))
+    for modality in TRAINED:
+        save_network(small_network(modality=modality, num_classes=2), folder / modality)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "tiny"))
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def export(run: Path, cache: Path, *arguments: object) -> Result:
+    return invoke("export", run, "--target", "onnx", "--cache", cache, *arguments)
+
+
+def test_a_float_run_becomes_a_bundle(run: Path, cache: Path) -> None:
+    done = export(run, cache, "--json", "-")
+    assert done.exit_code == 0, done.output
+    line = json.loads(done.stdout.splitlines()[0])
+    assert (line["kind"], line["name"]) == ("bundle", "tiny")
+    assert "parity over 2 clips only" in done.stderr
+    bundle = read_bundle(run.with_name("tiny.edgepkd"))
+    assert set(bundle.manifest.inputs) == set(TRAINED)
+    assert {s.precision for s in bundle.manifest.segments} == {"fp32"}
+    assert set(bundle.wise) == {"mv", "iframe", "mv,iframe", "iframe,mv"}
+    parity = bundle.manifest.provenance["parity"]
+    assert len(parity["exits"]) == 8
+    assert {row["agreement"] for row in parity["exits"]} == {1.0}
+    assert parity["allowed_drift"] == []
+    card = (bundle.path / "MODEL_CARD.md").read_text()
+    for words in ("# tiny", "Segments are float", "| mv_1 |", "upper limit", "2 clips only"):
+        assert words in card
+
+
+def test_the_batch_is_free_or_fixed_to_a_clip(run: Path, cache: Path) -> None:
+    def batches(folder: Path) -> set[object]:
+        bundle = read_bundle(folder)
+        inputs = [load((bundle.path / s.file).read_bytes()).graph.input[0]
+                  for s in bundle.manifest.segments]
+        dims = [value.type.tensor_type.shape.dim[0] for value in inputs]
+        return {d.dim_param or d.dim_value for d in dims}
+
+    assert export(run, cache, "--out", run / "free.edgepkd").exit_code == 0
+    assert export(run, cache, "--static", "--out", run / "fixed.edgepkd").exit_code == 0
+    assert batches(run / "free.edgepkd") == {"n"}
+    assert batches(run / "fixed.edgepkd") == {1}
+
+
+def test_weights_and_policy_are_those_of_the_deployed_logits(
+    run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted_on: list[Mapping[Modality, Any]] = []
+    real = deploy.fit_deployed
+
+    def watch(logits: Any, labels: Any, **rest: Any) -> Any:
+        fitted_on.append(logits)
+        return real(logits, labels, **rest)
+
+    def shifted(segments: Any, inputs: Any, clips: Sequence[Any], **_: Any) -> Any:
+        return {m: np.full((len(clips), 4, 2), [1.0, 3.0]) for m in inputs}
+
+    monkeypatch.setattr(deploy, "fit_deployed", watch)
+    monkeypatch.setattr(deploy, "deployed_answers", shifted)
+    assert export(run, cache, "--allow-drift").exit_code == 0
+    assert (fitted_on[0]["mv"] == [1.0, 3.0]).all()
+
+
+def test_drift_stops_the_export_unless_it_is_allowed(
+    run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = deploy.deployed_answers
+
+    def wrong(*arguments: Any, **rest: Any) -> Any:
+        answers = {m: logits.copy() for m, logits in real(*arguments, **rest).items()}
+        answers["mv"][:, 2] = -answers["mv"][:, 2]  # exit 3 says the opposite
+        return answers
+
+    monkeypatch.setattr(deploy, "deployed_answers", wrong)
+    refused = export(run, cache)
+    assert refused.exit_code == 1
+    assert "mv_3 of OpenVINO gives the label of torch FP32 for 0.0 % of 2 clips" in refused.stderr
+    assert "mv_2" not in refused.stderr
+    assert not run.with_name("tiny.edgepkd").exists()
+    assert export(run, cache, "--allow-drift").exit_code == 0
+    provenance = read_bundle(run.with_name("tiny.edgepkd")).manifest.provenance
+    assert [text[:4] for text in provenance["parity"]["allowed_drift"]] == ["mv_3"]
+
+
+def test_an_int8_run_becomes_a_bundle_and_engines_in_one_go(run: Path, cache: Path) -> None:
+    quantised = invoke("quantize", run, "--method", "ptq", "--force", "--cache", cache)
+    assert quantised.exit_code == 0, quantised.output
+    done = invoke("export", run / "int8-ptq", "--target", "openvino", "--precision", "int8",
+                  "--cache", cache, "--allow-drift", "--out", run / "t.edgepkd")
+    assert done.exit_code == 0, done.output
+    bundle = read_bundle(run / "t.edgepkd")
+    assert {(s.precision, s.weight_bits) for s in bundle.manifest.segments} == {("int8", 7)}
+    assert bundle.manifest.name == "tiny-int8-ptq"
+    assert bundle.manifest.provenance["quantization"]["method"] == "ptq"
+    assert all(is_quantized((bundle.path / s.file).read_bytes())
+               for s in bundle.manifest.segments)
+    pairs = {(row["form"], row["against"])
+             for row in bundle.manifest.provenance["parity"]["exits"]}
+    assert pairs == {("OpenVINO", "torch INT8"), ("torch INT8", "torch FP32"),
+                     ("OpenVINO", "torch FP32")}
+    plans = read_engines(bundle.path, "openvino").plans
+    assert set(plans) == {f"{m}_{k}" for m in TRAINED for k in range(1, 5)}
+    assert {plan.precision for plan in plans.values()} == {"int8"}
+
+
+def test_a_bundle_that_is_there_is_kept_unless_forced(run: Path, cache: Path) -> None:
+    assert export(run, cache).exit_code == 0
+    target = run.with_name("tiny.edgepkd")
+    before = (target / "manifest.json").read_bytes()
+    refused = export(run, cache)
+    assert refused.exit_code == 1
+    assert "exists already" in refused.stderr
+    assert "--force" in refused.stderr
+    assert (target / "manifest.json").read_bytes() == before
+    assert export(run, cache, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ("one label", "clips of 1 labels"), ("no network", "has no network with all exits")])
+def test_a_run_that_cannot_be_exported_says_why(
+    run: Path, cache: Path, data: Path, tmp_path: Path, change: str, words: str
+) -> None:
+    if change == "no network":
+        for file in [*run.glob("*.safetensors"), *run.glob("mv.json"), *run.glob("iframe.json")]:
+            file.unlink()
+        done = export(run, cache)
+    else:
+        copy = Path(shutil.copytree(data, tmp_path / "data"))
+        labels = labels_of(read_index(copy / "index.csv"))
+
+        def keep(row: Row) -> Row | None:
+            drop = row["split"] == "calibration" and row["label"] == labels[0]
+            return None if drop else row
+
+        change_index(copy, keep)
+        done = export(run, cache, "--data", copy / "index.csv")
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.output
+    assert not run.with_name("tiny.edgepkd").exists()
+
+
+def test_options_of_runs_are_refused_for_bundles(run: Path, cache: Path) -> None:
+    assert export(run, cache).exit_code == 0
+    refused = invoke("export", run.with_name("tiny.edgepkd"), "--target", "openvino", "--static")
+    assert refused.exit_code == 2
+    assert "--static is given with a bundle" in refused.stderr
+
+
+def test_an_unknown_target_is_named_before_anything_is_read(run: Path, cache: Path) -> None:
+    refused = invoke("export", run, "--target", "jetson-nano-9", "--cache", cache)
+    assert refused.exit_code == 2
+    assert "jetson-orin-nano" in refused.stderr
