@@ -5,8 +5,9 @@
 Sections, each on its own so that one that cannot run says why and the rest go on:
   segments     ms per segment of ResNet-18/18/50 at 224 px: eager FP32, eager FP16, torch.compile
   training     frames per second of one training step (forward, backward, Adam), FP32 and BF16
-  tensorrt_rtx do engines of the shipped bundle's segments build and load on this card; if not, the
-               library's own message
+  tensorrt_rtx the same networks as TensorRT-RTX engines in FP32, FP16 and INT8, run by the device's
+               own runner: ms a segment with its copies; where they do not load, the message
+  onnxruntime  the same ONNX files in ONNX Runtime, where it is installed
 
 `--device cpu --quick` runs the same code with no GPU at hand; its numbers mean nothing.
 """
@@ -16,19 +17,39 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import torch
 
-from edgepkd.config import MODALITIES, NUM_CHANNELS, Modality
+from edgepkd import deploy
+from edgepkd.bundle import Bundle
+from edgepkd.bundle.engines import Precision
+from edgepkd.cascade import ExitPolicy, Order, Position, WiseWeights
+from edgepkd.config import (
+    MODALITIES,
+    NUM_CHANNELS,
+    ClipSpec,
+    DecodeSpec,
+    InputSpec,
+    Modality,
+)
+from edgepkd.engines.build import build_engines
+from edgepkd.engines.graph import with_precision
+from edgepkd.engines.request import Request
+from edgepkd.engines.targets import load_target
+from edgepkd.errors import EdgepkdError
 from edgepkd.models.registry import build_network
+from edgepkd.quantize.network import quantize_network
+from edgepkd.quantize.spec import QuantSpec
+from edgepkd.runtime.tensorrt_runner import TensorRtRunner
 from tests.bench.report import conditions, write_json
 
 BACKBONES: dict[Modality, str] = {"mv": "resnet18", "residual": "resnet18", "iframe": "resnet50"}
-BUNDLE = Path(__file__).resolve().parents[2] / "edgepkd" / "_bundles" / "demo.edgepkd"
 
 
 def median_ms(call: Callable[[], Any], *, device: str, repeats: int) -> float:
@@ -103,29 +124,82 @@ def time_training(device: str, *, repeats: int, crop_px: int, batch: int) -> lis
     return rows
 
 
-def try_tensorrt_rtx() -> list[dict[str, Any]]:
-    """One row a segment of the shipped bundle: built, loaded, or the library's message."""
-    import tensorrt_rtx as trt  # type: ignore[import-not-found]
+def paper_bundle(folder: Path, *, crop_px: int) -> Bundle:
+    """The paper's three networks with random weights, in INT8, as a bundle."""
+    order: Order = ("mv", "residual", "iframe")
+    inputs = {m: InputSpec(m, num_segments=1, resize_px=crop_px, crop_px=crop_px) for m in order}
+    quantised = {
+        m: quantize_network(network, spec=QuantSpec(), calibrate=lambda q, m=m: q(
+            torch.randn(2, NUM_CHANNELS[m], crop_px, crop_px)))  # type: ignore[misc]
+        for m, network in networks("cpu").items()}
+    return deploy.write(
+        folder / "paper.edgepkd", networks=quantised, provenance={}, model_card="# random weights",
+        segments=deploy.export_segments(quantised, inputs),
+        fitted={order: (WiseWeights.ones(order), ExitPolicy.constant(order, threshold=1.0))},
+        deployment=deploy.Deployment(
+            name="paper", labels=tuple(f"class {i}" for i in range(101)), inputs=inputs,
+            clip=ClipSpec(), decode=DecodeSpec(), default_order=order))
 
-    class Log(trt.ILogger):  # type: ignore[misc]
-        lines: list[str] = []  # noqa: RUF012
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.WARNING:
-                self.lines.append(message)
-
+def time_engines(*, repeats: int, crop_px: int) -> list[dict[str, Any]]:
+    """One row a segment and precision: built by TensorRT-RTX, loaded, ms of a call and its copies;
+    or the message of the library that stopped it."""
     rows = []
-    for path in sorted((BUNDLE / "segments").glob("*.onnx")):
-        log = Log()
-        log.lines = []
-        builder = trt.Builder(log)
-        definition = builder.create_network(0)
-        parsed = trt.OnnxParser(definition, log).parse(path.read_bytes())
-        plan = builder.build_serialized_network(definition, builder.create_builder_config())
-        engine = plan and trt.Runtime(log).deserialize_cuda_engine(plan)
-        rows.append({"segment": path.stem, "parsed": bool(parsed), "built": plan is not None,
-                     "plan_bytes": plan.nbytes if plan else None, "loads": engine is not None,
-                     "messages": log.lines[:4]})
+    with tempfile.TemporaryDirectory() as folder:
+        bundle, target = paper_bundle(Path(folder), crop_px=crop_px), load_target("tensorrt-rtx")
+        for precision in get_args(Precision):
+            built = list(build_engines(Request(bundle, target, precision=precision), force=True))
+            plans = built[-1].engines.plans  # type: ignore[union-attr]
+            stopped, runner = "", None
+            try:
+                runner = TensorRtRunner(bundle, target.name)
+            except EdgepkdError as error:
+                stopped = str(error)
+            for modality in MODALITIES:
+                x: Any = np.random.default_rng(0).normal(
+                    size=(1, NUM_CHANNELS[modality], crop_px, crop_px)).astype(np.float32)
+                for k in range(1, 5):
+                    plan, position = plans[f"{modality}_{k}"], Position(modality, k)
+                    row = {"modality": modality, "exit": k, "precision": precision,
+                           "plan_bytes": plan.bytes, "build_s": plan.build_s}
+                    if runner is not None and not stopped:
+                        try:
+                            x, row["ms"] = _timed_call(runner, position, x, repeats)
+                        except EdgepkdError as error:
+                            stopped = str(error)
+                    rows.append({**row, **({"stopped": stopped} if stopped else {})})
+    return rows
+
+
+def _timed_call(
+    runner: TensorRtRunner, position: Position, x: Any, repeats: int
+) -> tuple[Any, float]:
+    features, _ = runner.run(position, x)
+    times = []
+    for _ in range(repeats + 3):
+        start = time.perf_counter()
+        runner.run(position, x)
+        times.append((time.perf_counter() - start) * 1e3)
+    return features, round(statistics.median(times[3:]), 4)
+
+
+def time_onnxruntime(device: str, *, repeats: int, crop_px: int) -> list[dict[str, Any]]:
+    """One row a segment: ms by ONNX Runtime, FP32 and INT8, of the same ONNX files."""
+    import onnxruntime as ort  # type: ignore[import-not-found]
+
+    provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = paper_bundle(Path(folder), crop_px=crop_px)
+        for entry in bundle.manifest.segments:
+            content = (bundle.path / entry.file).read_bytes()
+            row: dict[str, Any] = {"segment": f"{entry.modality}_{entry.exit}", "by": provider}
+            x = np.zeros((1, *entry.input_shape), np.float32)
+            for name, form in (("fp32", with_precision(content, "fp32")), ("int8", content)):
+                session = ort.InferenceSession(form, providers=[provider])
+                row[f"{name}_ms"] = median_ms(lambda s=session, x=x: s.run(None, {"x": x}),
+                                              device=device, repeats=repeats)
+            rows.append(row)
     return rows
 
 
@@ -162,7 +236,8 @@ def main() -> int:
     train_batch = 4 if args.quick else 256
     document |= section("segments", lambda: time_segments(args.device, batch=1, **sizes))
     document |= section("training", lambda: time_training(args.device, batch=train_batch, **sizes))
-    document |= section("tensorrt_rtx", try_tensorrt_rtx)
+    document |= section("tensorrt_rtx", lambda: time_engines(**sizes))
+    document |= section("onnxruntime", lambda: time_onnxruntime(args.device, **sizes))
     if args.json:
         write_json(args.json, document)
     return 0
