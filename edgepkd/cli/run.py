@@ -34,11 +34,12 @@ def run(
     route: Annotated[str, typer.Option(
         help="auto, native (vectors of the stream) or normalize (re-encode first).")] = "auto",
     top_k: Annotated[int, typer.Option(help="Labels listed for each clip in the JSON.")] = 3,
-    threads: Annotated[int | None, typer.Option(help="Threads of the networks.")] = None,
+    threads: Annotated[int | None, typer.Option(
+        help="Threads of the networks on the CPU.")] = None,
     backend: Annotated[str, typer.Option(
-        help="auto, openvino (CPU), or a target that the bundle has engines for, such as"
-             " jetson-orin-nano; auto takes engines built for this GPU, if there are any.",
-    )] = "auto",
+        help="openvino (the CPU) or a target of `edgepkd export` whose engines the bundle has,"
+             " e.g. jetson-orin-nano, tensorrt-rtx; auto: engines that fit this machine, else the"
+             " CPU.")] = "auto",
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")] = None,
     save: Annotated[Path | None, typer.Option(

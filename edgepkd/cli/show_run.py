@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from edgepkd.cli import output
 from edgepkd.pipeline import (
+    BackendChosen,
     ClipDone,
     RunEvent,
     RunSummary,
@@ -93,7 +94,10 @@ class RunView:
 
     def take(self, event: RunEvent) -> None:
         """Show one event."""
-        if isinstance(event, SourceStarted):
+        if isinstance(event, BackendChosen):
+            if not self._quiet:
+                self._err.print(f"backend {event.backend}: {event.reason}", markup=False)
+        elif isinstance(event, SourceStarted):
             self._start(event)
         elif isinstance(event, ClipDone):
             self._clip(event)

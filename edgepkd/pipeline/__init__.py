@@ -12,6 +12,7 @@ from edgepkd.pipeline.device import (
     DEMO_BUNDLE,
     DEMO_FACTS,
     SHIPPED,
+    BackendChosen,
     BundleReport,
     ClipDone,
     DemoFacts,
@@ -27,6 +28,7 @@ from edgepkd.pipeline.device import (
     doctor,
     inspect,
     load_bundle,
+    open_runner,
     open_session,
     run,
 )
@@ -35,6 +37,7 @@ __all__ = [
     "DEMO_BUNDLE",
     "DEMO_FACTS",
     "SHIPPED",
+    "BackendChosen",
     "BundleReport",
     "ClipDone",
     "DemoFacts",
@@ -50,6 +53,7 @@ __all__ = [
     "doctor",
     "inspect",
     "load_bundle",
+    "open_runner",
     "open_session",
     "run",
 ]

@@ -6,6 +6,7 @@ Whatever is heavy is imported inside the functions.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from edgepkd.bundle import Bundle
     from edgepkd.runtime.answers import ClipAnswer
     from edgepkd.runtime.machine import Machine
+    from edgepkd.runtime.runner import SegmentRunner
     from edgepkd.runtime.session import Session
     from edgepkd.video.probe import StreamInfo, Verdict
 
@@ -58,10 +60,10 @@ class RunConfig:
     save: Path | None = None
     """Also write the video with the answers drawn on it."""
     threads: int | None = None
-    """Threads of the networks; None: the backend's choice."""
+    """Threads of the networks on the CPU; None: the backend's choice."""
     backend: str = "auto"
-    """'openvino': the CPU, straight from the ONNX files. Else a target that the bundle has engines
-    for. 'auto': engines that were built for this very GPU, if there are any, else openvino."""
+    """openvino (the CPU), or the target whose engines in the bundle are used; auto: engines that
+    fit this machine, else the CPU."""
 
     def __post_init__(self) -> None:
         if self.static and not (self.threshold is None and self.max_exit is None):
@@ -75,6 +77,17 @@ class RunConfig:
             check(value is None or value >= 1, name, got=value, allowed="1 or more")
         check(self.route in ("auto", "native", "normalize"), "route", got=self.route,
               allowed="auto, native, normalize")
+        check(re.fullmatch(r"\w[\w.-]*", self.backend) is not None, "backend", got=self.backend,
+              allowed="auto, openvino or a folder in the bundle's engines/")
+
+
+@dataclass(frozen=True)
+class BackendChosen:
+    """The bundle has engines for a GPU, and `auto` took them or not."""
+
+    backend: str
+    """A target, or openvino."""
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,7 @@ class SourceFailed:
     error: EdgepkdError
 
 
-RunEvent = SourceStarted | ClipDone | SaveProgress | SourceFailed | RunSummary
+RunEvent = BackendChosen | SourceStarted | ClipDone | SaveProgress | SourceFailed | RunSummary
 
 
 def run(config: RunConfig) -> Generator[RunEvent, None, None]:
@@ -125,6 +138,7 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
         SourceError: no source is found. BundleError: the bundle is not whole.
         UsageError: the bundle does not fit the order or exits asked for.
         ModelError: a segment cannot be compiled or run.
+        MissingExtraError: what the backend asked for is not installed.
     """
     from edgepkd.video.source import resolve_sources
 
@@ -135,7 +149,10 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
         check_target(config.save, sources=sources)
     loading = time.perf_counter()
     bundle = load_bundle(config.model)
-    session = open_session(bundle, config)
+    runner, choice = open_runner(bundle, config)
+    if choice is not None:
+        yield choice
+    session = open_session(bundle, config, runner)
     clip = _clip_spec(bundle, config)
     _warm_up(session, bundle, clip, sources)
     tally, num_failed = Tally(load_s=time.perf_counter() - loading), 0
@@ -163,24 +180,51 @@ def load_bundle(path: Path | None) -> Bundle:
     return read_bundle(path or DEMO_BUNDLE)
 
 
-def open_session(bundle: Bundle, config: RunConfig) -> Session:
-    """A session with the backend, order and exit rule of `config`.
+def open_session(
+    bundle: Bundle, config: RunConfig, runner: SegmentRunner | None = None
+) -> Session:
+    """A session with the order and exit rule of `config`, on `runner` or its backend.
 
     Raises:
-        UsageError: the bundle does not fit them.
-        BundleError: the engines asked for are not there, or belong to another machine.
-        MissingExtraError: TensorRT or cuda-python is not installed.
+        UsageError: the bundle does not fit them. Others: as `open_runner`.
     """
     from edgepkd.cascade import parse_order
-    from edgepkd.runtime.backends import open_runner
     from edgepkd.runtime.session import Session
 
     return Session(
-        bundle, open_runner(bundle, config.backend, threads=config.threads),
+        bundle, runner or open_runner(bundle, config)[0],
         order=parse_order(config.order) if config.order is not None else None,
         threshold=1.0 if config.static else config.threshold,
         max_exit=config.max_exit, top_k=config.top_k,
     )
+
+
+def open_runner(
+    bundle: Bundle, config: RunConfig
+) -> tuple[SegmentRunner, BackendChosen | None]:
+    """The backend of `config`; where `auto` had a choice, also what it chose and why.
+
+    Raises:
+        BundleError: the bundle has no engines for the backend asked for, or they do not fit here.
+        MissingExtraError: what runs them is not installed. ModelError: CUDA does not work.
+    """
+    from edgepkd.bundle.engines import engine_targets, read_engines
+    from edgepkd.runtime.openvino_runner import OpenVinoRunner
+    from edgepkd.runtime.tensorrt_runner import TensorRtRunner
+
+    if config.backend not in ("auto", "openvino"):
+        return TensorRtRunner(bundle, config.backend), None
+    refused = []
+    for target in engine_targets(bundle.path) if config.backend == "auto" else ():
+        try:
+            if read_engines(bundle.path, target).built_on.library == "openvino":
+                continue
+            return TensorRtRunner(bundle, target), BackendChosen(
+                target, "its engines were built for this machine")
+        except EdgepkdError as error:
+            refused.append(error.message)
+    choice = BackendChosen("openvino", " ".join(refused)) if refused else None
+    return OpenVinoRunner(bundle, threads=config.threads), choice
 
 
 def _clip_spec(bundle: Bundle, config: RunConfig) -> ClipSpec:

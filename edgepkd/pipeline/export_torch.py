@@ -15,6 +15,7 @@ from edgepkd.bundle.engines import (
     EngineSet,
     PlanRecord,
     Precision,
+    Via,
     engines_folder,
     library_version,
     this_machine,
@@ -32,7 +33,7 @@ from edgepkd.models.segmented import Segment
 from edgepkd.pipeline.export_bundle import ExportConfig
 from edgepkd.quantize.network import is_quantized
 
-VIA = "torch-tensorrt"
+VIA: Via = "torch-tensorrt"
 
 
 def export_by_torch(
@@ -80,7 +81,8 @@ def _build(request: Request, entry: SegmentEntry, segment: Segment, folder: Path
     precision: Precision = "int8" if is_quantized(segment) else "fp16"
     if request.asked == "fp32":
         precision = "fp32"
-    content = build_segment(segment, example_shape=entry.input_shape, min_frames=1,
+    channels, height, width = entry.input_shape
+    content = build_segment(segment, example_shape=(channels, height, width), min_frames=1,
                             opt_frames=frames, max_frames=most, precision=precision)
     file = f"{name_of(entry)}.engine"
     (folder / file).write_bytes(content)

@@ -73,7 +73,7 @@ class Still:
 
     index, start_s, end_s = 0, 0.0, 1.0
 
-    class counters:  # noqa: N801
+    class counters:
         packets_decoded = packets_skipped = frames_reconstructed = 0
         iframes_converted = residuals_made = 0
 
@@ -148,7 +148,7 @@ def test_what_the_library_refuses_is_said_in_its_words(bundle: Bundle, fakes: Fa
     trt, _ = fakes
     trt.refuses = True
     add_engines(bundle)
-    with pytest.raises(ModelError, match="cannot load mv_1.engine: plan is corrupt"):
+    with pytest.raises(ModelError, match=r"cannot load mv_1\.engine: plan is corrupt"):
         TensorRtRunner(bundle, TARGET).prepare(Position("mv", 1))
 
 
