@@ -22,6 +22,7 @@ bench:
     {{python}} -m tests.bench.bench_decode --json docs/results/decode.json
     {{python}} -m tests.bench.bench_cascade --json docs/results/cascade.json
     {{python}} -m tests.bench.bench_exits --json docs/results/exits.json
+    {{python}} -m tests.bench.bench_int8 --json docs/results/int8-cpu.json
 
 # everything that needs a GPU, in one call
 gpu:
@@ -31,6 +32,11 @@ gpu:
 # cores; started again it goes on. `just reproduce --quick` shows that it runs, in three minutes
 reproduce *args:
     {{python}} -m edgepkd.reproduce {{args}}
+
+# INT8 by PTQ, QAT and QAD against FP32 on the same folds, on the trunks of `just reproduce` where
+# they are there; about two hours on two cores. `just reproduce-int8 --quick` shows that it runs
+reproduce-int8 *args:
+    {{python}} -m edgepkd.reproduce.int8_command {{args}}
 
 # train a bundle like the shipped one in about 13 minutes, or `just demo-model weizmann`
 demo-model set="fights" *args:

@@ -20,7 +20,7 @@ OPTIONAL = {
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx"),
     "torch_tensorrt": ("torch-tensorrt", "torch-tensorrt"),
-    "cuda.bindings.runtime": ("tensorrt", "cuda-python"),
+    "cuda.bindings.runtime": ("cuda", "cuda-python"),
 }
 
 

@@ -7,6 +7,7 @@ numbered (`output0`, `output1`), and nothing renames them. The runner knows that
 
 from __future__ import annotations
 
+import copy
 import re
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
@@ -23,7 +24,7 @@ from edgepkd.models.segmented import Segment
 
 
 class _Deployable(nn.Module):
-    """A segment as an engine is: FP32 in and out, computed in `dtype`; the last gives no features."""
+    """A segment as an engine is: FP32 in and out, computed in `dtype`; the last: logits alone."""
 
     def __init__(self, segment: Segment, dtype: torch.dtype) -> None:
         super().__init__()
@@ -88,18 +89,17 @@ def build_segment(
         MissingExtraError, ModelError: as `require_torch_tensorrt`.
         ModelError: Torch-TensorRT cannot convert it.
     """
-    import copy
-
     torch_tensorrt: Any = require_torch_tensorrt()
     module = _Deployable(copy.deepcopy(segment).eval().requires_grad_(False),
                          torch.float32 if precision == "fp32" else torch.float16).cuda()
-    static = min_frames == max_frames
-    frames = torch.export.Dim("n", min=min_frames, max=max_frames)
     example = torch.zeros(opt_frames, *example_shape).cuda()
+    free = None if min_frames == max_frames else {
+        "x": {0: torch.export.Dim("n", min=min_frames, max=max_frames)}}
     try:
+        with torch.no_grad():
+            module(example)  # heads make and keep their pooling matrices, which must not be traced
         with _quantizers_as_operators(precision):
-            program = torch.export.export(
-                module, (example,), dynamic_shapes=None if static else {"x": {0: frames}})
+            program = torch.export.export(module, (example,), dynamic_shapes=free)
             plan = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
                 program, arg_inputs=[torch_tensorrt.Input(
                     min_shape=(min_frames, *example_shape), opt_shape=(opt_frames, *example_shape),

@@ -83,7 +83,7 @@ def unit_job(unit: Unit) -> str:
         seconds[f"trunk_{modality}"] = round(time.perf_counter() - start, 1)
     networks = load_trunks(unit.part)
     keys = {seed: _key(unit, networks, seed) for seed in unit.exit_seeds}
-    missing = [s for s in unit.exit_seeds if not _is_done(unit.answers_path(s), keys[s])]
+    missing = [s for s in unit.exit_seeds if not is_done(unit.answers_path(s), keys[s])]
     if not missing:
         return f"{unit.part.recipe.name} {unit.part.name}: kept from an earlier run"
     start = time.perf_counter()
@@ -177,7 +177,8 @@ def _key(unit: Unit, networks: Mapping[Modality, SegmentedNetwork], seed: int) -
     })
 
 
-def _is_done(path: Path, key: str) -> bool:
+def is_done(path: Path, key: str) -> bool:
+    """Whether the answers in `path` were made with the settings that `key` is the hash of."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return bool(json.loads(str(file["facts"]))["key"] == key)

@@ -21,6 +21,7 @@ from edgepkd.reproduce.tables import (
     mean_table,
     weighing_table,
 )
+from edgepkd.reproduce.words import holds, listed, points, share, table
 from edgepkd.runtime.machine import describe
 from edgepkd.training.metrics import Interval
 
@@ -150,7 +151,7 @@ def _markdown(
         "points, brackets are 95 % intervals over whole groups. Every clip is answered by networks "
         "that never saw its group; all streams are normalised first. One deployable network per "
         "modality. Nothing was chosen on these answers.", "",
-        f"Seeds: trunks {_list(study.trunk_seeds)}; exits {_list(study.exit_seeds)} on each. All "
+        f"Seeds: trunks {listed(study.trunk_seeds)}; exits {listed(study.exit_seeds)} on each. All "
         "arms share trunks, views and batches. WISE is cross-fitted: a fold is weighed by vectors "
         "fitted on the answers to the others. The losses are the paper's: the teacher alone, no "
         "labels, temperature 1.", "",
@@ -174,15 +175,6 @@ def _markdown(
     return lines
 
 
-def _list(values: Sequence[object]) -> str:
-    return ", ".join(map(str, values))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
-            *(f"| {' | '.join(row)} |" for row in rows)]
-
-
 def _set_lines(results: Sequence[SetResult]) -> list[str]:
     rows = []
     for r in results:
@@ -191,49 +183,38 @@ def _set_lines(results: Sequence[SetResult]) -> list[str]:
         base = r.weighing["pkd"][-2]["accuracy"]
         rows.append([
             r.plan.recipe.dataset, str(len(r.answered.truth)), str(len(r.answered.label_names)),
-            str(groups), kind, f"{100 * r.plan.floor:.0f}", _share(base["wise"]),
+            str(groups), kind, f"{100 * r.plan.floor:.0f}", share(base["wise"]),
         ])
-    return _table(["set", "clips", "classes", "groups", "protocol", "floor",
+    return table(["set", "clips", "classes", "groups", "protocol", "floor",
                    "all 12 exits, PKD and WISE"], rows)
-
-
-def _share(found: Interval) -> str:
-    value, low, high = _percents(found)
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _points(found: Interval) -> str:
-    value, low, high = _percents(found)
-    text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def _mean_lines(results: Sequence[SetResult], arms: Sequence[str]) -> list[str]:
     rows = []
     for r in results:
         for row in r.means:
-            cells = [_share(row["accuracy"]["ce"])]
-            cells += [_points(row["less_ce"][arm]) for arm in arms if arm != "ce"]
+            cells = [share(row["accuracy"]["ce"])]
+            cells += [points(row["less_ce"][arm]) for arm in arms if arm != "ce"]
             rows.append([r.plan.recipe.dataset, str(row["network"]), *cells])
     head = ["set", "network", "CE", *(f"{TITLES[a]} less CE" for a in arms if a != "ce")]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _exit_lines(result: SetResult) -> list[str]:
     arms = [arm.name for arm in ARMS]
-    rows = [[str(row["exit"]), *(_share(row["accuracy"][arm]) for arm in arms),
-             _points(row["less_ce"]["pkd"])] for row in result.exits]
-    return _table(["exit", *(TITLES[arm] for arm in arms), "PKD less CE"], rows)
+    rows = [[str(row["exit"]), *(share(row["accuracy"][arm]) for arm in arms),
+             points(row["less_ce"]["pkd"])] for row in result.exits]
+    return table(["exit", *(TITLES[arm] for arm in arms), "PKD less CE"], rows)
 
 
 def _weighing_lines(result: SetResult) -> list[str]:
     lines = []
     for arm in WEIGHED_ARMS:
-        rows = [[str(row["position"]), *(_share(row["accuracy"][k]) for k in WEIGHINGS),
-                 _points(row["wise_less"]["no_lateral"]), _points(row["wise_less"]["plain_sum"])]
+        rows = [[str(row["position"]), *(share(row["accuracy"][k]) for k in WEIGHINGS),
+                 points(row["wise_less"]["no_lateral"]), points(row["wise_less"]["plain_sum"])]
                 for row in result.weighing[arm]]
         lines += [f"Exits by {TITLES[arm]}:", "",
-                  *_table(["up to", *(TITLES[k] for k in WEIGHINGS), "WISE less exit alone",
+                  *table(["up to", *(TITLES[k] for k in WEIGHINGS), "WISE less exit alone",
                            "WISE less plain sum"], rows), ""]
     return lines[:-1]
 
@@ -258,7 +239,7 @@ def _flatness_lines(results: Sequence[SetResult], study: Study) -> list[str]:
         "rise of the loss, in %, in a box of 1e-4 (`edgepkd.training.flatness` has the "
         "definitions). The motion network is of another architecture: only residual against iframe "
         "is a fair comparison.", "",
-        *_table(["set", "network", "backbone", "tr H", "per weight", "relative trace", "sharpness",
+        *table(["set", "network", "backbone", "tr H", "per weight", "relative trace", "sharpness",
                  "loss"], rows), "",
         *(_flatness_order(r) for r in results),
     ]
@@ -287,7 +268,7 @@ def _time_lines(results: Sequence[SetResult]) -> list[str]:
                              f"{max(ran):.0f}"])
     return ["Seconds a fold, one thread, two folds side by side on a busy machine; exits: all six "
             "arms, one seed. Steps that an earlier run had done are left out.", "",
-            *_table(["set", "step", "median", "most"], rows)]
+            *table(["set", "step", "median", "most"], rows)]
 
 
 # ---- what holds
@@ -301,28 +282,22 @@ def _verdict(results: Sequence[SetResult]) -> list[str]:
         ics = [row for row in r.exits if not str(row["exit"]).endswith("_4")]
         best = max(ics, key=lambda row: row["less_ce"]["pkd"].value)
         lines.append(
-            f"- **{r.plan.recipe.dataset}, PKD against CE** at equal epochs: {_points(pkd)} points "
-            f"over the nine internal classifiers, {_holds(pkd, 'PKD is better', 'CE is better')}. "
-            f"Best exit: {best['exit']}, {_points(best['less_ce']['pkd'])} (the abstract's best: "
+            f"- **{r.plan.recipe.dataset}, PKD against CE** at equal epochs: {points(pkd)} points "
+            f"over the nine internal classifiers, {holds(pkd, 'PKD is better', 'CE is better')}. "
+            f"Best exit: {best['exit']}, {points(best['less_ce']['pkd'])} (the abstract's best: "
             f"+{CLAIMED['pkd'][0]} and +{CLAIMED['pkd'][1]}).")
         rows = r.weighing["pkd"]
         mean, last = rows[-1]["wise_less"], rows[-2]["wise_less"]
         top = max(rows[:-1], key=lambda row: row["wise_less"]["no_lateral"].value)
         lines.append(
-            f"- **{r.plan.recipe.dataset}, WISE** (PKD exits): {_points(mean['no_lateral'])} "
+            f"- **{r.plan.recipe.dataset}, WISE** (PKD exits): {points(mean['no_lateral'])} "
             f"against each exit alone, mean of 12 positions, "
-            f"{_holds(mean['no_lateral'], 'WISE is better', 'WISE is worse')}; "
-            f"{_points(mean['plain_sum'])} against plain sums, "
-            f"{_holds(mean['plain_sum'], 'WISE is better', 'WISE is worse')}; at the full chain "
-            f"{_points(last['no_lateral'])} against the last exit. Best position: "
-            f"{top['position']}, {_points(top['wise_less']['no_lateral'])} (the abstract's best: "
+            f"{holds(mean['no_lateral'], 'WISE is better', 'WISE is worse')}; "
+            f"{points(mean['plain_sum'])} against plain sums, "
+            f"{holds(mean['plain_sum'], 'WISE is better', 'WISE is worse')}; at the full chain "
+            f"{points(last['no_lateral'])} against the last exit. Best position: "
+            f"{top['position']}, {points(top['wise_less']['no_lateral'])} (the abstract's best: "
             f"+{CLAIMED['wise'][0]} and +{CLAIMED['wise'][1]}).")
     lines.append("- A best exit of nine, or position of twelve, is picked after the fact: its "
                  "interval does not allow for that.")
     return lines
-
-
-def _holds(found: Interval, better: str, worse: str) -> str:
-    if found.low > 0:
-        return better
-    return worse if found.high < 0 else "no difference shown"

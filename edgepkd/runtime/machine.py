@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgepkd import __version__, hardware
 from edgepkd._optional import OPTIONAL, installed_version
+from edgepkd.runtime import pairing
 
 CORE = ("numpy", "numba", "av", "onnx", "openvino", "typer", "rich", "pillow")
 
@@ -34,20 +35,29 @@ class Machine:
 
 
 def describe() -> Machine:
-    """Look at this machine; starts nvidia-smi if there is one, and imports OpenVINO."""
+    """Look at this machine; asks nvidia-smi, imports OpenVINO and TensorRT if they are here."""
     packages = {name: installed_version(name) for name in CORE}
     packages |= {distribution: installed_version(distribution)
                  for _, distribution in OPTIONAL.values()}
     extras = {distribution: extra for extra, distribution in OPTIONAL.values()}
     gpus, jetson = tuple(map(str, hardware.gpus())), hardware.jetson()
-    backends = {"openvino": _openvino_devices()}
+    has_gpu, versions = bool(gpus or jetson), pairing.engine_versions()
+    backends = {
+        "openvino": _openvino_devices(),
+        **pairing.engine_backends(versions, has_gpu=has_gpu,
+                                  has_cuda_python=packages["cuda-python"] is not None),
+        "torch-tensorrt": pairing.torch_tensorrt_note(
+            packages["torch"], packages["torch-tensorrt"]),
+    }
+    engine_steps = pairing.engine_steps(packages, versions, has_gpu=has_gpu, jetson=jetson,
+                                        python=platform.python_version())
     return Machine(
         edgepkd=__version__, python=platform.python_version(), platform=platform.platform(),
         cpu=hardware.cpu(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1,
         packages=packages, extras=extras, backends=backends, gpus=gpus, jetson=jetson,
-        next_steps=_next_steps(packages, backends, has_gpu=bool(gpus or jetson)),
+        next_steps=_next_steps(packages, backends, engine_steps),
     )
 
 
@@ -64,7 +74,7 @@ def _openvino_devices() -> str:
 
 
 def _next_steps(
-    packages: dict[str, str | None], backends: dict[str, str], *, has_gpu: bool
+    packages: dict[str, str | None], backends: dict[str, str], engine_steps: tuple[str, ...]
 ) -> tuple[str, ...]:
     missing = [name for name in CORE if packages[name] is None]
     steps = [f"Core packages are missing ({', '.join(missing)}): pip install --force-reinstall"
@@ -72,8 +82,6 @@ def _next_steps(
     if backends["openvino"].startswith("does not work"):
         steps.append("No backend works: pip install --upgrade openvino, then `edgepkd doctor`.")
     if packages["torch"] is None:
-        steps.append("To train or to export a model: pip install 'edgepkd[train]'")
-    if has_gpu:
-        steps.append("A GPU is here; this version of edgepkd runs its networks on the CPU"
-                     " (OpenVINO). Training uses the GPU through torch.")
+        steps.append("To train, quantise or export a run: pip install 'edgepkd[train]'")
+    steps.extend(engine_steps)
     return (*steps, "To see it answer: edgepkd demo") if not missing else tuple(steps)

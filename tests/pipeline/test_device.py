@@ -24,6 +24,7 @@ from edgepkd.runtime.answers import ClipAnswer
 from edgepkd.video.clips import ClipReader
 from tests.clips import encode_clip, translating_texture
 from tests.runtime.bundles import make_bundle
+from tests.runtime.fake_gpu import TARGET, add_engines, install
 
 SIZE = (160, 96)
 
@@ -242,3 +243,72 @@ def test_p_frame_pixels_are_made_only_if_the_residual_may_be_asked_for(
     monkeypatch.setattr("edgepkd.video.clips.ClipReader", Watched)
     run(clips / "right.mp4", bundle, clips=1, **settings)
     assert asked == [pixels]
+
+
+# ---- backends
+
+
+def chosen(bundle: Bundle, backend: str = "auto") -> tuple[str, pipeline.BackendChosen | None]:
+    """Library that a run would use, and what it tells of its choice."""
+    runner, choice = pipeline.open_runner(bundle, RunConfig("x.mp4", backend=backend))
+    return runner.backend.split()[0], choice
+
+
+def test_without_engines_there_is_nothing_to_choose(bundle: Bundle) -> None:
+    assert chosen(bundle) == ("openvino", None)
+
+
+def test_auto_takes_engines_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt, _ = install(monkeypatch)
+    own = make_bundle(tmp_path)
+    add_engines(own)
+    library, choice = chosen(own)
+    assert library == "tensorrt"
+    assert choice is not None
+    assert (choice.backend, "this machine" in choice.reason) == (TARGET, True)
+    assert chosen(own, TARGET) == ("tensorrt", None)
+    assert chosen(own, "openvino") == ("openvino", None)
+    assert trt.deserialised == [], "nothing is loaded before a clip asks for it"
+
+
+def test_auto_leaves_foreign_engines_alone_and_says_why(
+    tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt, _ = install(monkeypatch)
+    own = make_bundle(tmp_path)
+    add_engines(own, compute_capability="9.0")
+    events = run(clips / "right.mp4", own, clips=1)
+    assert isinstance(events[0], pipeline.BackendChosen)
+    assert events[0].backend == "openvino"
+    assert "9.0" in events[0].reason
+    assert {answer.label for answer in answers(events)} == {"right"}
+    with pytest.raises(BundleError, match=r"9\.0"):
+        chosen(own, TARGET)
+    assert trt.deserialised == []
+
+
+def test_a_run_on_engines_answers_as_on_the_cpu_and_stops_as_early(
+    tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt, _ = install(monkeypatch)
+    own = make_bundle(tmp_path)
+    add_engines(own)
+    events = run(clips / "right.mp4", own, backend=TARGET)
+    assert {(a.label, str(a.exit)) for a in answers(events)} == {("right", "mv_1")}
+    assert summary(events).backend.startswith("tensorrt ")
+    assert len(trt.deserialised) == 1, "the other eleven engines were never loaded"
+
+
+@pytest.mark.parametrize("backend", ["no-such-target", "jetson-thor"])
+def test_a_backend_without_engines_says_how_to_build_them(bundle: Bundle, backend: str) -> None:
+    with pytest.raises(BundleError, match="has no engines for") as caught:
+        chosen(bundle, backend)
+    assert f"--target {backend}" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("backend", ["", "../engines", "a/b", ".hidden"])
+def test_a_backend_is_a_plain_name(backend: str) -> None:
+    with pytest.raises(ConfigError, match="backend is"):
+        RunConfig("x.mp4", backend=backend)

@@ -9,6 +9,7 @@ def test_this_machine() -> None:
     here = machine.describe()
     assert here.packages["numpy"] is not None
     assert "CPU" in here.backends["openvino"]
+    assert set(here.backends) == {"openvino", "tensorrt", "tensorrt_rtx", "torch-tensorrt"}
     assert here.num_cores >= 1
     assert any("edgepkd demo" in step for step in here.next_steps)
 
@@ -16,9 +17,10 @@ def test_this_machine() -> None:
 def test_next_steps_name_what_is_missing() -> None:
     packages: dict[str, str | None] = dict.fromkeys([*machine.CORE, "torch"], "1.0")
     works, broken = {"openvino": "CPU (x)"}, {"openvino": "does not work: no such file"}
-    assert machine._next_steps(packages, works, has_gpu=False) == (
+    assert machine._next_steps(packages, works, ()) == (
         "To see it answer: edgepkd demo",)
-    steps = machine._next_steps({**packages, "av": None, "torch": None}, broken, has_gpu=True)
+    steps = machine._next_steps({**packages, "av": None, "torch": None}, broken,
+                                ("install TensorRT",))
     text = " ".join(steps)
-    for part in ("(av)", "upgrade openvino", "edgepkd[train]", "A GPU is here"):
+    for part in ("(av)", "upgrade openvino", "edgepkd[train]", "install TensorRT"):
         assert part in text

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgepkd.bundle import Bundle
+from edgepkd.bundle.engines import read_engines, write_engines
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, MissingExtraError, ModelError
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
@@ -197,3 +201,30 @@ def test_without_tensorrt_the_extra_is_named(
     with pytest.raises(MissingExtraError) as caught:
         TensorRtRunner(bundle, TARGET)
     assert "tensorrt" in str(caught.value)
+
+
+def test_torch_tensorrt_numbers_its_outputs(bundle: Bundle, fakes: Fakes) -> None:
+    folder = add_engines(bundle)
+    engines, plans = read_engines(bundle.path, TARGET), {}
+    for segment, record in engines.plans.items():
+        model = onnx.load(str(folder / record.file))
+        names = {o.name: f"output{i}" for i, o in enumerate(model.graph.output)}
+        for node in model.graph.node:
+            node.output[:] = [names.get(name, name) for name in node.output]
+        for output in model.graph.output:
+            output.name = names[output.name]
+        content = model.SerializeToString()
+        (folder / record.file).write_bytes(content)
+        plans[segment] = replace(record, bytes=len(content),
+                                 sha256=hashlib.sha256(content).hexdigest())
+    write_engines(folder, replace(engines, plans=plans))
+    with pytest.raises(ModelError, match="has the tensors output0, output1, x"):
+        TensorRtRunner(bundle, TARGET).prepare(Position("mv", 1))
+    write_engines(folder, replace(engines, plans=plans, via="torch-tensorrt"))
+    runner, other = TensorRtRunner(bundle, TARGET), OpenVinoRunner(bundle)
+    mine: Any = motion()
+    theirs: Any = mine
+    for k in range(1, 5):
+        mine, logits = runner.run(Position("mv", k), mine)
+        theirs, expected = other.run(Position("mv", k), theirs)
+        assert logits == pytest.approx(expected, abs=1e-5)
