@@ -34,7 +34,7 @@ reproduce *args:
     {{python}} -m edgepkd.reproduce {{args}}
 
 # INT8 by PTQ, QAT and QAD against FP32 on the same folds, on the trunks of `just reproduce` where
-# they are there; about two hours on two cores. `just reproduce-int8 --quick` shows that it runs
+# they are there; about an hour and a half on two cores. `just reproduce-int8 --quick` shows that it runs
 reproduce-int8 *args:
     {{python}} -m edgepkd.reproduce.int8_command {{args}}
 
