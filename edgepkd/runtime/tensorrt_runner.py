@@ -21,6 +21,7 @@ import numpy as np
 from edgepkd import _optional, hardware
 from edgepkd.bundle import Bundle, SegmentEntry
 from edgepkd.bundle.engines import (
+    NO_GPU,
     VERSION_COMPATIBLE,
     EngineSet,
     PlanRecord,
@@ -36,6 +37,7 @@ from edgepkd.runtime.runner import Array, Features
 
 CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 """cuda-python's runtime, by its name since 12.6 and the one before."""
+ON_THE_CPU = "Run `edgepkd doctor`; on the CPU the bundle runs with --backend openvino."
 BYTES = 4
 """Inputs and outputs of a segment are FP32 in every plan."""
 
@@ -88,7 +90,7 @@ class TensorRtRunner:
         reasons = mismatches(self._engines, bundle.manifest, here)
         if reasons:
             raise BundleError(f"the engines for {target!r} do not fit: {'; '.join(reasons)}.",
-                              hint=self._rebuild)
+                              hint=ON_THE_CPU if reasons == (NO_GPU,) else self._rebuild)
         self._cuda: Any = _import_cuda()
         self._runtime, self._complaints = _open_runtime(self._trt, self._engines)
         self._loaded: dict[Position, _Loaded] = {}

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from edgepkd import hardware
 from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import read_engines, write_engines
 from edgepkd.cascade import Position
@@ -119,6 +120,16 @@ def test_a_foreign_engine_never_reaches_the_deserialiser(
     assert words in caught.value.message
     assert f"edgepkd export {bundle.path} --target {TARGET}" in str(caught.value.hint)
     assert trt.deserialised == []
+
+
+def test_without_a_gpu_nothing_is_to_be_built_again(
+    bundle: Bundle, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_engines(bundle)
+    monkeypatch.setattr(hardware, "compute_capability", lambda: None)
+    with pytest.raises(BundleError, match="no NVIDIA GPU") as caught:
+        TensorRtRunner(bundle, TARGET)
+    assert "--backend openvino" in str(caught.value.hint)
 
 
 def test_engines_of_another_bundle_are_refused(
