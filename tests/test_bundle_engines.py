@@ -162,7 +162,7 @@ def test_the_rebuild_command_asks_for_the_same(engines: EngineSet) -> None:
     changed = replace(engines, plans=plans, flags=flags, via="torch-tensorrt")
     assert rebuild_command(Path("my bundle.edgepkd"), changed) == (
         "edgepkd export 'my bundle.edgepkd' --target jetson-orin-nano --precision auto"
-        " --via torch-tensorrt --version-compatible --hardware-compatible --dla 1 --batch 16")
+        " --version-compatible --hardware-compatible --dla 1 --batch 16")
 
 
 def test_this_machine_and_its_library() -> None:

@@ -244,9 +244,11 @@ def outdated(engines: EngineSet, manifest: Manifest) -> tuple[str, ...]:
 
 
 def rebuild_command(bundle_path: Path, engines: EngineSet) -> str:
-    """The command that builds `engines` anew on the machine where it is typed."""
+    """The command that builds `engines` anew on the machine where it is typed, from ONNX.
+
+    Torch-TensorRT needs the run, which a bundle does not hold.
+    """
     options = [f"--target {engines.target}", f"--precision {engines.precision}"]
-    options += [f"--via {engines.via}"] if engines.via != "onnx" else []
     options += ["--version-compatible"] if engines.flags.get(VERSION_COMPATIBLE) else []
     options += ["--hardware-compatible"] if engines.flags.get(HARDWARE_COMPATIBLE) else []
     dla = engines.flags.get("dla")

@@ -1,8 +1,9 @@
 """Segments into TensorRT plans through Torch-TensorRT: the other route, for those who have it.
 
 Torch-TensorRT takes its tensor names from the traced program: the input stays `x`, outputs are
-numbered (`output0`, `output1`), and nothing renames them. The runner knows that by the sidecar's
-`via`. Types are those of the module: what is FP16 is made so here, inputs and outputs stay FP32.
+numbered (`output0`, `output1`), and no release before 2.14 can rename them. The runner knows
+that by the sidecar's `via`. Types are those of the module: what is FP16 is made so here, inputs and
+outputs stay FP32.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from edgepkd import _optional
 from edgepkd.bundle.engines import Precision
+from edgepkd.engines.graph import SMALLEST_HALF
 from edgepkd.errors import MissingExtraError, ModelError
 from edgepkd.models.heads import ClassifierHead
 from edgepkd.models.segmented import Segment
@@ -90,7 +92,7 @@ def build_segment(
         ModelError: Torch-TensorRT cannot convert it.
     """
     torch_tensorrt: Any = require_torch_tensorrt()
-    module = _Deployable(copy.deepcopy(segment).eval().requires_grad_(False),
+    module = _Deployable(_with_ranges_for_half(copy.deepcopy(segment).eval().requires_grad_(False)),
                          torch.float32 if precision == "fp32" else torch.float16).cuda()
     example = torch.zeros(opt_frames, *example_shape).cuda()
     free = None if min_frames == max_frames else {
@@ -110,6 +112,14 @@ def build_segment(
         raise ModelError(f"Torch-TensorRT cannot build the segment: {_reason(error)}",
                          hint="Export without --via: the ONNX route builds it.") from error
     return bytes(plan)
+
+
+def _with_ranges_for_half(segment: Segment) -> Segment:
+    """`segment`, no quantiser's scale below what FP16 holds, as in `graph.with_precision`."""
+    for name, values in segment.named_buffers():
+        if name.endswith("_amax"):  # the converter divides it by 127, in its own type
+            values.clamp_(min=127 * SMALLEST_HALF)
+    return segment
 
 
 def _quantizers_as_operators(precision: Precision) -> AbstractContextManager[Any]:

@@ -75,7 +75,9 @@ def export_run(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, No
                           hint="Give --force to replace it, or another name with --out.")
     if config.via == "torch-tensorrt":
         from edgepkd.engines.torch_tensorrt import require_torch_tensorrt
+        from edgepkd.pipeline.export_torch import refuse_options
 
+        refuse_options(config)
         require_torch_tensorrt()  # before hours of work
     written = _write_bundle(config, target, out)
     yield written

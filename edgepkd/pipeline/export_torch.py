@@ -43,15 +43,16 @@ def export_by_torch(
     EnginesBuilt.
 
     Raises:
-        MissingExtraError: Torch-TensorRT is not installed. UsageError: there is no CUDA, or the
-            target is not one of TensorRT. ModelError: a segment cannot be built.
+        MissingExtraError: Torch-TensorRT is not installed. ConfigError: the target is not one of
+            TensorRT, or an option does not go with it. ModelError: there is no CUDA, or a segment
+            cannot be built.
     """
     require_torch_tensorrt()
     target = load_target(config.target)
     check(target.builder == "tensorrt", "target for torch-tensorrt", got=target.name,
           allowed="targets whose builder is tensorrt")
     request = Request(bundle=bundle, target=target, precision=config.precision,
-                      workspace_mb=config.workspace_mb, max_frames=config.max_frames)
+                      max_frames=config.max_frames)
     refuse(request)
     quantized = any(map(is_quantized, networks.values()))
     check(not quantized or request.asked in ("int8", "auto"), "precision", got=request.asked,
@@ -73,6 +74,19 @@ def export_by_torch(
         write_engines(partial, engines)
     replace_folder(fresh, folder)
     yield EnginesBuilt(folder, engines, up_to_date=False)
+
+
+def refuse_options(config: ExportConfig) -> None:
+    """Refuse what the ONNX route does and this one does not.
+
+    Raises:
+        ConfigError: names the options.
+    """
+    given = [name for name in ("workspace_mb", "dla") if getattr(config, name) is not None]
+    given += [name for name in ("version_compatible", "hardware_compatible", "resume",
+                                "require_timing_cache") if getattr(config, name)]
+    check(not given, "options with --via torch-tensorrt", got=", ".join(given),
+          allowed="--precision and --batch; the others go with the ONNX route")
 
 
 def _build(request: Request, entry: SegmentEntry, segment: Segment, folder: Path) -> PlanRecord:

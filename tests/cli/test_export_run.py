@@ -205,3 +205,16 @@ def test_an_unknown_target_is_named_before_anything_is_read(run: Path, cache: Pa
     refused = invoke("export", run, "--target", "jetson-nano-9", "--cache", cache)
     assert refused.exit_code == 2
     assert "jetson-orin-nano" in refused.stderr
+
+
+@pytest.mark.parametrize(("option", "code", "words"), [
+    ("--dla", 2, "dla"), (None, 1, "torch-tensorrt")])
+def test_torch_tensorrt_is_refused_before_anything_is_written(
+    run: Path, cache: Path, option: str | None, code: int, words: str
+) -> None:
+    more = [option, 0] if option else []
+    refused = invoke("export", run, "--target", "tensorrt", "--via", "torch-tensorrt",
+                     "--cache", cache, *more)
+    assert refused.exit_code == code
+    assert words in refused.stderr
+    assert not run.with_name("tiny.edgepkd").exists()

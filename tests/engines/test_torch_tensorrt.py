@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import nn
 from edgepkd.engines import torch_tensorrt
 from edgepkd.errors import MissingExtraError, ModelError
 from edgepkd.models.segmented import Segment
-from tests.engines.int8_networks import CROP_PX, frames
+from tests.engines.int8_networks import CROP_PX, frames, int8_network
 from tests.models.networks import small_network
 
 SHAPE = (2, CROP_PX, CROP_PX)
@@ -101,6 +103,29 @@ def test_int8_is_traced_in_the_mode_that_gives_operators() -> None:
         with torch_tensorrt._quantizers_as_operators(precision):  # type: ignore[arg-type]
             assert is_torch_export_mode() is mode
         assert not is_torch_export_mode()
+
+
+def test_no_scale_is_lost_in_fp16(
+    library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = copy.deepcopy(next(iter(int8_network())))
+    ranges = {n: b for n, b in part.named_buffers() if n.endswith("weight_quantizer._amax")}
+    for values in ranges.values():
+        values.view(-1)[0] = 1e-9  # a channel that BatchNorm has all but switched off
+    # The operators are for a CUDA device; here what is traced is their ranges.
+    monkeypatch.setattr(torch_tensorrt, "_quantizers_as_operators", lambda _: nullcontext())
+    seen: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, *_: Any, **__: Any) -> None:
+        seen.extend(b for n, b in module.named_buffers() if n.endswith("_amax"))
+        raise RuntimeError("traced")
+
+    monkeypatch.setattr(torch.export, "export", keep)
+    with pytest.raises(ModelError, match="traced"):
+        build(part, "int8")
+    assert len(seen) > len(ranges)
+    assert all(amax.dtype == torch.float16 and bool((amax / 127 >= 2**-14).all()) for amax in seen)
+    assert all(float(values.view(-1)[0]) < 1e-8 for values in ranges.values())
 
 
 def test_one_batch_size_is_static(library: FakeLibrary) -> None:
