@@ -7,7 +7,7 @@ exported segments on OpenVINO, for clips that no network was trained on.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from edgepkd.models.macs import ExitMacs, macs_per_exit
 from edgepkd.models.registry import build_from_spec
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.quantize.network import for_export, is_quantized, weight_bits
+from edgepkd.training.backbone import clip_logits
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.fitted import Fitted
 from edgepkd.training.policy import fit_policy
@@ -88,32 +89,20 @@ def clip_gmac(networks: Networks, inputs: Inputs) -> dict[Modality, tuple[float,
 
 def torch_answers(networks: Networks, inputs: Inputs, clips: Sequence[ClipArrays]) -> Answers:
     """Logits of the networks for the test views of `clips`: [N, 4, classes] each."""
-    answers: dict[Modality, Any] = {}
-    with torch.no_grad():
-        for modality, network in networks.items():
-            network.eval()
-            answers[modality] = np.stack([
-                torch.stack([z.double().mean(dim=0)
-                             for z in network(test_view(clip, inputs[modality]))]).numpy()
-                for clip in clips])
-    return answers
+    return {m: clip_logits(network, clips, spec=inputs[m]).double().numpy()
+            for m, network in networks.items()}
 
 
 def deployed_answers(
-    segments: Segments, inputs: Inputs, clips: Sequence[ClipArrays], *,
-    on_clip: Callable[[], None] | None = None,
+    segments: Segments, inputs: Inputs, clips: Sequence[ClipArrays]
 ) -> Answers:
     """Logits of the exported segments on OpenVINO: [N, 4, classes] each."""
     answers: dict[Modality, Any] = {}
     for modality in dict.fromkeys(m for m, _ in segments):
         spec = inputs[modality]
         chain = SegmentChain(segments, modality, frames=spec.num_segments)
-        rows = []
-        for clip in clips:
-            rows.append(chain.clip_logits(test_view(clip, spec).numpy()))
-            if on_clip:
-                on_clip()
-        answers[modality] = np.stack(rows)
+        answers[modality] = np.stack([chain.clip_logits(test_view(clip, spec).numpy())
+                                      for clip in clips])
     return answers
 
 

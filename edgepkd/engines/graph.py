@@ -83,7 +83,7 @@ def with_precision(content: bytes, precision: Precision) -> bytes:
     """
     model = load(content)
     if precision == "int8":
-        if not is_quantized(content):
+        if not any(node.op_type == QUANTIZE for node in model.graph.node):
             raise ModelError("the segment is float; int8 needs a quantised one.",
                              hint="Quantise the run first: edgepkd quantize RUN")
     else:

@@ -26,7 +26,7 @@ from edgepkd.reproduce.int8_tables import (
 )
 from edgepkd.reproduce.study import Study
 from edgepkd.reproduce.tables import Answered
-from edgepkd.reproduce.words import holds, listed, points, share, table
+from edgepkd.reproduce.words import holds, listed, plain_json, points, share, table
 from edgepkd.runtime.machine import describe
 from edgepkd.training.metrics import FEW_GROUPS, Interval
 
@@ -76,7 +76,7 @@ def write(
         "schema_version": 1, "conditions": _conditions(study, recipe),
         "sets": {r.answered.plan.recipe.name: _as_json(r) for r in results},
     }
-    text = json.dumps(document, indent=1, default=_plain) + "\n"
+    text = json.dumps(document, indent=1, default=plain_json) + "\n"
     write_atomically(folder / f"{name}.json", text.encode())
     lines = _markdown(results, study, recipe, name)
     write_atomically(folder / f"{name}.md", ("\n".join(lines) + "\n").encode())
@@ -91,14 +91,6 @@ def _conditions(study: Study, recipe: Int8Recipe) -> dict[str, Any]:
                      if machine.packages.get(name)},
         "trunk_seeds": study.trunk_seeds, "exit_seeds": study.exit_seeds, "recipe": asdict(recipe),
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return asdict(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(type(value))
 
 
 def _as_json(result: SetResult) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from edgepkd.reproduce.tables import (
     mean_table,
     weighing_table,
 )
-from edgepkd.reproduce.words import holds, listed, points, share, table
+from edgepkd.reproduce.words import holds, listed, plain_json, points, share, table
 from edgepkd.runtime.machine import describe
 from edgepkd.training.metrics import Interval
 
@@ -73,7 +73,7 @@ def write(results: Sequence[SetResult], study: Study, folder: Path, *, name: str
         "schema_version": 1, "conditions": _conditions(study), "claimed_at_best": CLAIMED,
         "sets": {r.plan.recipe.name: _as_json(r) for r in results},
     }
-    text = json.dumps(document, indent=1, default=_plain) + "\n"
+    text = json.dumps(document, indent=1, default=plain_json) + "\n"
     plots = [plot for r in results for plot in _plots(r, folder)]
     write_atomically(folder / f"{name}.json", text.encode())
     lines = _markdown(results, study, plots, name)
@@ -90,14 +90,6 @@ def _conditions(study: Study) -> dict[str, Any]:
         "trunk_seeds": study.trunk_seeds, "exit_seeds": study.exit_seeds,
         "arms": {arm.name: asdict(arm) for arm in ARMS},
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return asdict(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(type(value))
 
 
 def _as_json(result: SetResult) -> dict[str, Any]:

@@ -1,8 +1,12 @@
-"""Numbers of the studies as Markdown. Shares become %, differences points."""
+"""Numbers of the studies as Markdown, where shares become % and differences points, and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
 
 from edgepkd.training.metrics import Interval
 
@@ -34,3 +38,12 @@ def holds(found: Interval, better: str, worse: str) -> str:
     if found.low > 0:
         return better
     return worse if found.high < 0 else "no difference shown"
+
+
+def plain_json(value: Any) -> Any:
+    """What `json.dumps` cannot write by itself: intervals, and numbers of numpy."""
+    if isinstance(value, Interval):
+        return asdict(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(type(value))

@@ -133,14 +133,9 @@ class ExitRecipe(Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.scheme in get_args(Scheme), "scheme", got=self.scheme,
-              allowed=", ".join(get_args(Scheme)))
-        check(self.last_teacher in get_args(LastTeacher), "last_teacher", got=self.last_teacher,
-              allowed=", ".join(get_args(LastTeacher)))
+        _check_teaching(self)
         for name in ("batch_views", "num_views"):
             check(getattr(self, name) >= 1, name, got=getattr(self, name), allowed="1 or more")
-        check(0 <= self.label_share <= 1, "label_share", got=self.label_share, allowed="0..1")
-        check(self.temperature > 0, "temperature", got=self.temperature, allowed="above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,18 +160,23 @@ class FinetuneRecipe(Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.scheme in get_args(Scheme), "scheme", got=self.scheme,
-              allowed=", ".join(get_args(Scheme)))
-        check(self.last_teacher in get_args(LastTeacher), "last_teacher", got=self.last_teacher,
-              allowed=", ".join(get_args(LastTeacher)))
-        for name in ("self_share", "label_share"):
-            check(0 <= getattr(self, name) <= 1, name, got=getattr(self, name), allowed="0..1")
-        check(self.temperature > 0, "temperature", got=self.temperature, allowed="above 0")
+        _check_teaching(self)
+        check(0 <= self.self_share <= 1, "self_share", got=self.self_share, allowed="0..1")
         check(self.batch_clips >= 1, "batch_clips", got=self.batch_clips, allowed="1 or more")
 
     def as_qat(self) -> FinetuneRecipe:
         """The same steps with the labels' cross-entropy at every exit, and no teacher."""
         return replace(self, scheme="ce", self_share=0.0)
+
+
+def _check_teaching(recipe: ExitRecipe | FinetuneRecipe) -> None:
+    """Who teaches, and what share of the loss the labels have."""
+    check(recipe.scheme in get_args(Scheme), "scheme", got=recipe.scheme,
+          allowed=", ".join(get_args(Scheme)))
+    check(recipe.last_teacher in get_args(LastTeacher), "last_teacher", got=recipe.last_teacher,
+          allowed=", ".join(get_args(LastTeacher)))
+    check(0 <= recipe.label_share <= 1, "label_share", got=recipe.label_share, allowed="0..1")
+    check(recipe.temperature > 0, "temperature", got=recipe.temperature, allowed="above 0")
 
 
 @dataclass(frozen=True)
