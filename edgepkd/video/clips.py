@@ -152,6 +152,8 @@ class ClipReader:
         counters: what was read and decoded so far, over all clips.
         num_frames_estimate: frames to expect, for a progress bar; None for a camera.
         fps: frames per second, 25 if the stream does not tell.
+        warnings: what is wrong with the source though it can be read, in words for the user; grows
+            while clips are read.
         motion_scale: from pixels of the source to those of the 340x256 form, in x and y.
     """
 
@@ -186,6 +188,7 @@ class ClipReader:
         self.counters = DecodeCounters()
         self.fps = self.info.fps or _UNKNOWN_FPS
         self.first_time_s = 0.0
+        self.warnings: list[str] = []
         self._started = False
         self._normalized = (
             normalized(self._video, gop_frames=clip.gop_frames,

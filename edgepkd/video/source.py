@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Generator, Iterator
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -132,6 +133,7 @@ class VideoInput:
         container, stream: PyAV's objects; the stream's own codec context is not used.
         is_live: a camera; packets come until it stops.
         num_read_errors: damaged places the demuxer reported and that were skipped.
+        fps: frame rate the caller gave for a stream that has none of its own; None: not given.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class VideoInput:
         self.stream = stream
         self.is_live = is_live_source(source)
         self.num_read_errors = 0
+        self.fps: Fraction | None = None
         self._spooled = spooled
         self._ahead: deque[Packet[Any]] = deque()
         self._demuxed = self._demux()
