@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import av
 
 from edgepkd.video.normalize import normalized
-from edgepkd.video.probe import has_display_times, probe
+from edgepkd.video.probe import frame_rate, has_display_times, probe
 from edgepkd.video.source import VideoInput
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
 
@@ -43,8 +43,9 @@ def encode(video: VideoInput) -> Encoded:
     Raises:
         DecodeError: nothing of it decodes, or too many packets in a row fail.
     """
-    source = normalized(video, gop_frames=GOP_FRAMES,
-                        use_timestamps=has_display_times(probe(video)))
+    info = probe(video)
+    source = normalized(video, gop_frames=GOP_FRAMES, use_timestamps=has_display_times(info),
+                        fps=frame_rate(video))
     content = io.BytesIO()
     # bitexact: no version of the muxer in the file, so that equal packets are equal files.
     with av.open(content, "w", format="mp4", options={"fflags": "+bitexact"}) as container:

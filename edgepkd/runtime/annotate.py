@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from edgepkd.errors import DecodeError, EdgepkdError, MissingExtraError, UsageError
 from edgepkd.runtime.answers import ClipAnswer
 from edgepkd.video.source import STDIN, VideoInput, is_live_source, open_video
+from edgepkd.video.timeline import DEFAULT_FPS, Timeline
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -74,12 +75,7 @@ def save_annotated(
     try:
         with open_video(source) as video, av.open(f"file:{temporary}", "w") as container:
             writer = _Writer(container, CODECS[out.suffix.lower()], fps=fps or 25.0)
-            first_pts: int | None = None
-            for count, frame in enumerate(_frames(video)):
-                time_s = count / (fps or 25.0)
-                if timed and frame.pts is not None and video.stream.time_base:
-                    first_pts = frame.pts if first_pts is None else first_pts
-                    time_s = float((frame.pts - first_pts) * video.stream.time_base)
+            for frame, time_s in _timed_frames(video, fps=fps, timed=timed):
                 if until_s is not None and time_s >= until_s:
                     break
                 writer.write(frame, time_s, _answer_at(answers, time_s))
@@ -93,6 +89,19 @@ def save_annotated(
                            hint="Check the folder and the free space.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _timed_frames(
+    video: VideoInput, *, fps: float | None, timed: bool
+) -> Iterator[tuple[VideoFrame, float]]:
+    """Frames, and seconds since the first one on the same clock as the clips'."""
+    rate = Fraction(fps).limit_denominator(1001) if fps else DEFAULT_FPS
+    timeline = Timeline(time_base=video.stream.time_base or 1 / rate, fps=rate)
+    first: float | None = None
+    for frame in _frames(video):
+        ticks = timeline.place(frame.pts if timed else None).ticks
+        first = ticks if first is None else first
+        yield frame, (ticks - first) * float(timeline.time_base)
 
 
 def _frames(video: VideoInput) -> Iterator[VideoFrame]:

@@ -1,20 +1,23 @@
-"""From packets in decoding order to pictures in display order, with their times."""
+"""From packets in decoding order to pictures in display order."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+import weakref
+from collections import deque
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from edgepkd.video._heads import Kind, classifier
 from edgepkd.video._runs import Engine, Run
-from edgepkd.video.decoder import DEFAULT_FPS, CodecParams
+from edgepkd.video.h264 import same_pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from av.packet import Packet
 
-_MAX_OVERLAP_S = 0.5
+    from edgepkd.video.decoder import CodecParams
+
 _MAX_PACKETS_BEFORE_KEY = 300
 """Packets read in the hope of a key packet; a stream without one starts at its first packet."""
 
@@ -39,91 +42,139 @@ class Picture(NamedTuple):
         return self.kind >= Kind.OPEN_KEY
 
 
-def shown_pictures(
-    packets: Iterable[Packet[Any]], *, params: CodecParams, engine: Engine
-) -> Iterator[Picture]:
-    """The pictures in display order; their packets are put into runs on the way.
+class Turn(NamedTuple):
+    """Where a stream becomes one that has to be read in another way."""
+
+    why: Literal["b_frames", "pictures"]
+    """H.264 B-frames begin; or pictures of another size or form."""
+    header: bytes
+    """What the stream says of its new pictures (`Classifier.header`)."""
+    packets: Iterator[Packet[Any]]
+    """From here on, or from where decoding can start before it, with their own timestamps."""
+    is_whole: bool = True
+    """False: `packets` begin amid a run whose beginning is forgotten."""
+
+
+class Intake:
+    """Reads packets one by one, puts them into runs, and stops where the stream takes a turn.
+
+    A decoder that holds pictures back asks its run for packets that nobody has read yet, so
+    reading is not tied to the order in which pictures are shown.
+    """
+
+    def __init__(
+        self, packets: Iterable[Packet[Any]], *, params: CodecParams, engine: Engine
+    ) -> None:
+        self._packets = iter(packets)
+        self._engine = engine
+        self._classify = classifier(params.codec_name, params.extradata,
+                                    has_b_frames=params.has_b_frames)
+        self._header = params.header
+        self._items = self._from_first_key()
+        self._early: deque[tuple[Packet[Any], int]] = deque()
+        self._ahead: deque[Picture] = deque()
+        self._number = -1
+        self._run: Run | None = None
+        self.turn: Turn | None = None
+
+    def pictures(self) -> Iterator[Picture]:
+        """The pictures in decoding order."""
+        while self._ahead or self.read_one():
+            if self._ahead:
+                yield self._ahead.popleft()
+
+    def read_one(self) -> bool:
+        """Take in one more packet; False at the end, or at a turn."""
+        item = None if self.turn is not None else next(self._items, None)
+        if item is None or self._is_turn(*item):
+            if self._run is not None:
+                self._run.close()
+                self._run = None
+            return False
+        self._take(*item)
+        return True
+
+    def _take(self, packet: Packet[Any], kind: int) -> None:
+        self._number += 1
+        if self._run is None or kind == Kind.CLOSED_KEY:
+            if self._run is not None:
+                self._run.close()
+            # A weak method: a run must not keep its reader alive, nor form a cycle with it.
+            self._run = Run(self._engine, starts_closed=kind == Kind.CLOSED_KEY,
+                            read_more=weakref.WeakMethod(self.read_one))
+        picture = Picture(self._number, kind, packet.pts, packet.dts, self._run)
+        if kind == Kind.NOTHING:
+            return
+        if not packet.is_discard:  # an edit list hides it: decoded for those after, never shown
+            if kind <= Kind.DROPPED_IN_ORDER:
+                self._engine.counters.packets_skipped += 1
+            self._ahead.append(picture)
+        if kind != Kind.DROPPED_IN_ORDER:
+            self._run.append(packet, self._number,
+                             is_dropped=kind == Kind.DROPPED or packet.is_discard)
+
+    def _is_turn(self, packet: Packet[Any], kind: int) -> bool:
+        if kind == Kind.H264_B:
+            run = self._run
+            held = run.replay() if run is not None else ()
+            self.turn = Turn("b_frames", self._classify.header, self._rest(packet, before=held),
+                             is_whole=run is None or run.is_restartable)
+            return True
+        header, known = self._classify.header, self._header
+        if kind < Kind.OPEN_KEY or header in (known, b""):
+            return False
+        self._header = header
+        if not known or same_pictures(known, header, is_h264=self._engine.is_h264):
+            return False
+        self.turn = Turn("pictures", header, self._rest(packet))
+        return True
+
+    def _rest(
+        self, packet: Packet[Any], *, before: Iterable[Packet[Any]] = ()
+    ) -> Iterator[Packet[Any]]:
+        # Whoever goes on counts these packets.
+        self._engine.counters.packets_read -= 1 + len(self._early)
+        return chain(before, [packet], (early for early, _ in self._early), self._packets)
+
+    def _from_first_key(self) -> Iterator[tuple[Packet[Any], int]]:
+        """Packets with their kinds, from the first key packet on if there is one in reach."""
+        counters, early = self._engine.counters, self._early
+        has_key = False
+        for packet in self._packets:
+            counters.packets_read += 1
+            item = packet, self._classify(packet)
+            if not has_key and item[1] < Kind.OPEN_KEY:
+                early.append(item)
+                has_key = len(early) > _MAX_PACKETS_BEFORE_KEY
+                if not has_key:
+                    continue
+                while early:
+                    yield early.popleft()
+                continue
+            if not has_key:
+                has_key = True
+                counters.packets_skipped += len(early)
+                early.clear()
+            yield item
+        while early:
+            yield early.popleft()
+
+
+def shown_pictures(intake: Intake) -> Iterator[Picture]:
+    """The pictures in display order, up to a turn.
 
     A reference picture is shown after the B-frames that follow its packet, which is all the
     reordering there is where B-frames are not references.
     """
-    run: Run | None = None
     waiting: Picture | None = None
-    for number, (packet, kind) in enumerate(_from_first_key(packets, params, engine)):
-        if run is None or kind == Kind.CLOSED_KEY:
-            if run is not None:
-                run.close()
-            run = Run(engine, starts_closed=kind == Kind.CLOSED_KEY)
-        picture = Picture(number, kind, packet.pts, packet.dts, run)
-        if kind == Kind.NOTHING:
-            continue
-        if kind != Kind.DROPPED_IN_ORDER:
-            packet.pts = packet.dts = number
-            run.append(packet, number, is_dropped=kind == Kind.DROPPED or packet.is_discard)
-        if packet.is_discard:
-            continue  # an edit list hides it: decoded for those after it, never shown
-        if kind <= Kind.DROPPED_IN_ORDER:
-            engine.counters.packets_skipped += 1
-        if waiting is not None and kind != Kind.DROPPED:
+    for picture in intake.pictures():
+        if waiting is not None and picture.kind != Kind.DROPPED:
             yield waiting
             waiting = None
         if picture.is_reference:
             waiting = picture
         else:
             yield picture
-    if run is not None:
-        run.close()
-    if waiting is not None:
+    # B-frames that begin here are shown before the picture that waits: it goes with them.
+    if waiting is not None and (intake.turn is None or intake.turn.why != "b_frames"):
         yield waiting
-
-
-def _from_first_key(
-    packets: Iterable[Packet[Any]], params: CodecParams, engine: Engine
-) -> Iterator[tuple[Packet[Any], int]]:
-    """Packets with their kinds, from the first key packet on if there is one in reach."""
-    classify = classifier(params.codec_name, params.extradata, has_b_frames=params.has_b_frames)
-    early: list[tuple[Packet[Any], int]] | None = []
-    for packet in packets:
-        engine.counters.packets_read += 1
-        item = packet, classify(packet)
-        if early is None:
-            yield item
-        elif item[1] >= Kind.OPEN_KEY:
-            engine.counters.packets_skipped += len(early)
-            early = None
-            yield item
-        else:
-            early.append(item)
-            if len(early) > _MAX_PACKETS_BEFORE_KEY:
-                yield from early
-                early = None
-    yield from early or ()
-
-
-class Clock:
-    """Display times of a stream's pictures, in seconds."""
-
-    def __init__(self, params: CodecParams) -> None:
-        self._second = float(params.time_base)
-        self._frame_s = float(1 / (params.fps or DEFAULT_FPS))
-        self._num_shown = 0
-        self._newest_s = -math.inf
-
-    def times_s(self, pictures: Sequence[Picture]) -> tuple[float, ...]:
-        """Times of consecutive pictures by timestamp; by count where the stream has none.
-
-        Sorted: some containers number B-frames in decoding order.
-        """
-        first = self._num_shown
-        self._num_shown += len(pictures)
-        times = [(first + n) * self._frame_s for n in range(len(pictures))]
-        for stamps in ([p.pts for p in pictures], [p.dts for p in pictures]):
-            known = [stamp for stamp in stamps if stamp is not None]
-            if len(known) == len(pictures):
-                times = sorted(stamp * self._second for stamp in known)
-                break
-        # AVI numbers B-frames so that a GOP may begin a frame early; a real jump stays.
-        if times[0] > self._newest_s - _MAX_OVERLAP_S:
-            times = [max(t, self._newest_s) for t in times]
-        self._newest_s = times[-1]
-        return tuple(times)

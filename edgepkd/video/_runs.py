@@ -8,8 +8,10 @@ reference cycle, so memory is given back at once.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import time
 import weakref
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +30,7 @@ from edgepkd.video.decoder import (
 from edgepkd.video.fields import NUM_REFERENCES, Accumulator, WorkingGrid, working_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from av.packet import Packet
     from av.video.frame import VideoFrame
@@ -41,6 +43,9 @@ _MAX_RUN_BYTES = 32 << 20
 _DECODER_BYTES_PER_PX = 12
 """Frames of 1.5 bytes per pixel that a decoder holds, roughly eight."""
 _MAX_DECODER_BYTES = 64 << 20
+_MAX_HELD_BACK = 16
+"""Pictures that an H.264 decoder may hold back (A.3.1: max_dec_frame_buffering)."""
+_NEVER = 1 << 62
 _PLACEHOLDER_BYTES = 20
 """A shorter packet may hold a picture that is not coded, and gives no frame without an error."""
 
@@ -69,6 +74,7 @@ class Engine:
         self.pictures = PictureMaker()
         self.size = (params.width_px, params.height_px)
         """Of the frames decoded last: what the next GOP is expected to have."""
+        self.is_h264 = params.codec_name == "h264"
         self.quarter_turns = params.rotation_deg // 90 % 4
         multi = params.codec_name == "h264" and params.num_ref_frames > 1
         self.num_references = NUM_REFERENCES if multi else 1
@@ -157,20 +163,33 @@ class _Held(NamedTuple):
     packet: Packet[Any]
     number: int
     is_dropped: bool
+    pts: int | None
+    dts: int | None
 
 
 class Run:
     """Packets from one point where decoding can start to the next, decoded as far as asked."""
 
-    def __init__(self, engine: Engine, *, starts_closed: bool) -> None:
+    def __init__(
+        self, engine: Engine, *, starts_closed: bool,
+        read_more: Callable[[], Callable[[], bool] | None],
+    ) -> None:
+        """`read_more` is a weak reference to what reads one more packet of the stream."""
         self._engine = engine
         self._starts_closed = starts_closed
+        self._read_more = read_more
         self._held: list[_Held] = []
         self._num_bytes = 0
         self._fed = 0
+        self._settled = -1
+        """Number up to which every frame has come out of the decoder, or never will."""
         self._complete = False
         self._gops: list[weakref.ref[Gop]] = []
         self._gop_starts: list[int] = []
+        self._last_number = -1
+        """Of the newest GOP."""
+        self._early: deque[VideoFrame] = deque()
+        """Frames that came out before their GOP was cut."""
         self._recent: list[VideoFrame] = []
         """Frames since the anchor of the GOP being decoded, newest last, at most as many as the
         reference choice looks at."""
@@ -183,8 +202,8 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """True if every packet that will ever come has been decoded."""
-        return self._complete and self._fed >= len(self._held)
+        """True if every frame that will ever come has come."""
+        return self._complete and (not self._held or self._settled >= self._held[-1].number)
 
     @property
     def motion_only_is_exact(self) -> bool:
@@ -196,7 +215,7 @@ class Run:
 
     def append(self, packet: Packet[Any], number: int, *, is_dropped: bool) -> None:
         """Add the next packet; an overlong run decodes and forgets its beginning."""
-        self._held.append(_Held(packet, number, is_dropped))
+        self._held.append(_Held(packet, number, is_dropped, packet.pts, packet.dts))
         self._num_bytes += packet.size
         if self._num_bytes > _MAX_RUN_BYTES and len(self._gop_starts) > 1:
             self._forget(self._gop_starts[-1])
@@ -205,35 +224,40 @@ class Run:
         """Let `gop` have its frames when they are decoded."""
         self._gops.append(weakref.ref(gop))
         self._gop_starts.append(gop.first_number)
+        self._last_number = gop.last_number
+        while self._early and (self._early[0].pts or 0) <= self._last_number:
+            self._hand_on(self._early.popleft())
 
     def close(self) -> None:
         """No packet will follow."""
         self._complete = True
 
+    def replay(self) -> Iterator[Packet[Any]]:
+        """The packets held, each with the timestamps it came with."""
+        for item in self._held:
+            item.packet.pts, item.packet.dts = item.pts, item.dts
+            yield item.packet
+
     def lose_decoder(self) -> None:
         """The decoder was given to another run."""
-        self._fed = 0
-        self._recent = []
+        self._start_over()
         if not self.is_restartable:
             self._fed = len(self._held)
+            self._settled = self._held[-1].number if self._held else -1
 
     def advance(self, number: int) -> None:
-        """Decode on to packet `number`; does nothing if it was passed already.
+        """Decode on until the frame of packet `number` has come, or it is sure that it will not.
+
+        Does nothing if it was passed already.
 
         Raises:
             DecodeError: too many packets fail, or the stream is not one for the native route.
         """
-        held, fed = self._held, self._fed
-        if fed >= len(held) or held[fed].number > number:
+        if self._settled >= number:
             return
         started_s = time.perf_counter()
         lease = self._engine.lease_for(self)
-        decoder = lease.decoder
-        while self._fed < len(held) and held[self._fed].number <= number:
-            item = held[self._fed]
-            self._fed += 1
-            self._feed(decoder, item)
-        lease.next_number = held[self._fed - 1].number + 1
+        self._decode(lease, number)
         self._engine.counters.decode_s += time.perf_counter() - started_s
 
     def fetch(self, gop: Gop, number: int) -> None:
@@ -241,36 +265,79 @@ class Run:
         if self._recent and self._recent[-1].pts == number:
             gop.take(self._recent[-1], number=number, recent=[])
             return
-        passed = self._fed > 0 and self._held[self._fed - 1].number >= number
-        if passed:
+        if self._settled >= number:
             if not self.is_restartable:
                 raise DecodeError(
                     f"Frame {number} was decoded before it was asked for, and is gone.",
                     hint="Name the positions with Gop.plan() before asking for motion.")
             self._engine.lease_for(self).decoder.reset()
-            self._fed, self._recent = 0, []
+            self._start_over()
         self.advance(number)
 
+    def _start_over(self) -> None:
+        self._fed, self._settled = 0, -1
+        self._recent = []
+        self._early.clear()
+
+    def _decode(self, lease: _Lease, number: int) -> None:
+        held, decoder = self._held, lease.decoder
+        while self._settled < number:
+            if self._fed < len(held):
+                item = held[self._fed]
+                self._fed += 1
+                self._feed(decoder, item)
+                lease.next_number = item.number + 1
+            elif self._complete or not self._more():
+                self._drain(decoder)
+                lease.next_number = -1
+
+    def _more(self) -> bool:
+        """Read a packet that nobody asked for yet; False if none will come."""
+        read_one = self._read_more()
+        if read_one is None or not read_one():
+            self._complete = True
+        return not self._complete
+
+    def _drain(self, decoder: PacketDecoder) -> None:
+        """Get the pictures that the decoder held back; the run ends here."""
+        with contextlib.suppress(av.FFmpegError):
+            for frame in decoder.decode(None):
+                self._deliver(frame)
+        decoder.reset()
+        self._settled = self._held[-1].number if self._held else _NEVER
+
     def _feed(self, decoder: PacketDecoder, item: _Held) -> None:
-        counters, engine = self._engine.counters, self._engine
+        counters = self._engine.counters
+        frames: list[VideoFrame] = []
+        failed = False
+        # The only way to know for certain which packet a frame came from.
+        item.packet.pts = item.packet.dts = item.number
         try:
             frames = decoder.decode(item.packet)
         except av.FFmpegError:
-            frames = []
+            failed = True
         if not item.is_dropped:
             counters.packets_decoded += 1
+        held_back = _MAX_HELD_BACK if decoder.holds_back else 0
+        self._settled = max(self._settled, item.number - held_back)
         if frames:
-            engine.errors_in_a_row = 0
-        elif not item.is_dropped and item.packet.size > _PLACEHOLDER_BYTES:
-            counters.errors += 1
-            engine.errors_in_a_row += 1
-            if engine.errors_in_a_row > MAX_ERRORS_IN_A_ROW:
-                raise DecodeError(
-                    f"{engine.errors_in_a_row} packets in a row cannot be decoded as "
-                    f"{engine.params.codec_name}.",
-                    hint="The file is damaged, or its codec is not what its container says.")
+            self._engine.errors_in_a_row = 0
+        elif failed or not (held_back or item.is_dropped):
+            self._count_error(item)
         for frame in frames:
             self._deliver(frame)
+
+    def _count_error(self, item: _Held) -> None:
+        engine = self._engine
+        if item.is_dropped or item.packet.size <= _PLACEHOLDER_BYTES:
+            return
+        engine.counters.errors += 1
+        engine.errors_in_a_row += 1
+        if engine.errors_in_a_row > MAX_ERRORS_IN_A_ROW:
+            raise DecodeError(
+                f"{engine.errors_in_a_row} packets in a row cannot be decoded as "
+                f"{engine.params.codec_name}.",
+                hint="The file is damaged, or its codec is not what its container says.")
 
     def _deliver(self, frame: VideoFrame) -> None:
         engine = self._engine
@@ -282,6 +349,14 @@ class Run:
         number = frame.pts
         if number is None:
             return
+        self._settled = max(self._settled, number)
+        if self._early or number > self._last_number:
+            self._early.append(frame)
+        else:
+            self._hand_on(frame)
+
+    def _hand_on(self, frame: VideoFrame) -> None:
+        number = frame.pts or 0
         at = bisect.bisect_right(self._gop_starts, number) - 1
         if at < 0:
             return
@@ -290,10 +365,10 @@ class Run:
         gop = self._gops[at]()
         if gop is not None:
             gop.take(frame, number=number, recent=self._recent)
-        if engine.num_references == 1:
+        if self._engine.num_references == 1:
             self._recent = [frame]
         else:
-            self._recent = [*self._recent, frame][-engine.num_references :]
+            self._recent = [*self._recent, frame][-self._engine.num_references :]
 
     def _forget(self, number: int) -> None:
         """Decode up to packet `number` and drop the packets before it."""

@@ -7,33 +7,22 @@ first frame, and never frame number by frame rate.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from types import TracebackType
-from typing import Any
 
-import av
 import numpy as np
-from av.packet import Packet
 
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route, check
 from edgepkd.errors import ConfigError, DecodeError, SourceError
 from edgepkd.video import transforms
-from edgepkd.video.decoder import CodecParams, DecodeCounters
-from edgepkd.video.gop import Gop, GopReader
-from edgepkd.video.normalize import NormalizedVideo, normalized
-from edgepkd.video.probe import (
-    StreamInfo,
-    Verdict,
-    codec_params,
-    has_display_times,
-    judge,
-    probe,
-)
+from edgepkd.video.decoder import DecodeCounters
+from edgepkd.video.gop import Gop
+from edgepkd.video.probe import StreamInfo, Verdict, judge, probe
 from edgepkd.video.sampling import Place, sample_test
 from edgepkd.video.source import VideoInput, open_video
+from edgepkd.video.stream import StreamReader
 from edgepkd.video.transforms import Float32, Geometry, Uint8, ValueImage
 
 _UNKNOWN_FPS = 25.0
@@ -139,7 +128,9 @@ class Clip:
             return ValueImage(modality, transforms.residual_to_uint8(signal), picture)
         field = gop.motion(place.t)
         extent, origin = self._reader.field_extent(gop, field.shape[:2])
-        values = transforms.mv_to_uint8(field, scale=self._reader.motion_scale)
+        # After `motion`: only a decoded anchor shows the size of its pictures for certain.
+        scale = transforms.motion_scale(*gop.source_size_px)
+        values = transforms.mv_to_uint8(field, scale=scale)
         return ValueImage(modality, values, extent, origin)
 
 
@@ -154,7 +145,6 @@ class ClipReader:
         fps: frames per second, 25 if the stream does not tell.
         warnings: what is wrong with the source though it can be read, in words for the user; grows
             while clips are read.
-        motion_scale: from pixels of the source to those of the 340x256 form, in x and y.
     """
 
     def __init__(
@@ -190,13 +180,9 @@ class ClipReader:
         self.first_time_s = 0.0
         self.warnings: list[str] = []
         self._started = False
-        self._normalized = (
-            normalized(self._video, gop_frames=clip.gop_frames,
-                       use_timestamps=has_display_times(self.info))
-            if self.verdict.route == "normalize" else None)
-        self._params = (self._normalized.params if self._normalized
-                        else codec_params(self._video, self.info))
-        self.motion_scale = transforms.motion_scale(*_upright_size(self._params))
+        self._stream = StreamReader(self._video, info=self.info, route=route,
+                                    verdict=self.verdict, decode=self._decode,
+                                    counters=self.counters, warnings=self.warnings)
 
     @property
     def num_frames_estimate(self) -> int | None:
@@ -252,7 +238,7 @@ class ClipReader:
         rows, columns = shape
         cell_px = 1 if (columns, rows) == (gop.width_px, gop.height_px) else self._decode.grid_px
         extent = gop.width_px / cell_px, gop.height_px / cell_px
-        turns = self._params.rotation_deg // 90 % 4
+        turns = gop.quarter_turns
         # Turning puts the partial last cell of an axis first.
         left = columns - extent[0] if turns in (2, 3) else 0.0
         top = rows - extent[1] if turns in (1, 2) else 0.0
@@ -281,7 +267,7 @@ class ClipReader:
         self.close()
 
     def _windows(self) -> Iterator[Clip]:
-        gops = self._gops()
+        gops = self._stream.gops()
         window: list[Gop] = []
         index, skip, num_new, counters = 0, 0.0, 0, DecodeCounters()
         while True:
@@ -289,6 +275,12 @@ class ClipReader:
                 gop = next(gops, None)
             if gop is None:
                 break
+            if gop.begins_anew:
+                # What lies on both sides of a break is not one clip.
+                if num_new:
+                    yield self._clip(index, window, counters, len(window))
+                    index, counters = index + 1, DecodeCounters()
+                window, skip, num_new = [], 0.0, 0
             if skip > gop.num_frames / 2:
                 skip -= gop.num_frames
                 gop.release()
@@ -339,36 +331,6 @@ class ClipReader:
         for gop, positions in zip(clip.gops, wanted, strict=True):
             gop.plan(positions)
 
-    def _gops(self) -> Iterator[Gop]:
-        packets = self._normalized_packets() if self._normalized else self._native_packets()
-        reader = GopReader(packets, params=self._params, spec=self._decode, counters=self.counters)
-        try:
-            yield from reader
-            self.counters.errors += self._video.num_read_errors
-        except av.FFmpegError as error:
-            raise DecodeError(f"{self.info.source} decodes no further: {error}.") from error
-
-    def _native_packets(self) -> Iterator[Packet[Any]]:
-        for packet in self._video.packets():
-            if not has_display_times(self.info):
-                packet.pts = packet.dts = None  # counting frames is right where these are not
-            yield packet
-
-    def _normalized_packets(self) -> Iterator[Packet[Any]]:
-        """Yield the re-encoded packets; their cost and errors count as decoding."""
-        source = self._normalized
-        assert isinstance(source, NormalizedVideo)
-        packets, errors = source.packets(), 0
-        while True:
-            begin = time.perf_counter()
-            packet = next(packets, None)
-            self.counters.decode_s += time.perf_counter() - begin
-            self.counters.errors += source.counters.errors - errors
-            errors = source.counters.errors
-            if packet is None:
-                return
-            yield packet
-
     @staticmethod
     def _check(
         clip: ClipSpec, inputs: Mapping[Modality, InputSpec], decode: DecodeSpec | None,
@@ -391,11 +353,6 @@ def _verdict(info: StreamInfo, route: Route) -> Verdict:
         return verdict
     return Verdict("native" if route == "native" else "normalize", f"asked for ({route})",
                    verdict.native_possible)
-
-
-def _upright_size(params: CodecParams) -> tuple[int, int]:
-    size = params.width_px, params.height_px
-    return size[::-1] if params.rotation_deg // 90 % 2 else size
 
 
 def _add(into: DecodeCounters, difference: DecodeCounters) -> None:

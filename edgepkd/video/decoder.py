@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from edgepkd.errors import ConfigError, DecodeError
+from edgepkd.video._heads import known_header
 from edgepkd.video.h264 import find_sps
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ NATIVE_CODECS = frozenset({
 NATIVE_PIXEL_FORMATS = frozenset({"yuv420p", "yuvj420p"})
 MAX_ERRORS_IN_A_ROW = 100
 """Packets that may fail one after the other before the stream is given up."""
-DEFAULT_FPS = Fraction(25)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class CodecParams:
     """H.264 `num_ref_frames`; 1 for every other codec."""
     fps: Fraction | None = None
     """Only used for the times of packets that have no timestamp."""
+    header: bytes = b""
+    """What the stream says of all its pictures (`Classifier.header`), as far as it is known; a
+    packet that says otherwise begins another stream."""
     codec_tag: str = ""
     """FourCC of the container; some MPEG-4 decoder workarounds depend on it."""
 
@@ -63,6 +66,7 @@ def codec_params_from_stream(
     rotation_deg: int = 0,
     num_ref_frames: int | None = None,
     has_b_frames: bool | None = None,
+    fps: Fraction | None = None,
 ) -> CodecParams:
     """Parameters of a container's video stream.
 
@@ -73,7 +77,7 @@ def codec_params_from_stream(
     if num_ref_frames is None:
         sps = find_sps(context.extradata or b"") if context.name == "h264" else None
         num_ref_frames = sps.num_ref_frames if sps else 1
-    fps = stream.average_rate
+    fps = fps or stream.average_rate
     return CodecParams(
         codec_name=context.name,
         extradata=context.extradata,
@@ -85,6 +89,7 @@ def codec_params_from_stream(
         num_ref_frames=num_ref_frames,
         fps=Fraction(fps) if fps else None,
         codec_tag=context.codec_tag,
+        header=known_header(context.name, context.extradata or b""),
     )
 
 
@@ -119,10 +124,10 @@ class DecodeCounters:
 
 
 class PacketDecoder:
-    """One decoder context: one thread, vectors exported, no output delay, no B-frames.
+    """One decoder context: one thread, vectors exported, no B-frames.
 
-    B-frames of MPEG-1/2/4 are dropped (`skip_frame=NONREF`), so a packet gives its own frame at
-    once or none at all.
+    B-frames of MPEG-1/2/4 are dropped (`skip_frame=NONREF`), so that a packet gives its own frame
+    at once or none at all. Pictures of H.264 may come later than their packets: see `holds_back`.
     """
 
     def __init__(self, params: CodecParams, *, motion_only: bool = False) -> None:
@@ -145,8 +150,15 @@ class PacketDecoder:
             context.skip_frame = "NONREF"
         if motion_only:
             context.options = {"skip_loop_filter": "nokey", "skip_idct": "nokey"}
+        self._may_hold_back = params.codec_name == "h264"
         self._context = context
         self._used = False
+
+    @property
+    def holds_back(self) -> bool:
+        """True if pictures come out later than their packets go in: the stream's parameter set
+        allows reordering, whether there is any or not."""
+        return self._may_hold_back and bool(self._context.has_b_frames)
 
     def reset(self) -> None:
         """Forget the stream so far; the next packet must be a key frame."""

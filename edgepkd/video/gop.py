@@ -8,17 +8,20 @@ can start to the next form a run (`_runs.py`); the GOPs of one run share a decod
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING, Any
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from edgepkd.config import DecodeSpec
 from edgepkd.errors import ConfigError, DecodeError
 from edgepkd.video import _kernels as kernels
-from edgepkd.video._order import Clock, Picture, shown_pictures
+from edgepkd.video._order import Intake, Picture, Turn, shown_pictures
 from edgepkd.video._runs import Engine, Run
 from edgepkd.video.decoder import CodecParams, DecodeCounters, check_native, luma
 from edgepkd.video.fields import NUM_REFERENCES, Accumulator, WorkingGrid, residual
+from edgepkd.video.timeline import State, Timeline
 from edgepkd.video.vectors import vector_words
 
 if TYPE_CHECKING:
@@ -43,10 +46,13 @@ class Gop:
     """
 
     def __init__(self, *, index: int, numbers: list[int], times_s: tuple[float, ...],
-                 run: Run, engine: Engine) -> None:
+                 run: Run, engine: Engine, begins_anew: bool = False) -> None:
         """`numbers` are those of the packets shown, -1 where nothing is decoded."""
         self.index = index
         self.times_s = times_s
+        self.begins_anew = begins_anew
+        """True where the stream breaks before it: a gap in time, a clock that starts again,
+        pictures of another size. What lies on both sides does not belong together."""
         self._numbers = numbers
         self._kept = [t for t, number in enumerate(self._numbers) if number >= 0]
         self._position_of = {self._numbers[t]: t for t in self._kept}
@@ -81,6 +87,17 @@ class Gop:
     def height_px(self) -> int:
         """Height of pictures and residuals, after rotation."""
         return self._turned(self._grid.width_px, self._grid.height_px)[1]
+
+    @property
+    def source_size_px(self) -> tuple[int, int]:
+        """(width, height) of the source's pictures, after rotation; motion is counted in these
+        pixels."""
+        return self._turned(self._grid.source_width_px, self._grid.source_height_px)
+
+    @property
+    def quarter_turns(self) -> int:
+        """Turns by 90 degrees counter-clockwise that its arrays were given."""
+        return self._engine.quarter_turns
 
     @property
     def grid_shape(self) -> tuple[int, int]:
@@ -170,6 +187,11 @@ class Gop:
     def first_number(self) -> int:
         """Number of the anchor's packet in the stream."""
         return self._numbers[0]
+
+    @property
+    def last_number(self) -> int:
+        """Number of the last packet that is decoded for it."""
+        return self._numbers[self._kept[-1]]
 
     def take(self, frame: VideoFrame, *, number: int, recent: list[VideoFrame]) -> None:
         """Called by the run for each decoded frame of this GOP, in order.
@@ -339,11 +361,36 @@ def _choose_references(
     return references
 
 
+@dataclass
+class _Cut:
+    """A GOP that is being gathered."""
+
+    before: State
+    """The timeline before its first picture."""
+    num_before: int
+    """Pictures of its run that were shown before it."""
+    begins_anew: bool
+    pictures: list[Picture] = field(default_factory=list)
+    ticks: list[float] = field(default_factory=list)
+
+
+class Resumption(NamedTuple):
+    """Where the reader stopped that goes on with a turn's packets."""
+
+    stamp: int | None
+    """Timestamp of the first picture not given out yet, where the stream has any."""
+    num_given: int
+    """Pictures that the packets begin with and that were given out."""
+
+
 class GopReader:
     """Cuts a packet stream into GOPs: at key packets, and after `spec.gop_frames` frames.
 
-    Owns the packets it is given: their timestamps are replaced by their number in the stream,
-    the only way to know for certain which packet a frame came from.
+    Owns the packets it is given: their timestamps are replaced while they are decoded.
+
+    Attributes:
+        turn: why reading stopped before the stream ended, and how it goes on; None at its end.
+        resumption: with a turn, from which picture on it is to be read.
     """
 
     def __init__(
@@ -353,39 +400,80 @@ class GopReader:
         params: CodecParams,
         spec: DecodeSpec | None = None,
         counters: DecodeCounters | None = None,
+        timeline: Timeline | None = None,
+        begins_anew: bool = False,
     ) -> None:
         """Read `packets` (one video stream, demux order) with decoders of its own.
+
+        `timeline` is the clock that the stream goes on with; `begins_anew` is for the first GOP.
 
         Raises:
             ConfigError: a stream the native route would decode wrongly.
         """
         check_native(params)
         self.counters = counters if counters is not None else DecodeCounters()
+        self.turn: Turn | None = None
+        self.resumption = Resumption(None, 0)
         self._packets = packets
         self._params = params
         self._spec = spec or DecodeSpec()
         self._engine = Engine(params, spec=self._spec, counters=self.counters)
-        self._clock = Clock(params)
+        self._timeline = timeline or Timeline(time_base=params.time_base, fps=params.fps)
+        self._second = float(params.time_base)
+        self._newest_s = -math.inf
+        self._begins_anew = begins_anew
+        self._num_gops = 0
 
     def __iter__(self) -> Iterator[Gop]:
         """The GOPs in order, each with all its packets read and none decoded."""
-        shown = shown_pictures(self._packets, params=self._params, engine=self._engine)
-        cut: list[Picture] = []
-        index = 0
-        for picture in shown:
-            if not cut and not picture.is_reference:
-                continue
-            is_full = len(cut) >= self._spec.gop_frames and picture.is_reference
-            if cut and (picture.is_key or is_full):
-                yield self._gop(index, cut)
-                index, cut = index + 1, []
-            cut.append(picture)
-        if cut:
-            yield self._gop(index, cut)
+        intake = Intake(self._packets, params=self._params, engine=self._engine)
+        timeline, breaks, cut = self._timeline, self._begins_anew, None
+        run, num_before, has_stamps = None, 0, True
+        for picture in shown_pictures(intake):
+            if run is None:
+                has_stamps = picture.pts is not None
+            num_before = num_before + 1 if picture.run is run else 0
+            run, before = picture.run, timeline.state()
+            moment = timeline.place(picture.pts if has_stamps else picture.dts)
+            breaks = breaks or moment.after != ""
+            if cut is not None and (breaks or self._ends(cut, picture)):
+                yield self._gop(cut)
+                cut = None
+            if cut is None:
+                if not picture.is_reference:
+                    continue
+                cut, breaks = _Cut(before, num_before, breaks), False
+            cut.pictures.append(picture)
+            cut.ticks.append(moment.ticks)
+        self.turn = intake.turn
+        if cut is not None:
+            if self.turn is not None and self.turn.why == "b_frames":
+                self._resume_at(cut, has_stamps)
+            else:
+                yield self._gop(cut)
 
-    def _gop(self, index: int, cut: list[Picture]) -> Gop:
-        run = cut[0].run
-        gop = Gop(index=index, numbers=[p.number if p.is_reference else -1 for p in cut],
-                  times_s=self._clock.times_s(cut), run=run, engine=self._engine)
+    def _ends(self, cut: _Cut, following: Picture) -> bool:
+        is_full = len(cut.pictures) >= self._spec.gop_frames
+        return following.is_key or (is_full and following.is_reference)
+
+    def _resume_at(self, cut: _Cut, has_stamps: bool) -> None:
+        """B-frames begin: those shown within this GOP were not read, so it goes with them."""
+        self._timeline.go_back(cut.before)
+        first = cut.pictures[0]
+        self.resumption = Resumption(first.pts if has_stamps else None, cut.num_before)
+
+    def _gop(self, cut: _Cut) -> Gop:
+        run = cut.pictures[0].run
+        gop = Gop(index=self._num_gops, times_s=self._times_s(cut),
+                  numbers=[p.number if p.is_reference else -1 for p in cut.pictures],
+                  run=run, engine=self._engine, begins_anew=cut.begins_anew)
+        self._num_gops += 1
         run.add(gop)
         return gop
+
+    def _times_s(self, cut: _Cut) -> tuple[float, ...]:
+        """Sorted: some containers number B-frames in decoding order; AVI numbers them so that a
+        GOP may begin a frame early."""
+        times = [max(ticks * self._second, self._newest_s) for ticks in sorted(cut.ticks)]
+        self._newest_s = times[-1]
+        return tuple(times)

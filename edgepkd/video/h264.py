@@ -23,6 +23,9 @@ class Sps:
     num_ref_frames: int
     frame_mbs_only: bool
     """False: the stream may hold interlaced pictures."""
+    coded_width_px: int = 0
+    coded_height_px: int = 0
+    """In whole macroblocks, before cropping."""
 
 
 def find_sps(data: bytes) -> Sps | None:
@@ -30,14 +33,22 @@ def find_sps(data: bytes) -> Sps | None:
 
     A damaged SPS counts as absent.
     """
-    found = []
-    for unit in _avcc_units(data) if data[:1] == b"\x01" else _annexb_units(data):
-        if unit and unit[0] & 31 == 7:
-            try:
-                found.append(parse_sps(unit))
-            except (IndexError, ValueError):
-                continue
+    found = [sps for unit in sps_units(data) if (sps := read_sps(unit)) is not None]
     return max(found, key=lambda sps: sps.num_ref_frames, default=None)
+
+
+def sps_units(data: bytes) -> list[bytes]:
+    """The SPS units in `data` (avcC or Annex B)."""
+    units = _avcc_units(data) if data[:1] == b"\x01" else _annexb_units(data)
+    return [unit.rstrip(b"\0") for unit in units if unit and unit[0] & 31 == 7]
+
+
+def read_sps(unit: bytes) -> Sps | None:
+    """Parse one SPS unit; None if it is damaged or empty."""
+    try:
+        return parse_sps(unit)
+    except (IndexError, ValueError):
+        return None
 
 
 def parse_sps(unit: bytes) -> Sps:
@@ -47,7 +58,7 @@ def parse_sps(unit: bytes) -> Sps:
         IndexError: the unit ends too early.
         ValueError: a field is out of its range.
     """
-    bits = _Bits(unit[1:].replace(b"\x00\x00\x03", b"\x00\x00"))
+    bits = Bits(unit[1:].replace(b"\x00\x00\x03", b"\x00\x00"))
     profile_idc = bits.read(8)
     bits.read(16)
     bits.golomb()
@@ -66,12 +77,22 @@ def parse_sps(unit: bytes) -> Sps:
     if chroma > 3 or num_ref_frames > 16:
         raise ValueError(f"chroma_format_idc {chroma}, num_ref_frames {num_ref_frames}")
     bits.read(1)
-    bits.golomb()
-    bits.golomb()
-    return Sps(profile_idc, chroma, depth, num_ref_frames, bool(bits.read(1)))
+    width_px, map_height_px = 16 * (bits.golomb() + 1), 16 * (bits.golomb() + 1)
+    frame_mbs_only = bool(bits.read(1))
+    return Sps(profile_idc, chroma, depth, num_ref_frames, frame_mbs_only, width_px,
+               map_height_px * (2 - frame_mbs_only))
 
 
-class _Bits:
+def same_pictures(one: bytes, other: bytes, *, is_h264: bool) -> bool:
+    """Whether two headers (`Classifier.header`) say the same of the pictures that follow."""
+    if not is_h264:
+        return one == other
+    new = read_sps(other)
+    # The decoder keeps to the old one too if the new one is damaged.
+    return new is None or new == read_sps(one)
+
+
+class Bits:
     """Reads big-endian bits and Exp-Golomb codes (9.1)."""
 
     def __init__(self, data: bytes) -> None:
@@ -97,7 +118,7 @@ class _Bits:
         return (code + 1) // 2 if code & 1 else -(code // 2)
 
 
-def _skip_scaling_lists(bits: _Bits, count: int) -> None:
+def _skip_scaling_lists(bits: Bits, count: int) -> None:
     for index in range(count):
         if not bits.read(1):
             continue
@@ -108,7 +129,7 @@ def _skip_scaling_lists(bits: _Bits, count: int) -> None:
             last = following or last
 
 
-def _skip_picture_order(bits: _Bits) -> None:
+def _skip_picture_order(bits: Bits) -> None:
     kind = bits.golomb()
     if kind == 0:
         bits.golomb()

@@ -8,10 +8,13 @@ source's time.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -23,14 +26,28 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from edgepkd.errors import DecodeError
-from edgepkd.video.decoder import DEFAULT_FPS, MAX_ERRORS_IN_A_ROW, CodecParams
+from edgepkd.video.decoder import MAX_ERRORS_IN_A_ROW, CodecParams
 from edgepkd.video.probe import prepare
 from edgepkd.video.source import VideoInput
+from edgepkd.video.timeline import DEFAULT_FPS, Timeline
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
 
 # The ffmpeg tool's "-q:v 1"; its default qmin of 2 then bounds the quantiser, and so it does here.
 _QUALITY_1 = 118
 _FIELD_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"})
+
+
+class Remainder(NamedTuple):
+    """What is left of a source whose beginning was read in another way."""
+
+    packets: Iterator[Packet[Any]]
+    """From where decoding can start."""
+    timeline: Timeline
+    """The clock that the source goes on with."""
+    stamp: int | None
+    """Timestamp of the first frame that was not given out; None: the frames are counted."""
+    num_given: int
+    """Frames that the packets begin with and that were given out."""
 
 
 @dataclass
@@ -47,20 +64,47 @@ class NormalizeCounters:
     """Interlaced frames taken as they are, because their pixel format has no simple fields."""
 
 
+class Part(NamedTuple):
+    """Packets between two breaks of the source."""
+
+    begins_anew: bool
+    """True after a gap in time, a clock that started again, or pictures of another size."""
+    packets: Iterator[Packet[Any]]
+    """Starts with a key packet; to be read before the next part is asked for."""
+
+
+class _Shot(NamedTuple):
+    frame: VideoFrame
+    ticks: int
+    part: int
+    """How many breaks there were before it."""
+
+
 class NormalizedVideo:
     """A source in training form: `params` and `packets`, as a container would give them."""
 
     def __init__(
-        self, video: VideoInput, *, gop_frames: int = 12, use_timestamps: bool = True
+        self,
+        video: VideoInput,
+        *,
+        gop_frames: int = 12,
+        use_timestamps: bool = True,
+        fps: Fraction | None = None,
+        remainder: Remainder | None = None,
     ) -> None:
         """Prepare to re-encode `video`; see `normalized`."""
         self.counters = NormalizeCounters()
         self._video = video
         self._gop_frames = gop_frames
-        self._clock = _Clock(video, use_timestamps=use_timestamps)
+        stream = video.stream
+        fps = fps or Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+        time_base = stream.time_base or 1 / fps
+        self._remainder = remainder or Remainder(
+            video.packets(), Timeline(time_base=time_base, fps=fps), None, 0)
+        self._stamps = _Stamps(use_timestamps, step=max(1, round(1 / (fps * time_base))))
         self.params = CodecParams(
             codec_name="mpeg4", extradata=None, width_px=TRAINING_WIDTH_PX,
-            height_px=TRAINING_HEIGHT_PX, time_base=self._clock.time_base, fps=self._clock.fps)
+            height_px=TRAINING_HEIGHT_PX, time_base=time_base, fps=fps)
 
     def packets(self) -> Iterator[Packet[Any]]:
         """Yield MPEG-4 packets as the source is decoded.
@@ -69,28 +113,56 @@ class NormalizedVideo:
             DecodeError: nothing of the source decodes, or too many packets in a row fail.
             SourceError: a camera stopped sending.
         """
-        shaper, encoder = _Shaper(self.counters), _encoder(self._gop_frames)
-        times: list[int] = []
-        for frame in self._frames():
-            times.append(self._clock.time_of(frame))
-            picture = shaper.shaped(frame)
-            picture.pts, picture.time_base = self.counters.frames_encoded, 1 / DEFAULT_FPS
-            picture.pict_type = PictureType.NONE
-            self.counters.frames_encoded += 1
-            for packet in encoder.encode(picture):
-                yield self._stamped(packet, times.pop(0))
+        for part in self.parts():
+            yield from part.packets
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the same packets, cut where the source breaks. Raises as `packets`."""
+        shaper = _Shaper(self.counters)
+        for number, shots in groupby(self._shots(), key=attrgetter("part")):
+            yield Part(number > 0, self._encoded(shots, shaper))
         if not self.counters.frames_encoded:
             raise DecodeError(
                 f"{self._video.source} opens, but none of its {self.counters.packets_read} "
                 "packets decodes.", hint="The file is damaged; record or copy it again.")
+
+    def _encoded(self, shots: Iterator[_Shot], shaper: _Shaper) -> Iterator[Packet[Any]]:
+        encoder, times = _encoder(self._gop_frames), deque[int]()
+        for shot in shots:
+            times.append(shot.ticks)
+            picture = shaper.shaped(shot.frame)
+            picture.pts, picture.time_base = self.counters.frames_encoded, 1 / DEFAULT_FPS
+            picture.pict_type = PictureType.NONE
+            self.counters.frames_encoded += 1
+            for packet in encoder.encode(picture):
+                yield self._stamped(packet, times.popleft())
         for packet in encoder.encode(None):
-            yield self._stamped(packet, times.pop(0))
+            yield self._stamped(packet, times.popleft())
+
+    def _shots(self) -> Iterator[_Shot]:
+        size, part = None, 0
+        for frame in self._new_frames():
+            moment = self._remainder.timeline.place(self._stamps.of(frame))
+            resized = size is not None and size != (frame.width, frame.height)
+            part += resized or moment.after != ""
+            size = frame.width, frame.height
+            yield _Shot(frame, self._stamps.rising(moment.ticks), part)
+
+    def _new_frames(self) -> Iterator[VideoFrame]:
+        """The frames that were not given out before the source was normalised."""
+        stamp, num_given = self._remainder.stamp, self._remainder.num_given
+        for number, frame in enumerate(self._frames()):
+            early = number < num_given
+            if stamp is not None and frame.pts is not None:
+                early = frame.pts < stamp and early
+            if not early:
+                yield frame
 
     def _frames(self) -> Iterator[VideoFrame]:
         context = self._video.stream.codec_context
         prepare(context)
         errors_in_a_row = 0
-        for packet in self._video.packets():
+        for packet in self._remainder.packets:
             self.counters.packets_read += 1
             try:
                 frames = context.decode(packet)
@@ -110,13 +182,14 @@ class NormalizedVideo:
             self.counters.errors += 1
 
     def _stamped(self, packet: Packet[Any], time: int) -> Packet[Any]:
-        packet.time_base = self._clock.time_base
+        packet.time_base = self.params.time_base
         packet.pts = packet.dts = time
         return packet
 
 
 def normalized(
-    video: VideoInput, *, gop_frames: int = 12, use_timestamps: bool = True
+    video: VideoInput, *, gop_frames: int = 12, use_timestamps: bool = True,
+    fps: Fraction | None = None, remainder: Remainder | None = None,
 ) -> NormalizedVideo:
     """Return `video` in training form; nothing is read before its packets are asked for.
 
@@ -125,8 +198,11 @@ def normalized(
         gop_frames: a key frame every so many frames.
         use_timestamps: False where they are not display times; frames are then counted at the
             stream's frame rate.
+        fps: that rate; None: what the container says.
+        remainder: what is left of a source that was read in another way so far.
     """
-    return NormalizedVideo(video, gop_frames=gop_frames, use_timestamps=use_timestamps)
+    return NormalizedVideo(video, gop_frames=gop_frames, use_timestamps=use_timestamps, fps=fps,
+                           remainder=remainder)
 
 
 def _encoder(gop_frames: int) -> VideoCodecContext:
@@ -142,22 +218,22 @@ def _encoder(gop_frames: int) -> VideoCodecContext:
     return encoder
 
 
-class _Clock:
-    """Gives each frame a time, in ticks of the source, later than the one before."""
+class _Stamps:
+    """Timestamps of frames, and whole ticks that rise from frame to frame."""
 
-    def __init__(self, video: VideoInput, *, use_timestamps: bool) -> None:
-        stream = video.stream
-        self.fps = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
-        self.time_base = stream.time_base or 1 / self.fps
-        self._counts = not use_timestamps
-        self._frames, self._last = 0, -(1 << 62)
+    def __init__(self, use_timestamps: bool, *, step: int) -> None:
+        self._uses = use_timestamps
+        self._step = step
+        self._last: int | None = None
 
-    def time_of(self, frame: VideoFrame) -> int:
-        step = 1 / (self.fps * self.time_base)
-        time = round(self._frames * step) if self._counts else frame.pts
-        if time is None or time <= self._last:
-            time = self._last + max(1, round(step)) if self._frames else 0
-        self._frames, self._last = self._frames + 1, time
+    def of(self, frame: VideoFrame) -> int | None:
+        return frame.pts if self._uses else None
+
+    def rising(self, ticks: float) -> int:
+        time = round(ticks)
+        if self._last is not None and time <= self._last:
+            time = self._last + self._step
+        self._last = time
         return time
 
 

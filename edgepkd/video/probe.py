@@ -22,6 +22,7 @@ from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from edgepkd.video._heads import Kind, classifier
 from edgepkd.video.decoder import (
     NATIVE_CODECS,
     NATIVE_PIXEL_FORMATS,
@@ -30,8 +31,14 @@ from edgepkd.video.decoder import (
 )
 from edgepkd.video.h264 import Sps, find_sps
 from edgepkd.video.source import STDIN, VideoInput, open_video
+from edgepkd.video.timeline import MAX_OVERLAP_S
 
-NO_TIMESTAMP_FORMATS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "h263"})
+RAW_FORMATS = frozenset({
+    "av1", "avs2", "avs3", "cavsvideo", "dirac", "evc", "h261", "h263", "h264", "hevc", "m4v",
+    "mjpeg", "mpegvideo", "obu", "vc1", "vvc",
+})
+"""Streams without a container: no times at all, and the demuxer's frame rate is a guess."""
+NO_TIMESTAMP_FORMATS = RAW_FORMATS | {"avi"}
 """Containers that store no display times; their streams run at a constant rate."""
 MIN_GOP_FRAMES = 4
 """Shorter GOPs hold too little motion to be read from the bitstream."""
@@ -125,15 +132,37 @@ def judge(info: StreamInfo) -> Verdict:
 
 
 def has_display_times(info: StreamInfo) -> bool:
-    """Return whether timestamps are display times; AVI and raw streams number coded frames."""
+    """Return whether timestamps are display times; AVI numbers coded frames, raw streams none."""
+    if info.container in RAW_FORMATS:
+        return False
     return not (info.container in NO_TIMESTAMP_FORMATS and info.has_b_frames)
+
+
+def frame_rate(video: VideoInput) -> Fraction | None:
+    """Return the stream's frame rate once some of it was decoded; None if nobody tells.
+
+    A raw stream has it in its own headers (VUI), or from the caller; its demuxer says 25.
+    """
+    stream = video.stream
+    if video.container.format.name not in RAW_FORMATS:
+        return stream.average_rate or stream.guessed_rate or video.fps
+    return stream.codec_context.framerate or video.fps or None
 
 
 def codec_params(video: VideoInput, info: StreamInfo) -> CodecParams:
     """Return what the native route must know of `video`."""
     return codec_params_from_stream(
         video.stream, rotation_deg=info.rotation_deg, num_ref_frames=info.num_ref_frames or 1,
-        has_b_frames=info.has_b_frames)
+        has_b_frames=info.has_b_frames, fps=frame_rate(video))
+
+
+def sps_obstacle(sps: Sps) -> str | None:
+    """Return what in an H.264 parameter set makes the native route wrong, None if nothing."""
+    if not sps.frame_mbs_only:
+        return "the stream may be interlaced"
+    if sps.bit_depth != 8 or sps.chroma_format_idc != 1:
+        return "its pixels are not 8-bit 4:2:0"
+    return None
 
 
 def _obstacles(info: StreamInfo) -> list[tuple[bool, str]]:
@@ -203,14 +232,16 @@ def _look(video: VideoInput) -> StreamInfo:
     stream, context = video.stream, video.stream.codec_context
     packets, seen_all = _peek(video)
     has_times = video.container.format.name not in NO_TIMESTAMP_FORMATS
-    # Without display times B-frames show only when decoded, but for MPEG-4's plain headers.
-    blind = not has_times and _codec_name(context) != "mpeg4"
-    decoded = _decode_some(context, packets[:_DECODED_WITHOUT_TIMES if blind else _DECODED],
-                           enough=_DECODED_WITHOUT_TIMES if blind else _ENOUGH_INTER_FRAMES)
     gops = _gops(packets, seen_all=seen_all)
+    has_inter = not context.codec.intra_only and gops.num_keyframes < len(packets)
+    # Without display times B-frames show only when decoded, but for headers that are read.
+    blind = has_inter and not has_times and _codec_name(context) not in ("mpeg4", "h264")
+    decoded = _decode_some(context, packets[:_DECODED_WITHOUT_TIMES if blind else _DECODED],
+                           enough=_DECODED_WITHOUT_TIMES if blind else _ENOUGH_INTER_FRAMES,
+                           has_inter=has_inter)
     sps = _sps(context, packets)
     steps = _time_steps(packets, seen_all=seen_all) if has_times else np.zeros(0)
-    fps = stream.average_rate or stream.guessed_rate
+    fps = frame_rate(video)
     width, height = decoded.size or (context.width, context.height)
     return StreamInfo(
         source=video.source, container=video.container.format.name, codec=_codec_name(context),
@@ -221,8 +252,9 @@ def _look(video: VideoInput) -> StreamInfo:
         variable_fps=bool(steps.size and steps.max() > 1.5 * np.median(steps)),
         num_packets_seen=len(packets), seen_all=seen_all, num_keyframes_seen=gops.num_keyframes,
         gop_min=min(gops.lengths, default=None), gop_max=max(gops.lengths, default=None),
-        has_b_frames=(decoded.has_b_frames or (has_times and _is_reordered(packets))
-                      or (_codec_name(context) == "mpeg4" and _has_b_vops(packets))),
+        has_b_frames=(decoded.has_b_frames or (has_times and _is_reordered(packets, stream.time_base))
+                      or (_codec_name(context) == "mpeg4" and _has_b_vops(packets))
+                      or (_codec_name(context) == "h264" and _has_b_slices(context, packets))),
         num_ref_frames=sps.num_ref_frames if sps else None,
         interlaced=decoded.interlaced or (sps is not None and not sps.frame_mbs_only),
         exports_vectors=decoded.num_with_vectors > 0, num_inter_frames_decoded=decoded.num_inter,
@@ -246,11 +278,12 @@ def _peek(video: VideoInput) -> tuple[list[Packet[Any]], bool]:
 
 
 def _decode_some(
-    context: VideoCodecContext, packets: Sequence[Packet[Any]], *, enough: int
+    context: VideoCodecContext, packets: Sequence[Packet[Any]], *, enough: int, has_inter: bool
 ) -> _Decoded:
     """Decode `packets` in the stream's own context, then empty it for its next user.
 
-    Ends early once `enough` inter frames were seen, with vectors where the codec has any.
+    Ends early once `enough` inter frames were seen, with vectors where the codec has any; at the
+    first frame where there is no inter frame to come.
     """
     prepare(context)
     context.flags2 |= Flags2.export_mvs
@@ -258,6 +291,8 @@ def _decode_some(
     exports = _codec_name(context) in NATIVE_CODECS
     for packet in [*packets, None]:
         if (decoded.num_with_vectors if exports else decoded.num_inter) >= enough:
+            break
+        if not has_inter and decoded.pix_fmt is not None:
             break
         try:
             for frame in context.decode(packet):
@@ -298,9 +333,11 @@ def _sps(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> Sps | No
     return found
 
 
-def _is_reordered(packets: Sequence[Packet[Any]]) -> bool:
+def _is_reordered(packets: Sequence[Packet[Any]], time_base: Fraction | None) -> bool:
+    """Return whether packets are shown in another order; a clock that starts again is none."""
     times = [packet.pts for packet in packets if packet.pts is not None]
-    return any(later < earlier for earlier, later in pairwise(times))
+    most = MAX_OVERLAP_S / float(time_base or 1)
+    return any(0 < earlier - later <= most for earlier, later in pairwise(times))
 
 
 def _has_b_vops(packets: Sequence[Packet[Any]]) -> bool:
@@ -313,6 +350,11 @@ def _has_b_vops(packets: Sequence[Packet[Any]]) -> bool:
                 return True
             at = data.find(_VOP_START, at + 4)
     return False
+
+
+def _has_b_slices(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> bool:
+    kind_of = classifier("h264", context.extradata, has_b_frames=True)
+    return any(kind_of(packet) == Kind.H264_B for packet in packets)
 
 
 def _time_steps(packets: Sequence[Packet[Any]], *, seen_all: bool) -> npt.NDArray[np.float64]:

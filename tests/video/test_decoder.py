@@ -16,12 +16,13 @@ from edgepkd.video.decoder import (
     DecodeCounters,
     PacketDecoder,
     PictureMaker,
+    check_frame,
     check_native,
 )
 from edgepkd.video.gop import GopReader
 from edgepkd.video.vectors import motion_vectors
 from tests.clips import encode_clip, moving_scene
-from tests.video.reading import gops_of, packets_of, plain_frames
+from tests.video.reading import gops_of, packets_of, plain_frames, reader_of
 
 PARAMS = CodecParams("mpeg4", None, 64, 48, Fraction(1, 25))
 
@@ -87,10 +88,15 @@ def test_h264_with_b_frames_is_refused(tmp_path: Path) -> None:
                        quality=23, options={"b-adapt": "0"})
     with pytest.raises(ConfigError, match="B-frames"):
         gops_of(path)
-    # Said to have none, but has: found out when the frame comes.
-    gop = gops_of(path, has_b_frames=False)[0]
+    # Said to have none, but has: reading stops where they begin.
+    reader = reader_of(path, has_b_frames=False)
+    assert list(reader) == []
+    assert reader.turn is not None
+    assert reader.turn.why == "b_frames"
+    # And should a packet hide what it holds, the decoded frame shows it.
+    frame = next(frame for frame in plain_frames(path) if frame.pict_type == 3)
     with pytest.raises(DecodeError, match="B-frame"):
-        gop.motion(gop.num_frames - 1)
+        check_frame(frame, codec_name="h264")
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv422p", "yuv444p", "yuv420p10le"])

@@ -6,6 +6,7 @@ import gc
 import random
 import resource
 import weakref
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -78,8 +79,13 @@ def test_a_change_of_size_starts_a_new_grid(tmp_path: Path) -> None:
         params = params or got
         packets += more
     assert params is not None
-    gops = list(GopReader(packets, params=params))
+    first = GopReader(packets, params=params)
+    gops = list(first)
+    assert first.turn is not None
+    second = GopReader(first.turn.packets, params=replace(params, header=first.turn.header))
+    gops += list(second)
     assert len(gops) == 2
+    assert second.turn is None
     for gop, (width, height) in zip(gops, [(96, 64), (160, 112)], strict=True):
         assert gop.residual(5).shape == (height, width, 3)
         assert gop.motion(5).shape == (height // 8, width // 8, 2)

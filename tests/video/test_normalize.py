@@ -155,9 +155,9 @@ def test_damaged_packets_are_skipped_and_counted(tmp_path) -> None:
 def test_nothing_that_decodes_is_an_error(tmp_path) -> None:
     path = encode_clip(tmp_path / "c.mkv", moving_scene(10), codec="libx264")
     with open_video(str(path)) as video:
-        form = normalized(video)
         packets = [av.Packet(b"\xff" * 50) for _ in range(10)]
         video.packets = lambda: iter(packets)  # type: ignore[method-assign]
+        form = normalized(video)
         with pytest.raises(DecodeError, match="none of its 10 packets decodes"):
             list(form.packets())
 

@@ -1,8 +1,7 @@
-"""What packets hold, read without decoding, and the display order and times that follow."""
+"""What packets hold, read without decoding, and the display order that follows."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from edgepkd.config import DecodeSpec
 from edgepkd.video._heads import Kind, classifier
-from edgepkd.video._order import Clock, Picture, shown_pictures
+from edgepkd.video._order import Intake, Picture, shown_pictures
 from edgepkd.video._runs import Engine
 from edgepkd.video.decoder import CodecParams, DecodeCounters
 from tests.clips import encode_clip, moving_scene
@@ -52,7 +51,7 @@ def _packet(data: bytes, *, is_keyframe: bool = False) -> av.Packet:
 
 def _pictures(packets: list[av.Packet]) -> list[Picture]:
     engine = Engine(PARAMS, spec=DecodeSpec(), counters=DecodeCounters())
-    return list(shown_pictures(packets, params=PARAMS, engine=engine))
+    return list(shown_pictures(Intake(packets, params=PARAMS, engine=engine)))
 
 
 def _vop(kind: int, size: int = 64) -> bytes:
@@ -77,24 +76,40 @@ def test_a_filler_byte_is_no_picture(shared_data: Path) -> None:
     assert classify(packets[1]) == Kind.NOTHING
 
 
-def _stamped(*stamps: int | None) -> list[Picture]:
-    return [Picture(n, Kind.REFERENCE, pts, None, None)  # type: ignore[arg-type]
-            for n, pts in enumerate(stamps)]
+@pytest.mark.parametrize(("head", "is_b"), [
+    (b"\x01\xa8", True), (b"\x41\x9e", True), (b"\x41\x9a", False), (b"\x41\xe0", False),
+    (b"\x61\x88", False), (b"\x01\x2a\x80", True), (b"\x01\x2b\x80", False), (b"\x41", False),
+])
+def test_slice_types_are_read_from_slice_heads(head: bytes, is_b: bool) -> None:
+    """first_mb_in_slice as ue(v), then slice_type: B is 1 ('010') or 6 ('00111')."""
+    classify = classifier("h264", None, has_b_frames=False)
+    kind = classify(_packet(b"\x00\x00\x00\x01" + head + bytes(20)))
+    assert (kind == Kind.H264_B) is is_b
 
 
-def test_times_are_sorted_and_never_step_back() -> None:
-    clock = Clock(PARAMS)
-    assert clock.times_s(_stamped(0, 3, 1)) == pytest.approx((0.0, 0.04, 0.12))
-    assert clock.times_s(_stamped(2, 4)) == pytest.approx((0.12, 0.16))
+def test_every_b_frame_of_h264_is_seen_in_its_packet(tmp_path: Path) -> None:
+    path = encode_clip(tmp_path / "clip.mkv", moving_scene(30), codec="libx264", gop=15,
+                       max_b_frames=3, options={"bf": "3", "b-adapt": "0", "b-pyramid": "normal"})
+    params, packets = packets_of(path)
+    classify = classifier("h264", params.extradata, has_b_frames=True)
+    found = sum(classify(packet) == Kind.H264_B for packet in packets)
+    assert found == sum(frame.pict_type == B_FRAME for frame in plain_frames(path)) > 10
 
 
-def test_a_real_jump_in_time_stays() -> None:
-    clock = Clock(PARAMS)
-    clock.times_s(_stamped(1000, 1001))
-    assert clock.times_s(_stamped(0, 1)) == pytest.approx((0.0, 0.04))
-
-
-def test_times_by_count_use_the_frame_rate() -> None:
-    clock = Clock(replace(PARAMS, fps=Fraction(50)))
-    assert clock.times_s(_stamped(None, None)) == pytest.approx((0.0, 0.02))
-    assert clock.times_s(_stamped(None)) == pytest.approx((0.04,))
+@pytest.mark.parametrize(("codec", "form"), [
+    ("libx264", "h264"), ("mpeg4", "m4v"), ("mpeg2video", "mpeg2video"),
+    ("mpeg1video", "mpeg1video"),
+])
+def test_pictures_of_another_size_are_a_turn(tmp_path: Path, codec: str, form: str) -> None:
+    parts = [encode_clip(tmp_path / f"{width}.raw", moving_scene(10, (width, 64)), codec=codec,
+                         gop=5, container_format=form).read_bytes() for width in (96, 128)]
+    joined = tmp_path / "joined.raw"
+    joined.write_bytes(parts[0] + parts[1])
+    params, packets = packets_of(joined)
+    engine = Engine(params, spec=DecodeSpec(), counters=DecodeCounters())
+    intake = Intake(packets, params=params, engine=engine)
+    assert len(list(shown_pictures(intake))) == 10
+    assert intake.turn is not None
+    assert intake.turn.why == "pictures"
+    assert len(list(intake.turn.packets)) == 10
+    assert engine.counters.packets_read == 10
