@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import av
 
+from edgepkd.video.cut_off import cut_off
 from edgepkd.video.normalize import normalized
 from edgepkd.video.probe import frame_rate, has_display_times, probe
 from edgepkd.video.source import VideoInput
@@ -34,7 +35,7 @@ class Encoded:
     """Of an MP4 file; the same source gives the same bytes."""
     num_frames: int
     num_damaged: int
-    """Places of the source that did not read or decode and were skipped."""
+    """Places of the source that did not read or decode and were skipped; a missing end is one."""
 
 
 def encode(video: VideoInput) -> Encoded:
@@ -53,11 +54,15 @@ def encode(video: VideoInput) -> Encoded:
             "mpeg4", rate=source.params.fps, width=TRAINING_WIDTH_PX, height=TRAINING_HEIGHT_PX)
         stream.time_base = source.params.time_base
         first: int | None = None
+        last = 0
         for packet in source.packets():
             assert packet.pts is not None  # NormalizedVideo stamps every packet
             first = packet.pts if first is None else first
+            last = packet.pts
             packet.pts = packet.dts = packet.pts - first
             packet.stream = stream
             container.mux(packet)
+    read_s = float((last - (first or 0)) * source.params.time_base + 1 / (source.params.fps or 25))
+    is_cut_off = cut_off(info, read_s=read_s) is not None
     return Encoded(content.getvalue(), source.counters.frames_encoded,
-                   source.counters.errors + video.num_read_errors)
+                   source.counters.errors + video.num_read_errors + is_cut_off)

@@ -86,13 +86,15 @@ class Intake:
     def read_one(self) -> bool:
         """Take in one more packet; False at the end, or at a turn."""
         item = None if self.turn is not None else next(self._items, None)
-        if item is None or self._is_turn(*item):
-            if self._run is not None:
-                self._run.close()
-                self._run = None
-            return False
-        self._take(*item)
-        return True
+        if item is not None:
+            packet, kind = item
+            if Kind.H264_B < kind < Kind.OPEN_KEY or not self._is_turn(packet, kind):
+                self._take(packet, kind)
+                return True
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+        return False
 
     def _take(self, packet: Packet[Any], kind: int) -> None:
         self._number += 1
@@ -121,7 +123,7 @@ class Intake:
                              is_whole=run is None or run.is_restartable)
             return True
         header, known = self._classify.header, self._header
-        if kind < Kind.OPEN_KEY or header in (known, b""):
+        if header in (known, b""):
             return False
         self._header = header
         if not known or same_pictures(known, header, is_h264=self._engine.is_h264):

@@ -252,9 +252,8 @@ def _look(video: VideoInput) -> StreamInfo:
         variable_fps=bool(steps.size and steps.max() > 1.5 * np.median(steps)),
         num_packets_seen=len(packets), seen_all=seen_all, num_keyframes_seen=gops.num_keyframes,
         gop_min=min(gops.lengths, default=None), gop_max=max(gops.lengths, default=None),
-        has_b_frames=(decoded.has_b_frames or (has_times and _is_reordered(packets, stream.time_base))
-                      or (_codec_name(context) == "mpeg4" and _has_b_vops(packets))
-                      or (_codec_name(context) == "h264" and _has_b_slices(context, packets))),
+        has_b_frames=(decoded.has_b_frames or _has_b_heads(context, packets)
+                      or (has_times and _is_reordered(packets, stream.time_base))),
         num_ref_frames=sps.num_ref_frames if sps else None,
         interlaced=decoded.interlaced or (sps is not None and not sps.frame_mbs_only),
         exports_vectors=decoded.num_with_vectors > 0, num_inter_frames_decoded=decoded.num_inter,
@@ -340,6 +339,15 @@ def _is_reordered(packets: Sequence[Packet[Any]], time_base: Fraction | None) ->
     return any(0 < earlier - later <= most for earlier, later in pairwise(times))
 
 
+def _has_b_heads(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> bool:
+    """Return whether the headers of pictures, where they are read, name a B-frame."""
+    codec = _codec_name(context)
+    if codec == "h264":
+        kind_of = classifier("h264", context.extradata, has_b_frames=True)
+        return any(kind_of(packet) == Kind.H264_B for packet in packets)
+    return codec == "mpeg4" and _has_b_vops(packets)
+
+
 def _has_b_vops(packets: Sequence[Packet[Any]]) -> bool:
     """Return whether MPEG-4 packets hold a B-VOP; a packed one hides behind a P-VOP."""
     for packet in packets:
@@ -350,11 +358,6 @@ def _has_b_vops(packets: Sequence[Packet[Any]]) -> bool:
                 return True
             at = data.find(_VOP_START, at + 4)
     return False
-
-
-def _has_b_slices(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> bool:
-    kind_of = classifier("h264", context.extradata, has_b_frames=True)
-    return any(kind_of(packet) == Kind.H264_B for packet in packets)
 
 
 def _time_steps(packets: Sequence[Packet[Any]], *, seen_all: bool) -> npt.NDArray[np.float64]:

@@ -18,6 +18,7 @@ from av.packet import Packet
 from edgepkd.config import DecodeSpec, Route
 from edgepkd.errors import DecodeError
 from edgepkd.video._order import Turn
+from edgepkd.video.cut_off import cut_off
 from edgepkd.video.decoder import CodecParams, DecodeCounters
 from edgepkd.video.gop import Gop, GopReader
 from edgepkd.video.h264 import read_sps
@@ -31,10 +32,6 @@ from edgepkd.video.probe import (
 )
 from edgepkd.video.source import VideoInput
 from edgepkd.video.timeline import Timeline
-
-_CUT_OFF_S, _CUT_OFF_SHARE = 0.2, 0.05
-"""A file that ends earlier than its header says by more than both is cut off; headers are often
-wrong by a frame or two."""
 
 
 class StreamReader:
@@ -154,17 +151,13 @@ class StreamReader:
             yield packet
 
     def _check_end(self) -> None:
-        """Warn of a file that ends before its header says it does."""
-        claimed = self._info.duration_s
-        if self._info.is_live or claimed is None or self._span_s is None or not self._has_times:
+        if self._span_s is None:
             return
         first, last = self._span_s
         start = first if self._info.start_s is None else max(self._info.start_s, first)
-        read = last - start + 1 / (self._info.fps or 25.0)
-        if claimed - read > max(_CUT_OFF_S, _CUT_OFF_SHARE * claimed):
-            self.warnings.append(
-                f"{self._info.source} is cut off: its header says {claimed:.2f} s, its data end "
-                f"at {read:.2f} s.")
+        reason = cut_off(self._info, read_s=last - start + 1 / (self._info.fps or 25.0))
+        if reason is not None:
+            self.warnings.append(reason)
 
 
 def _turned(params: CodecParams, turn: Turn) -> CodecParams:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from fractions import Fraction
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 DEFAULT_FPS = Fraction(25)
 MAX_OVERLAP_S = 0.5
@@ -29,13 +29,8 @@ class Moment(NamedTuple):
     after: Break
 
 
-class State(NamedTuple):
-    """A point on a timeline."""
-
-    offset: float
-    newest: float | None
-    counted: int
-    counted_from: float | None
+State: TypeAlias = "tuple[float, float | None, int, float | None]"
+"""A point on a timeline, for `Timeline.go_back` alone; made for every frame, so a plain tuple."""
 
 
 class Timeline:
@@ -56,7 +51,7 @@ class Timeline:
 
     def state(self) -> State:
         """Where the timeline is, to come back to with `go_back`."""
-        return State(self._offset, self._newest, self._counted, self._counted_from)
+        return self._offset, self._newest, self._counted, self._counted_from
 
     def go_back(self, state: State) -> None:
         """Forget the frames placed since `state`."""
@@ -65,6 +60,12 @@ class Timeline:
     def place(self, stamp: int | None) -> Moment:
         """The moment of the next frame, whose timestamp is `stamp`; None: it has none."""
         newest = self._newest
+        if stamp is not None and newest is not None:
+            ticks = stamp + self._offset
+            if 0 < ticks - newest <= self._min_gap_ticks:  # nearly all frames
+                self._steps.append(ticks - newest)
+                self._newest, self._counted_from = ticks, None
+                return Moment(ticks, "")
         moment = self._counted_on() if stamp is None else self._stamped(stamp, newest)
         if newest is None:
             self._newest = moment.ticks
@@ -76,13 +77,14 @@ class Timeline:
 
     def _counted_on(self) -> Moment:
         if self._counted_from is None:
+            self._counted = 0
             self._counted_from = 0.0 if self._newest is None else self._newest + self._frame_ticks
         ticks = self._counted_from + self._counted * self._frame_ticks
         self._counted += 1
         return Moment(ticks, "")
 
     def _stamped(self, stamp: int, newest: float | None) -> Moment:
-        self._counted, self._counted_from = 0, None
+        self._counted_from = None
         ticks = stamp + self._offset
         if newest is None:
             return Moment(ticks, "")

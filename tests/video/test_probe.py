@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import av
 import pytest
 
 from edgepkd.errors import SourceError
+from edgepkd.video import probe as probe_module
 from edgepkd.video.probe import StreamInfo, judge, probe
 from edgepkd.video.source import open_video
 from tests.clips import encode_clip, moving_scene
@@ -157,3 +159,31 @@ def test_rotation_that_is_no_quarter_turn_is_not_native(tmp_path) -> None:
 def test_a_missing_source_is_said(tmp_path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         probe(str(tmp_path / "no.mp4"))
+
+
+def _frames_decoded(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    seen: list[object] = []
+    add = probe_module._Decoded.add
+    monkeypatch.setattr(probe_module._Decoded, "add",
+                        lambda self, frame: (seen.append(frame), add(self, frame)))
+    assert judge(probe(str(path))).route == "normalize"
+    return len(seen)
+
+
+@pytest.mark.parametrize(("codec", "suffix", "pix_fmt"), [
+    ("mjpeg", "avi", "yuvj420p"), ("mjpeg", "mov", "yuvj420p"),
+    ("libx264", "mp4", "yuv420p"), ("mpeg2video", "mpg", "yuv420p"), ("ffv1", "mkv", "yuv420p"),
+])
+def test_streams_of_key_frames_alone_are_not_searched_for_motion(
+    tmp_path: Path, codec: str, suffix: str, pix_fmt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode_clip(tmp_path / f"c.{suffix}", moving_scene(70), codec=codec, gop=1,
+                       pix_fmt=pix_fmt)
+    assert _frames_decoded(path, monkeypatch) == 1
+
+
+def test_a_clock_that_starts_again_is_no_b_frame(tmp_path: Path) -> None:
+    path = encode_clip(tmp_path / "c.ts", moving_scene(60), codec="libx264", gop=12,
+                       options={"bf": "0"})
+    path.write_bytes(2 * path.read_bytes())
+    assert not probe(str(path)).has_b_frames

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,7 @@ def test_a_clock_that_starts_again_goes_on(shared_cases: Path, route: str) -> No
     assert warnings == []
     assert spans[0][0] == 0
     assert spans[-1][1] == pytest.approx(12.0, abs=0.05)
-    for (_, before), (after, _) in zip(spans, spans[1:], strict=False):
+    for (_, before), (after, _) in pairwise(spans):
         assert after == pytest.approx(before, abs=0.01)
 
 
@@ -277,6 +278,16 @@ def test_a_real_file_that_is_cut_off(shared_cases: Path) -> None:
     assert "4.50 s" in warning
 
 
+@pytest.mark.parametrize("max_b_frames", [0, 2])
+def test_an_avi_that_is_cut_off(tmp_path: Path, max_b_frames: int) -> None:
+    whole = encode_clip(tmp_path / "whole.avi", moving_scene(60), max_b_frames=max_b_frames)
+    assert _spans(whole)[1] == []
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (warning,) = _spans(cut)[1]
+    assert "cut off" in warning
+
+
 def test_a_reader_that_stops_early_says_nothing(shared_cases: Path) -> None:
     with _reader(shared_cases / "bf0.mp4") as reader:
         next(iter(reader))
@@ -287,6 +298,7 @@ def test_no_good_file_is_called_cut_off(shared_data: Path) -> None:
     """Headers of real files are often wrong by a frame or two."""
     names = sorted((shared_data / "actions").rglob("*.avi"))[::9]
     names += sorted((shared_data / "fights").rglob("*.mp4"))[::30]
+    names += [shared_data / "clips" / "hmdb51_cartwheel.avi"]
     assert len(names) > 30
     spec = DecodeSpec(gop_frames=12, pixels=False)
     called = {}
