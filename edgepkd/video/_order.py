@@ -7,7 +7,7 @@ from collections import deque
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from edgepkd.video._heads import Kind, classifier
+from edgepkd.video._heads import Kind, classifier, known_header
 from edgepkd.video._runs import Engine, Run
 from edgepkd.video.h264 import same_pictures
 
@@ -49,6 +49,8 @@ class Turn(NamedTuple):
     """H.264 B-frames begin; or pictures of another size or form."""
     header: bytes
     """What the stream says of its new pictures (`Classifier.header`)."""
+    extradata: bytes | None
+    """What the container says of them, where that is new."""
     packets: Iterator[Packet[Any]]
     """From here on, or from where decoding can start before it, with their own timestamps."""
     is_whole: bool = True
@@ -69,6 +71,7 @@ class Intake:
         self._engine = engine
         self._classify = classifier(params.codec_name, params.extradata,
                                     has_b_frames=params.has_b_frames)
+        self._codec_name, self._extradata = params.codec_name, params.extradata
         self._header = params.header
         self._items = self._from_first_key()
         self._early: deque[tuple[Packet[Any], int]] = deque()
@@ -119,16 +122,22 @@ class Intake:
         if kind == Kind.H264_B:
             run = self._run
             held = run.replay() if run is not None else ()
-            self.turn = Turn("b_frames", self._classify.header, self._rest(packet, before=held),
+            self.turn = Turn("b_frames", self._classify.header, None,
+                             self._rest(packet, before=held),
                              is_whole=run is None or run.is_restartable)
             return True
+        extradata = _new_extradata(packet)
         header, known = self._classify.header, self._header
+        if extradata is not None and extradata != self._extradata:
+            header = known_header(self._codec_name, extradata)
+            self.turn = Turn("pictures", header, extradata, self._rest(packet))
+            return True
         if header in (known, b""):
             return False
         self._header = header
         if not known or same_pictures(known, header, is_h264=self._engine.is_h264):
             return False
-        self.turn = Turn("pictures", header, self._rest(packet))
+        self.turn = Turn("pictures", header, None, self._rest(packet))
         return True
 
     def _rest(
@@ -160,6 +169,13 @@ class Intake:
             yield item
         while early:
             yield early.popleft()
+
+
+def _new_extradata(packet: Packet[Any]) -> bytes | None:
+    """Codec settings that the container changes with this packet (FLV, MP4 of several parts)."""
+    if not packet.has_sidedata("new_extradata"):
+        return None
+    return bytes(packet.get_sidedata("new_extradata"))
 
 
 def shown_pictures(intake: Intake) -> Iterator[Picture]:

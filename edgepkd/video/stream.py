@@ -163,7 +163,8 @@ class StreamReader:
 def _turned(params: CodecParams, turn: Turn) -> CodecParams:
     """Parameters of the pictures after a turn; their size is seen when the first is decoded."""
     sps = read_sps(turn.header) if params.codec_name == "h264" else None
+    params = replace(params, header=turn.header, extradata=turn.extradata or params.extradata)
     if sps is None:
-        return replace(params, header=turn.header)
-    return replace(params, header=turn.header, num_ref_frames=sps.num_ref_frames,
+        return params
+    return replace(params, num_ref_frames=sps.num_ref_frames,
                    width_px=sps.coded_width_px, height_px=sps.coded_height_px)
