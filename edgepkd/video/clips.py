@@ -21,7 +21,7 @@ from av.packet import Packet
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route, check
 from edgepkd.errors import ConfigError, DecodeError, SourceError
 from edgepkd.video import transforms
-from edgepkd.video.decoder import CodecParams, DecodeCounters
+from edgepkd.video.decoder import DecodeCounters
 from edgepkd.video.gop import Gop, GopReader
 from edgepkd.video.normalize import NormalizedVideo, normalized
 from edgepkd.video.probe import (
@@ -138,9 +138,11 @@ class Clip:
             signal = gop.residual(place.t) if place.t else np.zeros(shape, np.int16)
             return ValueImage(modality, transforms.residual_to_uint8(signal), picture)
         field = gop.motion(place.t)
-        extent, origin = self._reader.field_extent(gop, field.shape[:2])
+        rows, columns = field.shape[:2]
+        left, top, right, bottom = gop.field_margins
         values = transforms.mv_to_uint8(field, scale=self._reader.motion_scale)
-        return ValueImage(modality, values, extent, origin)
+        return ValueImage(modality, values, (columns - left - right, rows - top - bottom),
+                          (left, top))
 
 
 class ClipReader:
@@ -194,9 +196,11 @@ class ClipReader:
             normalized(self._video, gop_frames=clip.gop_frames,
                        use_timestamps=has_display_times(self.info))
             if self.verdict.route == "normalize" else None)
-        self._params = (self._normalized.params if self._normalized
-                        else codec_params(self._video, self.info))
-        self.motion_scale = transforms.motion_scale(*_upright_size(self._params))
+        params = (self._normalized.params if self._normalized
+                  else codec_params(self._video, self.info))
+        self._params = params
+        self.motion_scale = transforms.motion_scale(
+            *params.orientation.turned_size(params.width_px, params.height_px))
 
     @property
     def num_frames_estimate(self) -> int | None:
@@ -244,19 +248,6 @@ class ClipReader:
         check(modality in self._inputs, "modality", got=modality,
               allowed=", ".join(self._inputs) + " (the inputs of this reader)")
         return self._inputs[modality]
-
-    def field_extent(
-        self, gop: Gop, shape: tuple[int, ...]
-    ) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return extent and origin of the picture on a field of `shape` [rows, columns]."""
-        rows, columns = shape
-        cell_px = 1 if (columns, rows) == (gop.width_px, gop.height_px) else self._decode.grid_px
-        extent = gop.width_px / cell_px, gop.height_px / cell_px
-        turns = self._params.rotation_deg // 90 % 4
-        # Turning puts the partial last cell of an axis first.
-        left = columns - extent[0] if turns in (2, 3) else 0.0
-        top = rows - extent[1] if turns in (1, 2) else 0.0
-        return extent, (left, top)
 
     @contextmanager
     def metered(self, into: DecodeCounters) -> Iterator[None]:
@@ -391,11 +382,6 @@ def _verdict(info: StreamInfo, route: Route) -> Verdict:
         return verdict
     return Verdict("native" if route == "native" else "normalize", f"asked for ({route})",
                    verdict.native_possible)
-
-
-def _upright_size(params: CodecParams) -> tuple[int, int]:
-    size = params.width_px, params.height_px
-    return size[::-1] if params.rotation_deg // 90 % 2 else size
 
 
 def _add(into: DecodeCounters, difference: DecodeCounters) -> None:
