@@ -5,6 +5,7 @@ No test media is kept in the repository.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -63,6 +64,17 @@ def encode_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def with_display_matrix(path: Path, matrix: Sequence[int], *, name: str = "turned.mp4") -> Path:
+    """A copy of an MP4 with the nine numbers of `matrix` in its track header, as they are."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    assert data[at - 40] == 0, "only track headers of version 0"
+    data[at : at + 36] = struct.pack(">9i", *matrix)
+    out = path.with_name(name)
+    out.write_bytes(data)
+    return out
 
 
 def translating_texture(

@@ -30,6 +30,7 @@ def doctor(
         ("gpu", "; ".join(machine.gpus) or "none found by nvidia-smi"),
         ("jetson", machine.jetson or "no"),
         *((f"backend {name}", devices) for name, devices in machine.backends.items()),
+        ("kernels", machine.kernels),
     ]))
     rows = [(name, version or "not installed",
              f"edgepkd[{machine.extras[name]}]" if name in machine.extras else "core")

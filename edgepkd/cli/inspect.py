@@ -97,6 +97,7 @@ def _show_video(console: Console, report: VideoReport, *, shown: bool) -> None:
         ("stream", f"{info.codec} {info.profile or ''} in {info.container},"
                    f" {info.pix_fmt or 'unknown pixels'}"),
         ("picture", f"{info.width_px}x{info.height_px}"
+                    + (", mirrored" if info.mirrored else "")
                     + (f", rotated by {info.rotation_deg} degrees" if info.rotation_deg else "")
                     + (", interlaced" if info.interlaced else "")),
         ("time", (f"{info.duration_s:.2f} s" if info.duration_s is not None else "open end")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from edgepkd.errors import DecodeError, EdgepkdError, MissingExtraError, UsageError
 from edgepkd.runtime.answers import ClipAnswer
+from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
 from edgepkd.video.source import STDIN, VideoInput, is_live_source, open_video
 from edgepkd.video.timeline import DEFAULT_FPS, Timeline
 
@@ -151,11 +152,13 @@ class _Writer:
         self._time_base = 1 / self._rate if codec == "mpeg4" else Fraction(1, 1000)
         self._stream.codec_context.time_base = self._time_base
         self._last_pts = -1
+        self._display = NO_DISPLAY
         self._bar: tuple[ClipAnswer | None, _Bar | None] = (None, None)
 
     def write(self, frame: VideoFrame, time_s: float, answer: ClipAnswer | None) -> None:
         """Draw and encode one frame."""
-        planes = _planes(frame)
+        self._display = display_of(frame, before=self._display)
+        planes = _planes(frame, self._display.orientation)
         height, width = planes[0].shape
         if self._last_pts < 0:
             self._stream.width, self._stream.height = width, height
@@ -178,8 +181,8 @@ class _Writer:
         self._container.mux(self._stream.encode(None))
 
 
-def _planes(frame: VideoFrame) -> list[Bytes]:
-    """Y, U, V of `frame`, turned upright, cut to even sides (at least 2 x 2)."""
+def _planes(frame: VideoFrame, orientation: Orientation) -> list[Bytes]:
+    """Y, U, V of `frame`, turned as it is looked at, cut to even sides (at least 2 x 2)."""
     width, height = max(2, frame.width & ~1), max(2, frame.height & ~1)
     if frame.format.name not in ("yuv420p", "yuvj420p") or (frame.width, frame.height) != (
             width, height):
@@ -190,8 +193,7 @@ def _planes(frame: VideoFrame) -> list[Bytes]:
     luma, chroma = width * height, width * height // 4
     shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
     parts = np.split(flat[: luma + 2 * chroma], [luma, luma + chroma])
-    turns = round(frame.rotation / 90) % 4
-    return [np.ascontiguousarray(np.rot90(part.reshape(shape), turns)).copy()
+    return [orientation.turned(part.reshape(shape)).copy()
             for part, shape in zip(parts, shapes, strict=True)]
 
 

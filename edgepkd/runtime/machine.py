@@ -28,6 +28,8 @@ class Machine:
     """Which extra brings an optional package."""
     backends: dict[str, str]
     """Backend -> its devices, or why it does not work."""
+    kernels: str
+    """Where the compiled decoding kernels are kept, or that they are not."""
     gpus: tuple[str, ...]
     jetson: str | None
     """Board and L4T release of a Jetson."""
@@ -51,13 +53,15 @@ def describe() -> Machine:
     }
     engine_steps = pairing.engine_steps(packages, versions, has_gpu=has_gpu, jetson=jetson,
                                         python=platform.python_version())
+    kernels, *kernel_steps = _kernels()
     return Machine(
         edgepkd=__version__, python=platform.python_version(), platform=platform.platform(),
         cpu=hardware.cpu(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1,
-        packages=packages, extras=extras, backends=backends, gpus=gpus, jetson=jetson,
-        next_steps=_next_steps(packages, backends, engine_steps),
+        packages=packages, extras=extras, backends=backends, kernels=kernels, gpus=gpus,
+        jetson=jetson,
+        next_steps=_next_steps(packages, backends, (*kernel_steps, *engine_steps)),
     )
 
 
@@ -71,6 +75,23 @@ def _openvino_devices() -> str:
     except (ImportError, RuntimeError) as error:
         return f"does not work: {error}"
     return ", ".join(devices) or "does not work: it finds no device"
+
+
+def _kernels() -> tuple[str, ...]:
+    """Where the compiled kernels are kept, and what to do if that is nowhere that lasts."""
+    try:
+        from edgepkd.video import _kernels as kernels
+        from edgepkd.video import jit
+    except ImportError as error:
+        return (f"do not work: {error}",)
+    step = ("To start in less than a second instead of about 5, keep the compiled kernels: set "
+            "NUMBA_CACHE_DIR to a folder that lasts and that only you can write to.")
+    folder = jit.cache_folder(kernels.accumulate)
+    if folder is None:
+        return "compiled anew at every start, about 5 s: no folder can be written to", step
+    if jit.private_folder() in folder.parents:
+        return f"kept in {folder.parent}, a temporary folder", step
+    return (f"kept in {folder}",)
 
 
 def _next_steps(

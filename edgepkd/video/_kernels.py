@@ -13,12 +13,15 @@ keeps LLVM from vectorising.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from edgepkd.video.jit import compiled
 
 # Element arithmetic follows numba's typing, which mypy does not know.
 I16 = Any
@@ -35,20 +38,11 @@ WORDS = 10
 CELL_PX = 8
 _LANES = 8
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _compile(function: _F) -> _F:
-    return cast(_F, njit(cache=True, nogil=True)(function))
-
-
-def _inline(function: _F) -> _F:
-    return cast(_F, njit(cache=True, nogil=True, inline="always")(function))
+_inline = partial(compiled, inline="always")
 
 
 def _intrinsic(function: Callable[..., Any]) -> Any:
     return intrinsic(function)
-
 
 
 @_inline
@@ -61,7 +55,7 @@ def _unpack_y(packed: int) -> int:
     return (packed + 0x8000) >> 16
 
 
-@_compile
+@compiled
 def fill_cells(raw: I32, cells: I32, columns: int, rows: int, whole: bool, limit: int) -> None:
     """Write the vectors of one frame into its map of cells; no vector is 0.
 
@@ -96,7 +90,7 @@ def fill_cells(raw: I32, cells: I32, columns: int, rows: int, whole: bool, limit
                 cells[y * columns + x] = packed
 
 
-@_compile
+@compiled
 def _block_sad(
     now: U8, then: U8, stride: int, width: int, height: int,
     left: int, top: int, w: int, h: int, dx: int, dy: int, best: int,
@@ -120,7 +114,7 @@ def _block_sad(
     return total
 
 
-@_compile
+@compiled
 def choose_references(
     raw: I32, references: U8, columns: int, rows: int,
     now: U8, back1: U8, back2: U8, back3: U8, back4: U8, num_back: int,
@@ -202,7 +196,7 @@ def _store_difference_8(
     return types.void(out, types.uint64, now, anchor, types.uint64), generate
 
 
-@_compile
+@compiled
 def _shift_run(
     ring: I32, target: int, source: int, keep: int, width: int, height: int,
     x0: int, x1: int, y0: int, y1: int, ox: int, oy: int, packed: int, keep_outside: bool,
@@ -240,7 +234,7 @@ def _shift_run(
                     ring[row + x] = ring[old + min(max(x + ox, 0), width - 1)] - m
 
 
-@_compile
+@compiled
 def accumulate(
     ring: I32, slot: int, num_slots: int, cells: I32, references: U8,
     x_starts: I32, y_starts: I32, scale_x: float, scale_y: float, keep_outside: bool,
@@ -278,7 +272,7 @@ def accumulate(
                        x0, x1, y0, y1, ox, oy, packed, keep_outside)
 
 
-@_compile
+@compiled
 def accumulate_cells(
     ring: I32, slot: int, num_slots: int, cells: I32, references: U8, columns: int, rows: int,
     keep_outside: bool,
@@ -305,7 +299,7 @@ def accumulate_cells(
             at += 1
 
 
-@_compile
+@compiled
 def warp_difference(
     now: U8, anchor: U8, state: I32, x_starts: I32, y_starts: I32,
     scale_x: float, scale_y: float, out: I16,

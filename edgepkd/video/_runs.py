@@ -75,7 +75,7 @@ class Engine:
         self.size = (params.width_px, params.height_px)
         """Of the frames decoded last: what the next GOP is expected to have."""
         self.is_h264 = params.codec_name == "h264"
-        self.quarter_turns = params.rotation_deg // 90 % 4
+        self.orientation = params.orientation
         multi = params.codec_name == "h264" and params.num_ref_frames > 1
         self.num_references = NUM_REFERENCES if multi else 1
         self.whole_pixels = spec.arithmetic == "coviar"
@@ -341,7 +341,7 @@ class Run:
 
     def _deliver(self, frame: VideoFrame) -> None:
         engine = self._engine
-        check_frame(frame, codec_name=engine.params.codec_name)
+        check_frame(frame, engine.params)
         if frame.is_corrupt:
             engine.counters.errors += 1
         engine.size = (frame.width, frame.height)

@@ -127,11 +127,13 @@ class Clip:
             signal = gop.residual(place.t) if place.t else np.zeros(shape, np.int16)
             return ValueImage(modality, transforms.residual_to_uint8(signal), picture)
         field = gop.motion(place.t)
-        extent, origin = self._reader.field_extent(gop, field.shape[:2])
+        rows, columns = field.shape[:2]
+        left, top, right, bottom = gop.field_margins
         # After `motion`: only a decoded anchor shows the size of its pictures for certain.
         scale = transforms.motion_scale(*gop.source_size_px)
         values = transforms.mv_to_uint8(field, scale=scale)
-        return ValueImage(modality, values, extent, origin)
+        return ValueImage(modality, values, (columns - left - right, rows - top - bottom),
+                          (left, top))
 
 
 class ClipReader:
@@ -230,19 +232,6 @@ class ClipReader:
         check(modality in self._inputs, "modality", got=modality,
               allowed=", ".join(self._inputs) + " (the inputs of this reader)")
         return self._inputs[modality]
-
-    def field_extent(
-        self, gop: Gop, shape: tuple[int, ...]
-    ) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return extent and origin of the picture on a field of `shape` [rows, columns]."""
-        rows, columns = shape
-        cell_px = 1 if (columns, rows) == (gop.width_px, gop.height_px) else self._decode.grid_px
-        extent = gop.width_px / cell_px, gop.height_px / cell_px
-        turns = gop.quarter_turns
-        # Turning puts the partial last cell of an axis first.
-        left = columns - extent[0] if turns in (2, 3) else 0.0
-        top = rows - extent[1] if turns in (1, 2) else 0.0
-        return extent, (left, top)
 
     @contextmanager
     def metered(self, into: DecodeCounters) -> Iterator[None]:

@@ -20,6 +20,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from edgepkd.errors import ConfigError, DecodeError
 from edgepkd.video._heads import known_header
 from edgepkd.video.h264 import find_sps
+from edgepkd.video.orientation import UPRIGHT, Display, Orientation, display_of
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -45,9 +46,8 @@ class CodecParams:
     width_px: int
     height_px: int
     time_base: Fraction
-    rotation_deg: int = 0
-    """Degrees counter-clockwise by which a decoded picture is turned to be looked at; a multiple
-    of 90, as `VideoFrame.rotation` gives it."""
+    orientation: Orientation = UPRIGHT
+    """How a decoded picture is turned to be looked at."""
     has_b_frames: bool = False
     num_ref_frames: int = 1
     """H.264 `num_ref_frames`; 1 for every other codec."""
@@ -63,14 +63,14 @@ class CodecParams:
 def codec_params_from_stream(
     stream: VideoStream,
     *,
-    rotation_deg: int = 0,
+    orientation: Orientation = UPRIGHT,
     num_ref_frames: int | None = None,
     has_b_frames: bool | None = None,
     fps: Fraction | None = None,
 ) -> CodecParams:
     """Parameters of a container's video stream.
 
-    What the container does not tell without decoding comes as keyword: `rotation_deg` (of a
+    What the container does not tell without decoding comes as keyword: `orientation` (of a
     decoded frame). None for the others asks the stream and its H.264 parameter set.
     """
     context = stream.codec_context
@@ -84,7 +84,7 @@ def codec_params_from_stream(
         width_px=context.width,
         height_px=context.height,
         time_base=stream.time_base or Fraction(1, 90_000),
-        rotation_deg=rotation_deg,
+        orientation=orientation,
         has_b_frames=bool(context.has_b_frames) if has_b_frames is None else has_b_frames,
         num_ref_frames=num_ref_frames,
         fps=Fraction(fps) if fps else None,
@@ -180,8 +180,7 @@ def check_native(params: CodecParams) -> None:
     """Refuse what this room would decode wrongly.
 
     Raises:
-        ConfigError: the codec exports no vectors, it is H.264 with B-frames, or the rotation is
-            not a multiple of 90 degrees.
+        ConfigError: the codec exports no vectors, or it is H.264 with B-frames.
     """
     hint = "Use --route normalize (or auto), which re-encodes the stream in memory."
     if params.codec_name not in NATIVE_CODECS:
@@ -192,15 +191,14 @@ def check_native(params: CodecParams) -> None:
         raise ConfigError(
             "H.264 with B-frames got to the native route, where the references of its vectors "
             "are unknown; allowed: H.264 without B-frames.", hint=hint)
-    if params.rotation_deg % 90:
-        raise ConfigError(f"rotation_deg is {params.rotation_deg}; allowed: multiples of 90.")
 
 
-def check_frame(frame: VideoFrame, *, codec_name: str) -> None:
+def check_frame(frame: VideoFrame, params: CodecParams) -> None:
     """Refuse a frame that the kernels would read wrongly.
 
     Raises:
-        DecodeError: not 8-bit 4:2:0, interlaced, or an H.264 B-frame.
+        DecodeError: not 8-bit 4:2:0, interlaced, an H.264 B-frame, or to be looked at in another
+            orientation than `params` say.
     """
     hint = "Use --route normalize, which re-encodes the stream in memory."
     name = frame.format.name
@@ -212,7 +210,11 @@ def check_frame(frame: VideoFrame, *, codec_name: str) -> None:
         raise DecodeError(
             "The stream is interlaced; the native route decodes progressive frames only.",
             hint=hint)
-    if codec_name == "h264" and frame.pict_type == 3:
+    if params.codec_name == "h264" and frame.key_frame:
+        before = Display.of(params.orientation)
+        if display_of(frame, before=before).orientation != params.orientation:
+            raise DecodeError("The display orientation changes inside the stream.", hint=hint)
+    if params.codec_name == "h264" and frame.pict_type == 3:
         raise DecodeError(
             "An H.264 B-frame came out of a stream said to have none; "
             "the references of its vectors are unknown.", hint=hint)

@@ -21,6 +21,7 @@ from edgepkd.video._order import Intake, Picture, Turn, shown_pictures
 from edgepkd.video._runs import Engine, Run
 from edgepkd.video.decoder import CodecParams, DecodeCounters, check_native, luma
 from edgepkd.video.fields import NUM_REFERENCES, Accumulator, WorkingGrid, residual
+from edgepkd.video.orientation import Margins
 from edgepkd.video.timeline import State, Timeline
 from edgepkd.video.vectors import vector_words
 
@@ -42,7 +43,7 @@ class Gop:
 
     Positions `t` count displayed frames from the anchor, 0. A frame that is not decoded (a
     B-frame, a damaged packet) answers with the nearest decoded one, so that times stay right.
-    Arrays are turned as the rotation metadata asks for.
+    Arrays are turned and mirrored as the display matrix asks for.
     """
 
     def __init__(self, *, index: int, numbers: list[int], times_s: tuple[float, ...],
@@ -58,6 +59,7 @@ class Gop:
         self._position_of = {self._numbers[t]: t for t in self._kept}
         self._run: Run | None = run
         self._engine = engine
+        self._orientation = engine.orientation
         self._grid = engine.grid(*engine.size)
         self._planned: frozenset[int] | None = None
         self._wanted: set[int] = set()
@@ -81,29 +83,35 @@ class Gop:
     @property
     def width_px(self) -> int:
         """Width of pictures and residuals, after rotation."""
-        return self._turned(self._grid.width_px, self._grid.height_px)[0]
+        return self._orientation.turned_size(self._grid.width_px, self._grid.height_px)[0]
 
     @property
     def height_px(self) -> int:
         """Height of pictures and residuals, after rotation."""
-        return self._turned(self._grid.width_px, self._grid.height_px)[1]
+        return self._orientation.turned_size(self._grid.width_px, self._grid.height_px)[1]
 
     @property
     def source_size_px(self) -> tuple[int, int]:
         """(width, height) of the source's pictures, after rotation; motion is counted in these
         pixels."""
-        return self._turned(self._grid.source_width_px, self._grid.source_height_px)
-
-    @property
-    def quarter_turns(self) -> int:
-        """Turns by 90 degrees counter-clockwise that its arrays were given."""
-        return self._engine.quarter_turns
+        grid = self._grid
+        return self._orientation.turned_size(grid.source_width_px, grid.source_height_px)
 
     @property
     def grid_shape(self) -> tuple[int, int]:
         """(rows, columns) of a motion field, after rotation."""
-        columns, rows = self._turned(self._grid.columns, self._grid.rows)
+        columns, rows = self._orientation.turned_size(self._grid.columns, self._grid.rows)
         return rows, columns
+
+    @property
+    def field_margins(self) -> Margins:
+        """Columns and rows of a motion field that lie outside the picture: parts of its last
+        cells, or of its first where the picture is turned."""
+        grid = self._grid
+        point_px = 1 if grid.resizes else self._engine.spec.grid_px
+        partial = Margins(0.0, 0.0, grid.columns - grid.width_px / point_px,
+                          grid.rows - grid.height_px / point_px)
+        return self._orientation.turned_margins(partial)
 
     # -- what it gives ----------------------------------------------------------------------
 
@@ -122,7 +130,7 @@ class Gop:
         Raises:
             DecodeError: no frame of the GOP can be decoded.
         """
-        return self._turn(self._picture(0))
+        return self._orientation.turned(self._picture(0))
 
     def motion(self, t: int) -> NDArray[np.int16]:
         """Displacement since the anchor, int16 [rows, columns, 2] (x, y); makes no picture.
@@ -137,7 +145,7 @@ class Gop:
         field = self._fields.get(t)
         if field is None:
             self._decode_vectors(t)
-            field = self._turn_field(self._accumulate(t).field())
+            field = self._orientation.turned_field(self._accumulate(t).field())
             if field.nbytes > _SMALL_FIELD_BYTES:
                 # Twelve large fields held and then freed at once go back to the system, and
                 # their pages cost more to get again than the field costs to make.
@@ -162,7 +170,7 @@ class Gop:
             anchor, picture = self._picture(0), self._picture(t)
             self._decode_vectors(t)
             difference = residual(picture, anchor, self._accumulate(t).state, grid=self._grid)
-            self._residuals[t] = self._turn(difference)
+            self._residuals[t] = self._orientation.turned(difference)
             self._engine.counters.residuals += 1
         return self._residuals[t]
 
@@ -326,21 +334,6 @@ class Gop:
         at = bisect.bisect_left(self._kept, t)
         around = self._kept[max(at - 1, 0) : at + 1]
         return min(around, key=lambda p: (abs(p - t), p))
-
-    def _turned(self, width: int, height: int) -> tuple[int, int]:
-        return (height, width) if self._engine.quarter_turns % 2 else (width, height)
-
-    def _turn(self, array: NDArray[Any]) -> NDArray[Any]:
-        turns = self._engine.quarter_turns
-        return np.ascontiguousarray(np.rot90(array, turns)) if turns else array
-
-    def _turn_field(self, array: NDArray[np.int16]) -> NDArray[np.int16]:
-        turns = self._engine.quarter_turns
-        if not turns:
-            return array
-        x, y = array[..., 0], array[..., 1]
-        components = {1: (y, -x), 2: (-x, -y), 3: (-y, x)}[turns]
-        return np.ascontiguousarray(np.rot90(np.stack(components, axis=-1), turns))
 
 
 def _choose_references(

@@ -27,6 +27,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from edgepkd.errors import DecodeError
 from edgepkd.video.decoder import MAX_ERRORS_IN_A_ROW, CodecParams
+from edgepkd.video.orientation import NO_DISPLAY, UPRIGHT, display_of
 from edgepkd.video.probe import prepare
 from edgepkd.video.source import VideoInput
 from edgepkd.video.timeline import DEFAULT_FPS, Timeline
@@ -243,21 +244,20 @@ class _Shaper:
     def __init__(self, counters: NormalizeCounters) -> None:
         self._reformatter = VideoReformatter()
         self._counters = counters
+        self._display = NO_DISPLAY
 
     def shaped(self, frame: VideoFrame) -> VideoFrame:
-        quarter_turns = round(frame.rotation / 90) % 4
+        self._display = display_of(frame, before=self._display)
+        orientation = self._display.orientation
         if frame.interlaced_frame:
             frame = self._progressive(frame)
-        size = TRAINING_WIDTH_PX, TRAINING_HEIGHT_PX
-        width, height = size[::-1] if quarter_turns % 2 else size
+        width, height = orientation.turned_size(TRAINING_WIDTH_PX, TRAINING_HEIGHT_PX)
         picture = self._reformatter.reformat(
             frame, width=width, height=height, format="yuv420p", dst_color_range=ColorRange.MPEG,
             interpolation=Interpolation.BICUBIC, threads=1)
-        if quarter_turns:
-            return _frame_of([np.rot90(p, quarter_turns) for p in _planes(picture)], "yuv420p")
-        if picture is frame:
+        if orientation != UPRIGHT or picture is frame:
             # The encoder's settings must not be written into the decoder's own frame.
-            return _frame_of(_planes(picture), "yuv420p")
+            return _frame_of([orientation.turned(p) for p in _planes(picture)], "yuv420p")
         return picture
 
     def _progressive(self, frame: VideoFrame) -> VideoFrame:

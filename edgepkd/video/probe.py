@@ -8,21 +8,23 @@ packets looked at are handed on, so that a pipe or a camera can be probed too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags2
 from av.packet import Packet
-from av.sidedata.sidedata import SideDataContainer, Type
+from av.sidedata.sidedata import Type
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from edgepkd.video._heads import Kind, classifier
+from edgepkd.video._sidedata import side_data
 from edgepkd.video.decoder import (
     NATIVE_CODECS,
     NATIVE_PIXEL_FORMATS,
@@ -30,6 +32,7 @@ from edgepkd.video.decoder import (
     codec_params_from_stream,
 )
 from edgepkd.video.h264 import Sps, find_sps
+from edgepkd.video.orientation import NO_DISPLAY, Display, display_of
 from edgepkd.video.source import STDIN, VideoInput, open_video
 from edgepkd.video.timeline import MAX_OVERLAP_S
 
@@ -70,7 +73,11 @@ class StreamInfo:
     start_s: float | None
     """First display time of the container; edgepkd reports times from there on as 0."""
     rotation_deg: int
-    """Degrees counter-clockwise that a picture is turned by to be looked at."""
+    """Degrees counter-clockwise that a picture is turned by to be looked at, after mirroring."""
+    mirrored: bool
+    """True: a picture is mirrored left to right, before it is turned."""
+    display_changes: bool
+    """True: not all frames looked at are to be turned and mirrored alike."""
     variable_fps: bool
     num_packets_seen: int
     seen_all: bool
@@ -152,8 +159,9 @@ def frame_rate(video: VideoInput) -> Fraction | None:
 def codec_params(video: VideoInput, info: StreamInfo) -> CodecParams:
     """Return what the native route must know of `video`."""
     return codec_params_from_stream(
-        video.stream, rotation_deg=info.rotation_deg, num_ref_frames=info.num_ref_frames or 1,
-        has_b_frames=info.has_b_frames, fps=frame_rate(video))
+        video.stream, orientation=Display(info.rotation_deg, info.mirrored).orientation,
+        num_ref_frames=info.num_ref_frames or 1, has_b_frames=info.has_b_frames,
+        fps=frame_rate(video))
 
 
 def sps_obstacle(sps: Sps) -> str | None:
@@ -179,6 +187,7 @@ def _obstacles(info: StreamInfo) -> list[tuple[bool, str]]:
         (info.num_inter_frames_decoded > 0 and not info.exports_vectors,
          f"no motion vector in {info.num_inter_frames_decoded} frames that should have some"),
         (info.rotation_deg % 90 != 0, f"rotated by {info.rotation_deg} degrees"),
+        (info.display_changes, "the display orientation changes"),
     ]
 
 
@@ -200,7 +209,8 @@ class _Decoded:
 
     pix_fmt: str | None = None
     size: tuple[int, int] | None = None
-    rotation_deg: int = 0
+    display: Display = NO_DISPLAY
+    display_changes: bool = False
     has_b_frames: bool = False
     interlaced: bool = False
     num_inter: int = 0
@@ -210,14 +220,15 @@ class _Decoded:
     def add(self, frame: VideoFrame) -> None:
         if self.pix_fmt is None:
             self.pix_fmt, self.size = frame.format.name, (frame.width, frame.height)
-            self.rotation_deg = round(frame.rotation)
+            self.display = display_of(frame)
+        self.display_changes |= display_of(frame, before=self.display) != self.display
         self.interlaced |= bool(frame.interlaced_frame)
         self.has_b_frames |= int(frame.pict_type) == _B_FRAME
         if not frame.key_frame:
             self.num_inter += 1
-            # `frame.side_data` would leak the frame by a reference cycle (decode.md 1).
-            vectors = cast(Any, SideDataContainer)(frame).get(Type.MOTION_VECTORS)
-            self.num_with_vectors += vectors is not None
+            # Data that hides the vectors hides them from the native route, too.
+            with suppress(ValueError):
+                self.num_with_vectors += side_data(frame, Type.MOTION_VECTORS) is not None
 
 
 @dataclass
@@ -234,8 +245,8 @@ def _look(video: VideoInput) -> StreamInfo:
     has_times = video.container.format.name not in NO_TIMESTAMP_FORMATS
     gops = _gops(packets, seen_all=seen_all)
     has_inter = not context.codec.intra_only and gops.num_keyframes < len(packets)
-    # Without display times B-frames show only when decoded, but for headers that are read.
-    blind = has_inter and not has_times and _codec_name(context) not in ("mpeg4", "h264")
+    # Without display times B-frames show only when decoded, but for MPEG-4's plain headers.
+    blind = has_inter and not has_times and _codec_name(context) != "mpeg4"
     decoded = _decode_some(context, packets[:_DECODED_WITHOUT_TIMES if blind else _DECODED],
                            enough=_DECODED_WITHOUT_TIMES if blind else _ENOUGH_INTER_FRAMES,
                            has_inter=has_inter)
@@ -248,7 +259,8 @@ def _look(video: VideoInput) -> StreamInfo:
         profile=context.profile, pix_fmt=decoded.pix_fmt, width_px=width, height_px=height,
         fps=float(fps) if fps else None, duration_s=_duration_s(video),
         num_frames_from_header=stream.frames or None, start_s=_start_s(video),
-        rotation_deg=decoded.rotation_deg,
+        rotation_deg=decoded.display.rotation_deg, mirrored=decoded.display.mirrored,
+        display_changes=decoded.display_changes,
         variable_fps=bool(steps.size and steps.max() > 1.5 * np.median(steps)),
         num_packets_seen=len(packets), seen_all=seen_all, num_keyframes_seen=gops.num_keyframes,
         gop_min=min(gops.lengths, default=None), gop_max=max(gops.lengths, default=None),

@@ -9,15 +9,14 @@ geometry fits all modalities, whatever their grids.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from edgepkd.config import Modality, check
+from edgepkd.video.jit import compiled
 
 Uint8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -212,11 +211,7 @@ def _taps(
     return taps
 
 
-_jit = cast("Callable[[Callable[..., Any]], Callable[..., Any]]",
-            numba.njit(cache=True, nogil=True, fastmath=False))
-
-
-@_jit
+@compiled
 def _resize(image: Any, y0: Any, y1: Any, wy: Any, x0: Any, x1: Any, wx: Any, scale: Any,
             offset: Any, out: Any) -> None:
     channels, rows, columns = out.shape
@@ -235,7 +230,7 @@ def _resize(image: Any, y0: Any, y1: Any, wy: Any, x0: Any, x1: Any, wx: Any, sc
                 out[c, i, j] = (left + (right - left) * wx[j]) * a + b
 
 
-@_jit
+@compiled
 def _residual_levels(rgb: Any, bgr: Any) -> None:
     for i in range(rgb.size // 3):
         for c in range(3):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from av.sidedata.sidedata import SideDataContainer, Type
+from av.sidedata.sidedata import Type
+
+from edgepkd.errors import DecodeError
+from edgepkd.video._sidedata import side_data
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -20,7 +23,6 @@ MV_DTYPE = np.dtype({
 })
 """AVMotionVector. Bytes 14, 15 and 34 to 39 are padding that nobody wrote: compare fields, never
 raw bytes."""
-_container: Any = SideDataContainer  # its stub does not know its constructor
 _MOTION_VECTORS = Type.MOTION_VECTORS
 _NO_WORDS: NDArray[np.int32] = np.empty(0, np.int32)
 
@@ -28,13 +30,19 @@ _NO_WORDS: NDArray[np.int32] = np.empty(0, np.int32)
 def vector_words(frame: VideoFrame) -> NDArray[np.int32]:
     """The exported vectors as int32 words, 10 per vector; empty where the frame has none.
 
-    The view pins the frame. `frame.side_data` would tie frame and container in a reference cycle
-    that only the cyclic garbage collector ends, so the container is made by hand.
+    The view pins the frame.
+
+    Raises:
+        DecodeError: the frame carries something that PyAV does not know, which hides its vectors.
     """
-    side_data = _container(frame).get(_MOTION_VECTORS)
-    if side_data is None:
+    try:
+        exported = side_data(frame, _MOTION_VECTORS)
+    except ValueError as error:
+        raise DecodeError(f"The motion vectors of a frame cannot be read: {error}.",
+                          hint="Use --route normalize, which re-encodes the stream.") from error
+    if exported is None:
         return _NO_WORDS
-    return np.frombuffer(side_data, np.int32)
+    return np.frombuffer(exported, np.int32)
 
 
 def motion_vectors(frame: VideoFrame) -> NDArray[np.void]:

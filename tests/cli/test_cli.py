@@ -365,7 +365,7 @@ def test_inspect_goes_on_after_a_bad_file(clips: Path, tmp_path: Path) -> None:
 def test_doctor() -> None:
     shown = invoke("doctor")
     assert shown.exit_code == 0
-    for part in (__version__, "backend openvino", "CPU", "numpy", "next: "):
+    for part in (__version__, "backend openvino", "CPU", "kernels", "numpy", "next: "):
         assert part in shown.stdout
     (line,) = lines(invoke("doctor", "--json", "-").stdout)
     assert line["kind"] == "machine"

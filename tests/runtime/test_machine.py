@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from edgepkd.runtime import machine
+from edgepkd.video import jit
 
 
 def test_this_machine() -> None:
@@ -11,7 +16,24 @@ def test_this_machine() -> None:
     assert "CPU" in here.backends["openvino"]
     assert set(here.backends) == {"openvino", "tensorrt", "tensorrt_rtx", "torch-tensorrt"}
     assert here.num_cores >= 1
+    assert here.kernels.startswith("kept in /")
     assert any("edgepkd demo" in step for step in here.next_steps)
+
+
+@pytest.mark.parametrize(("folder", "said", "steps"), [
+    (None, "compiled anew at every start, about 5 s", 1),
+    ("/tmp/ours/video_1", "kept in /tmp/ours, a temporary folder", 1),
+    ("/home/me/.cache/numba/video_1", "kept in /home/me/.cache/numba/video_1", 0),
+])
+def test_kernels_that_are_not_kept_are_told(
+    monkeypatch: pytest.MonkeyPatch, folder: str | None, said: str, steps: int
+) -> None:
+    monkeypatch.setattr(jit, "cache_folder", lambda function: folder and Path(folder))
+    monkeypatch.setattr(jit, "private_folder", lambda: Path("/tmp/ours"))
+    kernels, *kernel_steps = machine._kernels()
+    assert kernels.startswith(said)
+    assert len(kernel_steps) == steps
+    assert all("NUMBA_CACHE_DIR" in step for step in kernel_steps)
 
 
 def test_next_steps_name_what_is_missing() -> None:

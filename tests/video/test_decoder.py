@@ -96,7 +96,7 @@ def test_h264_with_b_frames_is_refused(tmp_path: Path) -> None:
     # And should a packet hide what it holds, the decoded frame shows it.
     frame = next(frame for frame in plain_frames(path) if frame.pict_type == 3)
     with pytest.raises(DecodeError, match="B-frame"):
-        check_frame(frame, codec_name="h264")
+        check_frame(frame, replace(PARAMS, codec_name="h264"))
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv422p", "yuv444p", "yuv420p10le"])

@@ -161,7 +161,7 @@ def test_coviar_mode_equals_the_slow_port(shared_data: Path, name: str) -> None:
         assert name in _SEVERAL_REFERENCES
         return
     spec = DecodeSpec(grid_px=1, arithmetic="coviar", max_short_side_px=5000)
-    gop = gops_of(path, spec, rotation_deg=0)[0]
+    gop = gops_of(path, spec)[0]
     pixels = params.width_px * params.height_px
     last = min(gop.num_frames - 1, max(1, _PORT_PIXELS // pixels))
     port = CoviarPort(params.width_px, params.height_px)

@@ -16,6 +16,7 @@ import pytest
 
 from edgepkd.video.decoder import CodecParams, DecodeCounters
 from edgepkd.video.gop import GopReader
+from edgepkd.video.orientation import Orientation
 from tests.clips import encode_clip, moving_scene, translating_texture
 from tests.video.reading import gops_of, packets_of, plain_frames, reader_of
 
@@ -123,7 +124,7 @@ def test_rotation_turns_arrays_and_vectors(tmp_path: Path, rotation: int,
     """Content that moves by (4, 2) in coded pictures, seen after turning counter-clockwise."""
     path = encode_clip(tmp_path / "clip.avi", translating_texture(4, (160, 96), (4, 2)))
     (plain,) = gops_of(path)
-    (gop,) = gops_of(path, rotation_deg=rotation)
+    (gop,) = gops_of(path, orientation=Orientation(rotation // 90 % 4))
     np.testing.assert_array_equal(gop.iframe(), np.rot90(plain.iframe(), rotation // 90))
     np.testing.assert_array_equal(gop.residual(3), np.rot90(plain.residual(3), rotation // 90))
     field = gop.motion(3)
