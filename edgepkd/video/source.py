@@ -44,6 +44,8 @@ OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
 """How long a network camera may take to answer and to send its next packet."""
 
 _MAX_READ_ERRORS = 8
+# Titles of old files are in whatever code page their writer had; nothing here reads them.
+_TITLES = "replace"
 _ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})
 
 
@@ -91,13 +93,13 @@ def open_video(source: str) -> VideoInput:
     try:
         if source == STDIN:
             spooled = _standard_input()
-            container = av.open(spooled, mode="r")
+            container = av.open(spooled, mode="r", metadata_errors=_TITLES)
         elif is_live_source(source):
             container = _open_camera(source)
         else:
             _check_file(source)
             # The prefix keeps a file name with a colon from being taken for a protocol.
-            container = av.open(f"file:{source}", mode="r")
+            container = av.open(f"file:{source}", mode="r", metadata_errors=_TITLES)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = _reason(error).replace(source, shown_source(source))
     if container is None:
@@ -265,9 +267,9 @@ def _open_camera(source: str) -> InputContainer:
     if source.startswith("/dev/video"):
         if not Path(source).exists():
             raise SourceError(f"{source} does not exist.", hint="List cameras: ls /dev/video*.")
-        return av.open(source, mode="r", format="v4l2")
+        return av.open(source, mode="r", format="v4l2", metadata_errors=_TITLES)
     return av.open(source, mode="r", options={"rtsp_transport": "tcp"},
-                   timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
+                   timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S), metadata_errors=_TITLES)
 
 
 class _Pipe:

@@ -219,3 +219,42 @@ def test_closing_twice_is_harmless(clip) -> None:
     video.peek(3)
     video.close()
     video.close()
+
+
+TITLE = "a title that is long enough"
+
+
+@pytest.mark.parametrize("title", [
+    "\u30c6\u30b9\u30c8\u52d5\u753b".encode("shift-jis"),
+    "\u00e9t\u00e9 \u00e0 la plage".encode("latin-1"),
+    "\u0442\u0435\u0441\u0442".encode("cp1251")], ids=["shift-jis", "latin-1", "cp1251"])
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4", "ts", "nut"])
+def test_titles_in_any_code_page_open(tmp_path, monkeypatch, suffix: str, title: bytes) -> None:
+    path = tmp_path / f"titled.{suffix}"
+    with av.open(str(path), "w") as container:
+        container.metadata.update(title=TITLE, service_name=TITLE)
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.metadata["title"] = TITLE
+        container.set_chapters([{"id": 1, "start": 0, "end": 100, "time_base": Fraction(1, 1000),
+                                 "metadata": {"title": TITLE}}])
+        for array in moving_scene(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode(None))
+    with open_video(str(path)) as video:
+        expected = [bytes(p) for p in video.packets()]
+    content = path.read_bytes()
+    assert TITLE.encode() in content
+    odd = content.replace(TITLE.encode(), title.ljust(len(TITLE)))
+    path.write_bytes(odd)
+    with open_video(str(path)) as video:
+        assert [bytes(p) for p in video.packets()] == expected
+    pipe_in(monkeypatch, odd)
+    with open_video("-") as video:
+        assert [bytes(p) for p in video.packets()] == expected
+    assert len(expected) == 5
+
+
+def test_a_real_title_in_shift_jis_opens(shared_cases) -> None:
+    with open_video(str(shared_cases / "sjis_title.avi")) as video:
+        assert probe(video).num_packets_seen > 10
