@@ -29,7 +29,7 @@ from edgepkd.video.decoder import (
     codec_params_from_stream,
 )
 from edgepkd.video.h264 import Sps, find_sps
-from edgepkd.video.source import STDIN, VideoInput, open_video
+from edgepkd.video.source import STDIN, Source, VideoInput, open_video
 
 NO_TIMESTAMP_FORMATS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "h263"})
 """Containers that store no display times; their streams run at a constant rate."""
@@ -95,7 +95,7 @@ class Verdict:
     """False: the native route would give wrong vectors or none, and is refused if asked for."""
 
 
-def probe(source: str | VideoInput) -> StreamInfo:
+def probe(source: Source | VideoInput) -> StreamInfo:
     """Look at the first packets of `source`; an open input keeps them for whoever reads on.
 
     Raises:
@@ -325,8 +325,8 @@ def _time_steps(packets: Sequence[Packet[Any]], *, seen_all: bool) -> npt.NDArra
 
 
 def _duration_s(video: VideoInput) -> float | None:
-    if video.is_live:
-        return None
+    if video.is_live or video.duration_s is not None:
+        return video.duration_s
     if video.stream.duration and video.stream.time_base:
         return float(video.stream.duration * video.stream.time_base)
     return video.container.duration / av.time_base if video.container.duration else None
