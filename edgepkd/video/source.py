@@ -83,6 +83,8 @@ def open_video(source: Source, *, fps: float | Fraction | None = None) -> VideoI
     else:
         name = plain_source(source)
         if name == STDIN:
+            if sys.stdin is None:
+                raise SourceError("Standard input is closed.", hint="Pipe a video: cat FILE | ...")
             video = _open_stream(sys.stdin.buffer, STDIN, rate)
         elif is_live_source(name):
             container = open_camera(name, open_timeout_s=OPEN_TIMEOUT_S,
@@ -251,18 +253,29 @@ def _open_path(name: str, fps: Fraction | None) -> VideoInput:
     if os.path.isdir(name) or (is_pattern(name) and not os.path.exists(name)):
         return _open_sequence(name, fps)
     _check_file(name)
-    if os.path.isfile(name):
-        file = open(name, "rb")  # noqa: SIM115
-        pictures = moving_picture(file) if needs_pillow(file.read(_HEAD_BYTES)) else None
-        if pictures is not None:
-            return _input(name, pictures.container, owned=file, pictures=pictures, fps=fps)
-        file.close()
+    if os.path.isfile(name) and (moving := _open_moving(name, fps)) is not None:
+        return moving
     try:
         # The prefix keeps a file name with a colon from being taken for a protocol.
         container = av.open(f"file:{name}", mode="r", metadata_errors=_TITLES)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _not_opened(name, error) from error
     return _input(name, container, fps=fps)
+
+
+def _open_moving(name: str, fps: Fraction | None) -> VideoInput | None:
+    """Open a file that only Pillow can show; None if FFmpeg is to have it."""
+    file = open(name, "rb")  # noqa: SIM115
+    try:
+        if needs_pillow(file.read(_HEAD_BYTES)):
+            pictures = moving_picture(file, name=name)
+            if pictures is not None:
+                return _input(name, pictures.container, owned=file, pictures=pictures, fps=fps)
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return None
 
 
 def _open_sequence(name: str, fps: Fraction | None) -> VideoInput:
@@ -288,7 +301,8 @@ def _open_stream(file: IO[bytes], source: Source, fps: Fraction | None) -> Video
     owned = readable if readable is not file else None
     options = {"framerate": str(fps)} if fps and head.startswith(_PIPED_PICTURES) else {}
     try:
-        pictures = moving_picture(readable) if needs_pillow(head) else None
+        pictures = (moving_picture(readable, name=_name(source))
+                    if needs_pillow(head) else None)
         if pictures is not None:
             return _input(source, pictures.container, owned=owned, pictures=pictures, fps=fps)
         if readable.seekable():

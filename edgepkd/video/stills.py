@@ -41,6 +41,7 @@ SEQUENCE_FPS = Fraction(25)
 _MAY_MOVE = frozenset({".apng", ".avif", ".gif", ".png", ".webp"})
 _UNTIMED_FRAME_MS = 100
 """What browsers take for a frame that shows for no time."""
+_WEBP_FLAGS, _WEBP_MOVES = 20, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +99,21 @@ def picture_sequence(paths: Sequence[Path], *, name: str, fps: Fraction) -> Pict
     return Pictures(container, packets, duration_s=float(len(paths) / fps))
 
 
-def moving_picture(file: IO[bytes]) -> Pictures | None:
+def moving_picture(file: IO[bytes], *, name: str) -> Pictures | None:
     """Return an animated picture as a video with the picture's own times; None if it is not one.
 
     What comes after a damaged frame is left out.
+
+    Raises:
+        SourceError: it is animated, but cut off or damaged.
     """
+    file.seek(0)
+    head = file.read(_WEBP_FLAGS + 1)
     picture = _open(file)
+    flags = int.from_bytes(head[_WEBP_FLAGS:], "big")
+    if picture is None and head[12:16] == b"VP8X" and flags & _WEBP_MOVES:
+        raise SourceError(f"{name} is an animated WebP that cannot be decoded.",
+                          hint="It is damaged or cut off; copy it again.")
     if picture is None or not _moves(picture):
         return None
     durations = _durations_ms(picture)

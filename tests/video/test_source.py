@@ -136,6 +136,9 @@ def test_empty_and_senseless_standard_input_are_said(monkeypatch) -> None:
     pipe_in(monkeypatch, b"")
     with pytest.raises(SourceError, match=r"Standard input is empty"):
         open_video("-")
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SourceError, match="Standard input is closed"):
+        open_video("-")
     pipe_in(monkeypatch, b"senseless" * 999)
     with pytest.raises(SourceError, match="Standard input cannot be opened"):
         open_video("-")

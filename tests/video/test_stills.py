@@ -157,6 +157,13 @@ def test_an_animated_webp_says_its_rate_and_length(tmp_path: Path) -> None:
     assert judge(info).route == "normalize"
 
 
+def test_an_animated_webp_that_is_cut_off_is_said(tmp_path: Path) -> None:
+    animation(tmp_path / "moving.webp", "WEBP")
+    (tmp_path / "cut.webp").write_bytes((tmp_path / "moving.webp").read_bytes()[:9000])
+    with pytest.raises(SourceError, match=r"cut\.webp is an animated WebP that cannot be decoded"):
+        open_video(tmp_path / "cut.webp")
+
+
 def test_pictures_that_do_not_move_are_told_from_those_that_do(tmp_path: Path) -> None:
     animation(tmp_path / "moving.gif", "GIF")
     Image.fromarray(SCENE[0]).save(tmp_path / "still.gif")
