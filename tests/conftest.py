@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-SHARED_DATA = SHARED / "data"
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +18,6 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_cases() -> Path:
-    """The folder of small inputs that went wrong once."""
-    if not (SHARED / "cases").is_dir():
-        pytest.skip("../shared/cases is not beside this checkout")
-    return SHARED / "cases"
+def shared_cases(shared_data: Path) -> Path:
+    """The folder of small inputs that once went wrong."""
+    return shared_data.parent / "cases"
