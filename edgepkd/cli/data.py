@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.cli.options import FPS_HELP
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -64,6 +66,7 @@ def prepare(
         " (local).")] = None,
     max_failures: Annotated[float, typer.Option(
         help="Share of the clips that may fail and are left out.")] = 0.1,
+    fps: Annotated[float | None, typer.Option(help=FPS_HELP)] = None,
     json: Json = None,
     quiet: Quiet = False,
 ) -> None:
@@ -79,7 +82,8 @@ def prepare(
         group_pattern=group_pattern)
     config = data.PrepareConfig(
         spec, folder, Shares(test_share, calibration_share, seed),
-        jobs=num_cores() if jobs is None else jobs, ray=ray, max_failures=max_failures)
+        jobs=num_cores() if jobs is None else jobs, ray=ray, max_failures=max_failures,
+        fps=fps)
     _show(data.prepare(config), json_to=json, quiet=quiet)
 
 

@@ -11,7 +11,7 @@ def demo() -> None:
     from edgepkd.cli.show_run import show
 
     facts = pipeline.demo_facts()
-    shown = show(pipeline.demo(), source=str(facts.clip), json_to=None, quiet=False)
+    shown = show(pipeline.demo(), source=[str(facts.clip)], json_to=None, quiet=False)
     typer.echo(f"Expected: {facts.expected_label}.")
     typer.echo(f"Clip: {facts.attribution}")
     right = shown.labels.count(facts.expected_label)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.cli.options import FPS_HELP
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(
-        help="A bundle NAME.edgepkd, or a video, folder or pattern of videos.")],
+    path: Annotated[list[str], typer.Argument(
+        help="Bundles NAME.edgepkd, or videos, folders and patterns of videos.")],
+    fps: Annotated[float | None, typer.Option(help=FPS_HELP)] = None,
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for the bundle or each video.")] = None,
 ) -> None:
@@ -27,17 +30,22 @@ def inspect(
 
     failed, console = 0, output.stdout()
     with output.JsonLines(json) as lines:
-        for report in pipeline.inspect(path):
+        for report in pipeline.inspect(path, fps=fps):
             if isinstance(report, pipeline.SourceFailed):
                 failed += 1
                 typer.echo(f"error: {report.error.message}", err=True)
                 lines.write("error", {"source": report.source, "message": report.error.message})
+            elif isinstance(report, pipeline.SourcesSkipped):
+                output.write_skipped(lines, report.skipped)
+                output.show_skipped(output.stderr(), report.skipped)
             elif isinstance(report, pipeline.BundleReport):
                 lines.write("bundle", {"path": str(report.bundle.path),
                                        **_without_version(asdict(report.bundle.manifest))})
                 _show_bundle(console, report, shown=json != "-")
             else:
                 lines.write("video", {**asdict(report.info), "verdict": asdict(report.verdict)})
+                for note in report.notes:
+                    typer.echo(f"note: {note}", err=True)
                 _show_video(console, report, shown=json != "-")
     raise typer.Exit(1 if failed else 0)
 

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -17,12 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from edgepkd.errors import UsageError
+from edgepkd.files import Skipped
 
 JSON_SCHEMA_VERSION = 1
 PIPE_WIDTH = 160
 """Columns where stdout is no terminal: nothing is cut off in a log file."""
 NARROW = 100
 """Below so many columns tables say less."""
+SHOWN_SKIPPED = 20
 
 
 def stdout() -> Console:
@@ -53,6 +55,20 @@ def table(
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     return made
+
+
+def show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
+    """Say what is in a folder and is not taken."""
+    for one in skipped[:SHOWN_SKIPPED]:
+        console.print(f"skipped: {one.path}: {one.reason}")
+    if len(skipped) > SHOWN_SKIPPED:
+        console.print(f"skipped: {len(skipped) - SHOWN_SKIPPED} more")
+
+
+def write_skipped(lines: JsonLines, skipped: Iterable[Skipped]) -> None:
+    """Write a line for each thing that is not taken."""
+    for one in skipped:
+        lines.write("skipped", {"path": str(one.path), "reason": one.reason})
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:

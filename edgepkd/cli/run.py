@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from edgepkd.cli.options import FPS_HELP
 from edgepkd.errors import UsageError
 
 
 def run(
-    source: Annotated[str, typer.Argument(
-        help="File, folder, pattern such as 'clips/*.mp4', - (stdin), rtsp://... or /dev/video0.")],
+    source: Annotated[list[str], typer.Argument(
+        help="Files, folders, patterns such as 'clips/*.mp4', pictures of one video as a folder or"
+             " 'seq/*.jpg', - (stdin), rtsp://... or /dev/video0.")],
     model: Annotated[Path | None, typer.Option(
         help="Bundle NAME.edgepkd; default: the one that ships with edgepkd.")] = None,
     order: Annotated[str | None, typer.Option(
@@ -33,6 +35,7 @@ def run(
         help="Frames from one clip's start to the next one's; default: no overlap.")] = None,
     route: Annotated[str, typer.Option(
         help="auto, native (vectors of the stream) or normalize (re-encode first).")] = "auto",
+    fps: Annotated[float | None, typer.Option(help=FPS_HELP)] = None,
     top_k: Annotated[int, typer.Option(help="Labels listed for each clip in the JSON.")] = 3,
     threads: Annotated[int | None, typer.Option(
         help="Threads of the networks on the CPU.")] = None,
@@ -56,7 +59,7 @@ def run(
         source=source, model=model, order=order, threshold=threshold, max_exit=max_exit,
         static=static, clips=_count(clips), clip_frames=clip_frames, stride_frames=stride_frames,
         route=route, top_k=top_k, save=save, threads=threads,  # type: ignore[arg-type]
-        backend=backend,
+        backend=backend, fps=fps,
     )
     summary = show(pipeline.run(config), source=source, json_to=json, quiet=quiet).summary
     if save is not None and summary.num_failed == 0 and not quiet:

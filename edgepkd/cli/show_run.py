@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +20,10 @@ from edgepkd.pipeline import (
     RunSummary,
     SaveProgress,
     SourceFailed,
+    SourcesSkipped,
     SourceStarted,
 )
+from edgepkd.video.source_names import STDIN, is_live_source
 
 if TYPE_CHECKING:
     from edgepkd.runtime.answers import ClipAnswer
@@ -29,17 +31,17 @@ if TYPE_CHECKING:
 TIMES = ("decode\nms", "nets\nms", "decide\nms")
 COLUMNS = ("clip", "time (s)", "label", "conf.", "exit", *TIMES, "skipped")
 NUMBERS = ("clip", "time (s)", "conf.", *TIMES)
-_ENDLESS = ("-", "rtsp://", "rtsps://", "/dev/video")
 
 
 def show(
-    events: Generator[RunEvent, None, None], *, source: str, json_to: str | None, quiet: bool
+    events: Generator[RunEvent, None, None], *, source: Sequence[str], json_to: str | None,
+    quiet: bool,
 ) -> RunView:
     """Drain `events` onto stdout, stderr and `json_to`; returns what was shown.
 
     They are closed on the way out, on Ctrl-C too: that removes a half-written video.
     """
-    endless = source == "-" or source.startswith(_ENDLESS[1:])
+    endless = any(one == STDIN or is_live_source(one) for one in source)
     view = RunView(as_lines=endless, on_stdout=json_to != "-", quiet=quiet)
     with output.JsonLines(json_to, stream=endless) as lines, view, closing(events):
         for event in events:
@@ -52,6 +54,8 @@ def show(
 def _write(lines: output.JsonLines, event: RunEvent) -> None:
     if isinstance(event, ClipDone):
         lines.write("clip", {"source": event.source, **event.answer.as_json()})
+    elif isinstance(event, SourcesSkipped):
+        output.write_skipped(lines, event.skipped)
     elif isinstance(event, SourceFailed):
         lines.write("error", {"source": event.source, "message": event.error.message,
                               "hint": event.error.hint})
@@ -97,6 +101,9 @@ class RunView:
         if isinstance(event, BackendChosen):
             if not self._quiet:
                 self._err.print(f"backend {event.backend}: {event.reason}", markup=False)
+        elif isinstance(event, SourcesSkipped):
+            if not self._quiet:
+                output.show_skipped(self._err, event.skipped)
         elif isinstance(event, SourceStarted):
             self._start(event)
         elif isinstance(event, ClipDone):
@@ -127,6 +134,8 @@ class RunView:
             count = f"[{event.number}/{event.num_sources}] " if event.num_sources > 1 else ""
             self._err.print(f"{count}{event.source}: {info.codec} {info.width_px}x{info.height_px}"
                             f"{rate}; {event.verdict.route}: {event.verdict.reason}")
+            for note in event.notes:
+                self._err.print(f"note: {note}")
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(Path(event.source).name, total=info.duration_s, unit="")

@@ -38,6 +38,8 @@ class ClipResult:
     source_sha256: str = ""
     num_damaged: int = 0
     """Places of the source that did not decode and were skipped."""
+    fps: float | None = None
+    """Frame rate it was read with, where it names none."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class ClipJob:
     """Where the clip goes, relative to `folder`."""
     known: ClipResult | None = None
     """What an earlier run made of it."""
+    fps: float | None = None
+    """As in `open_video`."""
 
 
 def prepare_clip(job: ClipJob) -> ClipResult:
@@ -60,10 +64,10 @@ def prepare_clip(job: ClipJob) -> ClipResult:
     except OSError as error:
         return ClipResult(job.path, "failed", f"it cannot be read: {error.strerror}")
     target = job.folder / job.path
-    if job.known is not None and _is_current(job.known, source_sha256, target):
+    if job.known is not None and _is_current(job.known, source_sha256, job.fps, target):
         return replace(job.known, status="kept")
     try:
-        with open_video(str(job.source)) as video:
+        with open_video(job.source, fps=job.fps) as video:
             encoded = encode(video)
     except SourceError as error:
         return ClipResult(job.path, "failed", error.message, source_sha256=source_sha256)
@@ -75,11 +79,13 @@ def prepare_clip(job: ClipJob) -> ClipResult:
                           f"no motion; allowed: {MIN_FRAMES} or more", source_sha256=source_sha256)
     return _written(job, target, encoded.content, ClipResult(
         job.path, "done", form=training_form(), frames=encoded.num_frames,
-        source_sha256=source_sha256, num_damaged=encoded.num_damaged))
+        source_sha256=source_sha256, num_damaged=encoded.num_damaged, fps=job.fps))
 
 
-def _is_current(known: ClipResult, source_sha256: str, target: Path) -> bool:
-    if (known.form, known.source_sha256) != (training_form(), source_sha256):
+def _is_current(
+    known: ClipResult, source_sha256: str, fps: float | None, target: Path
+) -> bool:
+    if (known.form, known.source_sha256, known.fps) != (training_form(), source_sha256, fps):
         return False
     try:
         return sha256_of(target) == known.sha256

@@ -21,7 +21,7 @@ from typing import Any
 import av
 
 from edgepkd import __version__
-from edgepkd.config import check
+from edgepkd.config import check, check_fps
 from edgepkd.datasets import synth as moving
 from edgepkd.datasets.clip_job import ClipJob, ClipResult, Status, prepare_clip
 from edgepkd.datasets.form import SUFFIX, training_form
@@ -63,11 +63,14 @@ class PrepareConfig:
     """Address of a Ray cluster that does the work instead, or 'local'."""
     max_failures: float = 0.1
     """Largest share of clips that may fail; above it no index is written."""
+    fps: float | None = None
+    """Frames per second of raw streams that name none."""
 
     def __post_init__(self) -> None:
         check(self.jobs >= 1, "jobs", got=self.jobs, allowed="1 or more")
         check(0 <= self.max_failures <= 1, "max_failures", got=self.max_failures,
               allowed="0..1, a share of the clips")
+        check_fps(self.fps)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def prepare(
     with Progress(config.folder) as progress:
         # Absolute: a process on a cluster starts in a folder of its own.
         jobs = [ClipJob(s.path.absolute(), config.folder.absolute(), name,
-                        progress.known.get(name))
+                        progress.known.get(name), config.fps)
                 for s, name in zip(samples, names, strict=True)]
         sources = {name: source_name(s.path, root)
                    for s, name in zip(samples, names, strict=True)}

@@ -6,26 +6,29 @@ Whatever is heavy is imported inside the functions.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgepkd.config import ClipSpec, Route, check
+from edgepkd.config import ClipSpec, Route, check, check_fps
 from edgepkd.errors import BundleError, ConfigError, EdgepkdError, SourceError, UsageError
 from edgepkd.runtime.summary import RunSummary as RunSummary
 from edgepkd.runtime.summary import Tally
 
 if TYPE_CHECKING:
     from edgepkd.bundle import Bundle
+    from edgepkd.files import Skipped
     from edgepkd.runtime.answers import ClipAnswer
     from edgepkd.runtime.machine import Machine
     from edgepkd.runtime.runner import SegmentRunner
     from edgepkd.runtime.session import Session
     from edgepkd.video.probe import StreamInfo, Verdict
+    from edgepkd.video.source_names import Source, SourceArgument
 
 SHIPPED = Path(__file__).parents[1] / "_bundles"
 DEMO_BUNDLE = SHIPPED / "demo.edgepkd"
@@ -39,8 +42,9 @@ DEMO_FACTS = SHIPPED / "demo.json"
 class RunConfig:
     """Settings of `run`; None means: as the bundle says."""
 
-    source: str
-    """A file, folder, pattern, '-', rtsp://… or /dev/video*."""
+    source: SourceArgument
+    """A file, folder, pattern, '-', rtsp://… or /dev/video*; a path; a file opened with 'rb'; or a
+    list of these."""
     model: Path | None = None
     """A bundle; None: the one that ships with edgepkd."""
     order: str | None = None
@@ -61,6 +65,9 @@ class RunConfig:
     """Also write the video with the answers drawn on it."""
     threads: int | None = None
     """Threads of the networks on the CPU; None: the backend's choice."""
+    fps: float | None = None
+    """Frames per second of image sequences and of raw streams that name none; None: 25, or what
+    the stream says."""
     backend: str = "auto"
     """openvino (the CPU), or the target whose engines in the bundle are used; auto: engines that
     fit this machine, else the CPU."""
@@ -77,6 +84,7 @@ class RunConfig:
             check(value is None or value >= 1, name, got=value, allowed="1 or more")
         check(self.route in ("auto", "native", "normalize"), "route", got=self.route,
               allowed="auto, native, normalize")
+        check_fps(self.fps)
         check(re.fullmatch(r"\w[\w.-]*", self.backend) is not None, "backend", got=self.backend,
               allowed="auto, openvino or a folder in the bundle's engines/")
 
@@ -91,15 +99,25 @@ class BackendChosen:
 
 
 @dataclass(frozen=True)
+class SourcesSkipped:
+    """What lies in the folders that were asked for, and is no source."""
+
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
 class SourceStarted:
     """A source is open and its route is chosen."""
 
     source: str
+    """As people may see it: an address is without user and password."""
     number: int
     """1-based."""
     num_sources: int
     info: StreamInfo
     verdict: Verdict
+    notes: tuple[str, ...] = ()
+    """What had to be assumed to open it."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +144,8 @@ class SourceFailed:
     error: EdgepkdError
 
 
-RunEvent = BackendChosen | SourceStarted | ClipDone | SaveProgress | SourceFailed | RunSummary
+RunEvent = (BackendChosen | SourcesSkipped | SourceStarted | ClipDone | SaveProgress | SourceFailed
+            | RunSummary)
 
 
 def run(config: RunConfig) -> Generator[RunEvent, None, None]:
@@ -147,6 +166,8 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
         from edgepkd.runtime.annotate import check_target
 
         check_target(config.save, sources=sources)
+    if sources.skipped:
+        yield SourcesSkipped(sources.skipped)
     loading = time.perf_counter()
     bundle = load_bundle(config.model)
     runner, choice = open_runner(bundle, config)
@@ -235,7 +256,9 @@ def _clip_spec(bundle: Bundle, config: RunConfig) -> ClipSpec:
     return replace(spec, clip_frames=frames, stride_frames=stride)
 
 
-def _warm_up(session: Session, bundle: Bundle, clip: ClipSpec, sources: list[str]) -> None:
+def _warm_up(
+    session: Session, bundle: Bundle, clip: ClipSpec, sources: Sequence[Source]
+) -> None:
     """Load what every clip needs; for a camera also what only hard clips need."""
     from edgepkd.runtime.warm import warm_up_decoding
     from edgepkd.video.source import is_live_source
@@ -248,10 +271,12 @@ def _warm_up(session: Session, bundle: Bundle, clip: ClipSpec, sources: list[str
 
 def _run_source(
     session: Session, bundle: Bundle, config: RunConfig, clip: ClipSpec,
-    source: str, number: int, num_sources: int,
+    source: Source, number: int, num_sources: int,
 ) -> Iterator[RunEvent]:
     from edgepkd.video.clips import ClipReader
+    from edgepkd.video.source import shown_source
 
+    shown = shown_source(source)
     manifest = bundle.manifest
     inputs = {modality: manifest.inputs[modality] for modality in session.modalities}
     # Only the residual looks at the pictures of P-frames.
@@ -259,33 +284,36 @@ def _run_source(
     answers: list[ClipAnswer] = []
     try:
         with ClipReader(source, clip=clip, inputs=inputs, decode=decode,
-                        route=config.route) as reader:
+                        route=config.route, fps=config.fps) as reader:
             info = reader.info
-            yield SourceStarted(source, number, num_sources, info, reader.verdict)
+            yield SourceStarted(shown, number, num_sources, info, reader.verdict, reader.notes)
             for answer in session.stream(islice(reader, config.clips)):
                 if config.save is not None:
                     answers.append(answer)
-                yield ClipDone(source, answer)
+                yield ClipDone(shown, answer)
         if config.save is not None:
             cut = len(answers) == config.clips
-            yield from _save(source, answers, config.save, info,
+            yield from _save(source, answers, config.save, info, source_fps=config.fps,
                              until_s=answers[-1].end_s if cut else None)
     except (SourceError, ConfigError) as error:
         # One bad file must not end the run. A setting that the only source cannot take does.
         if num_sources == 1 and isinstance(error, ConfigError):
             raise
-        yield SourceFailed(source, error)
+        yield SourceFailed(shown, error)
 
 
 def _save(
-    source: str, answers: list[ClipAnswer], out: Path, info: StreamInfo, *, until_s: float | None
+    source: Source, answers: list[ClipAnswer], out: Path, info: StreamInfo, *,
+    source_fps: float | None, until_s: float | None,
 ) -> Iterator[SaveProgress]:
     from edgepkd.runtime.annotate import save_annotated
     from edgepkd.video.probe import has_display_times
+    from edgepkd.video.source import shown_source
 
     for done_s in save_annotated(source, answers, out, fps=info.fps,
-                                 timed=has_display_times(info), until_s=until_s):
-        yield SaveProgress(source, done_s)
+                                 timed=has_display_times(info), until_s=until_s,
+                                 source_fps=source_fps):
+        yield SaveProgress(shown_source(source), done_s)
 
 
 def _exit_rule(config: RunConfig) -> str:
@@ -350,29 +378,46 @@ class VideoReport:
 
     info: StreamInfo
     verdict: Verdict
+    notes: tuple[str, ...] = ()
+    """What had to be assumed to open it."""
 
 
-def inspect(path: str) -> Iterator[BundleReport | VideoReport | SourceFailed]:
-    """Say what is in a bundle, or in each of the videos that `path` names.
+def inspect(
+    path: SourceArgument, *, fps: float | None = None
+) -> Iterator[BundleReport | VideoReport | SourcesSkipped | SourceFailed]:
+    """Say what is in a bundle, or in each of the videos that `path`, one or several, names.
 
     Raises:
         BundleError: it is a bundle, and not whole. SourceError: there is nothing to inspect.
+        ConfigError: `fps` is out of range.
     """
     from edgepkd.bundle import MANIFEST, SUFFIX, read_bundle
-
-    if (Path(path) / MANIFEST).exists() or Path(path).suffix == SUFFIX:
-        yield BundleReport(read_bundle(path))
-        return
-    from edgepkd.video.probe import judge, probe
     from edgepkd.video.source import resolve_sources
+    from edgepkd.video.source_names import as_list
 
-    for source in resolve_sources(path):
-        try:
-            info = probe(source)
-        except SourceError as error:
-            yield SourceFailed(source, error)
-        else:
-            yield VideoReport(info, judge(info))
+    check_fps(fps)
+    for argument in as_list(path):
+        if isinstance(argument, (str, os.PathLike)) and (
+                os.path.exists(Path(argument) / MANIFEST) or Path(argument).suffix == SUFFIX):
+            yield BundleReport(read_bundle(Path(argument)))
+            continue
+        sources = resolve_sources(argument)
+        if sources.skipped:
+            yield SourcesSkipped(sources.skipped)
+        for source in sources:
+            yield _video_report(source, fps)
+
+
+def _video_report(source: Source, fps: float | None) -> VideoReport | SourceFailed:
+    from edgepkd.video.probe import judge, probe
+    from edgepkd.video.source import open_video, shown_source
+
+    try:
+        with open_video(source, fps=fps) as video:
+            info = probe(video)
+            return VideoReport(info, judge(info), tuple(video.notes))
+    except SourceError as error:
+        return SourceFailed(shown_source(source), error)
 
 
 def doctor() -> Machine:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import av
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgepkd.errors import DecodeError, EdgepkdError, MissingExtraError, UsageError
 from edgepkd.runtime.answers import ClipAnswer
 from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
-from edgepkd.video.source import STDIN, VideoInput, is_live_source, open_video
+from edgepkd.video.source import STDIN, Source, VideoInput, is_live_source, open_video, shown_source
 from edgepkd.video.timeline import DEFAULT_FPS, Timeline
 
 if TYPE_CHECKING:
@@ -36,20 +36,22 @@ CODECS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx
 MAX_ERRORS_IN_A_ROW = 100
 
 
-def check_target(out: Path, *, sources: Sequence[str]) -> None:
+def check_target(out: Path, *, sources: Sequence[Source]) -> None:
     """Refuse what cannot be written, before any work is done.
 
     Raises:
         UsageError: several sources or one that cannot be read twice, an unknown suffix, the source
             itself as target, or no folder to write to.
     """
-    if len(sources) != 1 or sources[0] == STDIN or is_live_source(sources[0]):
-        what = f"{len(sources)} sources" if len(sources) != 1 else sources[0]
+    if len(sources) != 1 or not _can_be_read_again(sources[0]):
+        what = f"{len(sources)} sources" if len(sources) != 1 else shown_source(sources[0])
         raise UsageError(f"--save with {what}; allowed: exactly one video file.",
                          hint="The file is read a second time; run once for each file.")
+    source = os.fspath(sources[0])
     if out.suffix.lower() not in CODECS:
         raise UsageError(f"--save is {str(out)!r}; allowed suffixes: {', '.join(CODECS)}.")
-    if out.exists() and os.path.samefile(out, sources[0]):
+    # A pattern of pictures is the name of no file.
+    if out.exists() and os.path.exists(source) and os.path.samefile(out, source):
         raise UsageError(f"--save {out} is the source itself; it is not overwritten.",
                          hint="Choose another name.")
     if out.is_dir() or not out.parent.is_dir():
@@ -57,14 +59,20 @@ def check_target(out: Path, *, sources: Sequence[str]) -> None:
                          hint="Make the folder first.")
 
 
+def _can_be_read_again(source: Source) -> TypeGuard[str | os.PathLike[str]]:
+    return (isinstance(source, (str, os.PathLike)) and source != STDIN
+            and not is_live_source(source))
+
+
 def save_annotated(
-    source: str, answers: Sequence[ClipAnswer], out: Path, *,
+    source: Source, answers: Sequence[ClipAnswer], out: Path, *,
     fps: float | None, timed: bool = True, until_s: float | None = None,
+    source_fps: float | None = None,
 ) -> Iterator[float]:
     """Write `source` with `answers` drawn on it to `out`; yields seconds done.
 
     Frames show at their own times, or at a constant `fps` where these are missing or not `timed`;
-    those from `until_s` on are left out.
+    those from `until_s` on are left out. `source_fps` is that of `open_video`.
     `out` appears when it is complete; on any error, or if the caller stops early, nothing is left.
 
     Raises:
@@ -74,7 +82,8 @@ def save_annotated(
     temporary = out.with_name(f".{out.stem}.{secrets.token_hex(4)}{out.suffix}")
     written = 0.0
     try:
-        with open_video(source) as video, av.open(f"file:{temporary}", "w") as container:
+        with (open_video(source, fps=source_fps) as video,
+              av.open(f"file:{temporary}", "w") as container):
             writer = _Writer(container, CODECS[out.suffix.lower()], fps=fps or 25.0)
             for frame, time_s in _timed_frames(video, fps=fps, timed=timed):
                 if until_s is not None and time_s >= until_s:
@@ -117,7 +126,7 @@ def _frames(video: VideoInput) -> Iterator[VideoFrame]:
         except av.FFmpegError as error:
             errors += 1
             if errors > MAX_ERRORS_IN_A_ROW:
-                raise DecodeError(f"{video.source}: {errors} packets in a row do not decode."
+                raise DecodeError(f"{video.name}: {errors} packets in a row do not decode."
                                   ) from error
             continue
         yield from frames
@@ -174,10 +183,11 @@ class _Writer:
         drawn.pts, drawn.time_base = self._last_pts, self._time_base
         self._container.mux(self._stream.encode(drawn))
 
-    def finish(self, source: str) -> None:
+    def finish(self, source: Source) -> None:
         """Write what the encoder still holds."""
         if self._last_pts < 0:
-            raise DecodeError(f"{source} holds no frame that decodes; nothing was saved.")
+            raise DecodeError(f"{shown_source(source)} holds no frame that decodes; "
+                              "nothing was saved.")
         self._container.mux(self._stream.encode(None))
 
 

@@ -21,7 +21,7 @@ from edgepkd.video.decoder import DecodeCounters
 from edgepkd.video.gop import Gop
 from edgepkd.video.probe import StreamInfo, Verdict, judge, probe
 from edgepkd.video.sampling import Place, sample_test
-from edgepkd.video.source import VideoInput, open_video
+from edgepkd.video.source import Source, VideoInput, open_video
 from edgepkd.video.stream import StreamReader
 from edgepkd.video.transforms import Float32, Geometry, Uint8, ValueImage
 
@@ -145,22 +145,25 @@ class ClipReader:
         counters: what was read and decoded so far, over all clips.
         num_frames_estimate: frames to expect, for a progress bar; None for a camera.
         fps: frames per second, 25 if the stream does not tell.
+        notes: what had to be assumed to open the source, in words for the user.
         warnings: what is wrong with the source though it can be read, in words for the user; grows
             while clips are read.
     """
 
     def __init__(
         self,
-        source: str | VideoInput,
+        source: Source | VideoInput,
         *,
         clip: ClipSpec,
         inputs: Mapping[Modality, InputSpec],
         decode: DecodeSpec | None = None,
         route: Route = "auto",
+        fps: float | None = None,
     ) -> None:
         """Open and probe `source`; decodes a few of its first frames to see what they are.
 
-        An open VideoInput is taken over and closed with the reader.
+        An open VideoInput is taken over and closed with the reader. `fps` is the frame rate of an
+        image sequence, and of a raw stream that names none.
 
         Raises:
             SourceError: it cannot be opened or has no video.
@@ -170,7 +173,8 @@ class ClipReader:
         self._check(clip, inputs, decode, route)
         self._clip_spec, self._inputs = clip, dict(inputs)
         self._decode = decode or DecodeSpec(gop_frames=clip.gop_frames)
-        self._video = source if isinstance(source, VideoInput) else open_video(source)
+        self._video = (source if isinstance(source, VideoInput)
+                       else open_video(source, fps=fps))
         try:
             self.info: StreamInfo = probe(self._video)
             self.verdict: Verdict = _verdict(self.info, route)
@@ -181,6 +185,7 @@ class ClipReader:
         self.fps = self.info.fps or _UNKNOWN_FPS
         self.first_time_s = 0.0
         self.warnings: list[str] = []
+        self.notes: tuple[str, ...] = tuple(self._video.notes)
         self._started = False
         self._stream = StreamReader(self._video, info=self.info, route=route,
                                     verdict=self.verdict, decode=self._decode,

@@ -33,7 +33,7 @@ from edgepkd.video.decoder import (
 )
 from edgepkd.video.h264 import Sps, find_sps
 from edgepkd.video.orientation import NO_DISPLAY, Display, display_of
-from edgepkd.video.source import STDIN, VideoInput, open_video
+from edgepkd.video.source import STDIN, Source, VideoInput, open_video
 from edgepkd.video.timeline import MAX_OVERLAP_S
 
 RAW_FORMATS = frozenset({
@@ -109,7 +109,7 @@ class Verdict:
     """False: the native route would give wrong vectors or none, and is refused if asked for."""
 
 
-def probe(source: str | VideoInput) -> StreamInfo:
+def probe(source: Source | VideoInput) -> StreamInfo:
     """Look at the first packets of `source`; an open input keeps them for whoever reads on.
 
     Raises:
@@ -255,7 +255,7 @@ def _look(video: VideoInput) -> StreamInfo:
     fps = frame_rate(video)
     width, height = decoded.size or (context.width, context.height)
     return StreamInfo(
-        source=video.source, container=video.container.format.name, codec=_codec_name(context),
+        source=video.name, container=video.container.format.name, codec=_codec_name(context),
         profile=context.profile, pix_fmt=decoded.pix_fmt, width_px=width, height_px=height,
         fps=float(fps) if fps else None, duration_s=_duration_s(video),
         num_frames_from_header=stream.frames or None, start_s=_start_s(video),
@@ -382,8 +382,8 @@ def _time_steps(packets: Sequence[Packet[Any]], *, seen_all: bool) -> npt.NDArra
 
 
 def _duration_s(video: VideoInput) -> float | None:
-    if video.is_live:
-        return None
+    if video.is_live or video.duration_s is not None:
+        return video.duration_s
     if video.stream.duration and video.stream.time_base:
         return float(video.stream.duration * video.stream.time_base)
     return video.container.duration / av.time_base if video.container.duration else None

@@ -1,24 +1,23 @@
-"""Where video comes from: files, folders, patterns, a pipe, network and local cameras.
+"""Opens one source and hands out the packets of its default video stream, once.
 
-`resolve_sources` turns what a user typed into a list of sources; `open_video` opens one of them
-and hands out the packets of its default video stream, once. Nothing is decoded here.
+What a source may be is in `source_list` (what a user names) and `source_names` (how it is called);
+cameras and pictures have modules of their own. Nothing is decoded here.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-import re
 import shutil
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import av
 from av.container import InputContainer
@@ -26,101 +25,95 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from edgepkd.config import check_fps
 from edgepkd.errors import SourceError
+from edgepkd.video.cameras import open_camera, stopped
+from edgepkd.video.source_list import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from edgepkd.video.source_list import is_pattern, is_video_file, pattern_matches, why_absent
+from edgepkd.video.source_list import resolve_sources as resolve_sources
+from edgepkd.video.source_names import ALLOWED, as_list, plain_source, shown_argument
+from edgepkd.video.source_names import STDIN as STDIN
+from edgepkd.video.source_names import Source as Source
+from edgepkd.video.source_names import is_live_source as is_live_source
+from edgepkd.video.source_names import shown_source as shown_source
+from edgepkd.video.stills import (
+    SEQUENCE_FPS,
+    SEQUENCE_HINT,
+    Pictures,
+    is_picture_format,
+    is_sequence_format,
+    is_still,
+    moving_picture,
+    needs_pillow,
+    picture_sequence,
+)
 
-VIDEO_SUFFIXES = frozenset({
-    ".264", ".3gp", ".asf", ".avi", ".divx", ".flv", ".h264", ".h265", ".hevc", ".m1v", ".m2ts",
-    ".m2v", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv",
-    ".ts", ".vob", ".webm", ".wmv",
-})
-"""What counts as a video in a folder; a file named outright may have any name."""
-
-STDIN = "-"
-ALLOWED = "a file, a folder, a pattern such as 'clips/*.mp4', '-', rtsp://..., /dev/video*"
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
 """How long a network camera may take to answer and to send its next packet."""
 
 _MAX_READ_ERRORS = 8
+_HEAD_BYTES = 64
+_PIPED_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")
 _ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})
+# Titles of old files are in whatever code page their writer had; nothing here reads them.
+_TITLES = "replace"
 
 
-def resolve_sources(argument: str) -> list[str]:
-    """Return the sources that `argument` names, in natural order ('clip2' before 'clip10').
+def open_video(source: Source, *, fps: float | Fraction | None = None) -> VideoInput:
+    """Open one source, at its default video stream.
 
-    A folder gives all files in it and below with a suffix of VIDEO_SUFFIXES.
+    The default stream is the one the ffmpeg tool takes: the largest picture, never cover art. A
+    file object is read from where it stands and stays open. A folder of pictures, or a pattern
+    that fits pictures, is one video.
 
-    Raises:
-        SourceError: nothing is there, or the folder or pattern holds no video.
-    """
-    if argument == STDIN or is_live_source(argument):
-        return [argument]
-    if "://" in argument:
-        raise SourceError(f"{argument} is no source edgepkd can open; allowed: {ALLOWED}.",
-                          hint="Download the video first, or pipe it in and pass '-'.")
-    path = Path(argument)
-    if path.is_dir():
-        return _videos_below(path)
-    if path.exists():
-        return [argument]
-    if glob.has_magic(argument):
-        found = [name for name in glob.glob(argument, recursive=True) if Path(name).is_file()]
-        if found:
-            return sorted(found, key=_natural_key)
-        raise SourceError(f"No file fits the pattern {argument}; allowed: {ALLOWED}.",
-                          hint="Quote the pattern, or list the folder to see what is there.")
-    raise SourceError(f"{argument} does not exist; allowed: {ALLOWED}.", hint="Check the path.")
-
-
-def is_live_source(source: str) -> bool:
-    """Return whether `source` is a camera, which has no end."""
-    return source.startswith(("rtsp://", "rtsps://", "/dev/video"))
-
-
-def open_video(source: str) -> VideoInput:
-    """Open one source, at its default video stream, and read no packet yet.
-
-    The default stream is the one the ffmpeg tool takes: the largest picture, cover art last.
+    Args:
+        source: a name, a path, or a file opened with 'rb'.
+        fps: frames per second of an image sequence, and of a raw stream that names none.
 
     Raises:
-        SourceError: missing, empty, unreadable, no video format, or without a video stream.
+        SourceError: missing, empty, unreadable, no video format, without a video stream, or a
+            picture.
+        ConfigError: `fps` is out of range.
     """
-    spooled: BinaryIO | None = None
-    try:
-        if source == STDIN:
-            spooled = _standard_input()
-            container = av.open(spooled, mode="r")
-        elif is_live_source(source):
-            container = _open_camera(source)
+    check_fps(fps)
+    rate = None if fps is None else Fraction(fps).limit_denominator(1001)
+    if not isinstance(source, (str, os.PathLike)):
+        as_list([source])  # refuses what is no source at all
+        video = _open_stream(source, source, rate)
+    else:
+        name = plain_source(source)
+        if name == STDIN:
+            if sys.stdin is None:
+                raise SourceError("Standard input is closed.", hint="Pipe a video: cat FILE | ...")
+            video = _open_stream(sys.stdin.buffer, STDIN, rate)
+        elif is_live_source(name):
+            container = open_camera(name, open_timeout_s=OPEN_TIMEOUT_S,
+                                    read_timeout_s=READ_TIMEOUT_S)
+            video = _input(name, container, fps=rate)
         else:
-            _check_file(source)
-            # The prefix keeps a file name with a colon from being taken for a protocol.
-            container = av.open(f"file:{source}", mode="r")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(f"{_name(source)} cannot be opened: {_reason(error)}.",
-                          hint=_open_hint(source)) from error
-    try:
-        return VideoInput(source, container, default_stream(container, source), spooled)
-    except BaseException:
-        container.close()
-        raise
+            video = _open_path(name, rate)
+    return _checked(video)
 
 
-def default_stream(container: InputContainer, source: str) -> VideoStream:
-    """Return the video stream that the ffmpeg tool would take.
+def default_stream(container: InputContainer, source: Source) -> VideoStream:
+    """Return the video stream that the ffmpeg tool would take, but for cover art.
 
     Raises:
         SourceError: there is none, or the 'video' is text.
     """
+    name = _name(source)
     if container.format.name == "tty":
-        raise SourceError(f"{_name(source)} is text, not video; allowed: {ALLOWED}.")
-    streams = container.streams.video
+        raise SourceError(f"{name} is text, not video; allowed: {ALLOWED}.")
+    streams = [stream for stream in container.streams.video
+               if not stream.disposition & Disposition.attached_pic]
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none at all"
-        raise SourceError(f"{_name(source)} has no video stream; streams found: {kinds}.",
+        found = ("but a cover picture" if container.streams.video else f"; streams found: {kinds}")
+        raise SourceError(f"{name} has no video stream {found}.".replace(" ;", ";"),
                           hint="Pass a file that holds video.")
     best = max(streams, key=_stream_score)
     if best.codec_context is None:
-        raise SourceError(f"{_name(source)} holds video that this FFmpeg has no decoder for.",
+        raise SourceError(f"{name} holds video that this FFmpeg has no decoder for.",
                           hint="Convert it, for example: ffmpeg -i IN -c:v libx264 OUT.mp4.")
     return best
 
@@ -129,29 +122,39 @@ class VideoInput:
     """An open source: the packets of one video stream, once, with a look ahead.
 
     Attributes:
-        source: what was opened.
+        source: what was opened, without a password.
+        name: what to call it in a message.
         container, stream: PyAV's objects; the stream's own codec context is not used.
         is_live: a camera; packets come until it stops.
         num_read_errors: damaged places the demuxer reported and that were skipped.
         fps: frame rate the caller gave for a stream that has none of its own; None: not given.
+        duration_s: of pictures, which no container tells; None: ask the container.
+        notes: what had to be assumed, in words for the user.
     """
 
     def __init__(
         self,
-        source: str,
+        source: Source,
         container: InputContainer,
         stream: VideoStream,
-        spooled: BinaryIO | None = None,
+        *,
+        owned: IO[bytes] | None = None,
+        pictures: Pictures | None = None,
+        fps: Fraction | None = None,
     ) -> None:
-        self.source = source
+        """Take over an open container; `owned` is a file to be closed with it."""
+        self.source = shown_source(source)
+        self.name = _name(source)
         self.container = container
         self.stream = stream
         self.is_live = is_live_source(source)
         self.num_read_errors = 0
-        self.fps: Fraction | None = None
-        self._spooled = spooled
+        self.fps = fps
+        self.duration_s = pictures.duration_s if pictures else None
+        self.notes: list[str] = []
+        self._owned = owned
         self._ahead: deque[Packet[Any]] = deque()
-        self._demuxed = self._demux()
+        self._demuxed = self._demux_live() if self.is_live else self._demux(pictures)
 
     def peek(self, count: int) -> list[Packet[Any]]:
         """Return up to `count` packets that `packets` will give next; they stay in memory."""
@@ -166,7 +169,7 @@ class VideoInput:
         """Yield the stream's packets in demux order, without the empty one at the end.
 
         Raises:
-            SourceError: a camera stopped sending.
+            SourceError: a camera stopped sending, or ended the stream.
         """
         while True:
             packet = self._ahead.popleft() if self._ahead else next(self._demuxed, None)
@@ -179,8 +182,8 @@ class VideoInput:
         self._ahead.clear()
         self._demuxed.close()
         self.container.close()
-        if self._spooled is not None and self._spooled is not sys.stdin.buffer:
-            self._spooled.close()
+        if self._owned is not None:
+            self._owned.close()
 
     def __enter__(self) -> VideoInput:
         return self
@@ -191,78 +194,154 @@ class VideoInput:
     ) -> None:
         self.close()
 
-    def _demux(self) -> Generator[Packet[Any], None, None]:
+    def _demux(self, pictures: Pictures | None) -> Generator[Packet[Any], None, None]:
         errors_in_a_row = 0
         while errors_in_a_row < _MAX_READ_ERRORS:
             try:
-                for packet in self.container.demux(self.stream):
-                    if packet.size == 0:
-                        continue
-                    errors_in_a_row = 0
-                    yield packet
+                for packet in pictures.packets if pictures else self.container.demux(self.stream):
+                    if packet is None:
+                        self.num_read_errors += 1
+                    elif packet.size:
+                        errors_in_a_row = 0
+                        yield packet
                 return
-            except av.FFmpegError as error:
-                if self.is_live:
-                    raise SourceError(f"{self.source} stopped sending: {_reason(error)}.",
-                                      hint="Check the camera and the network.") from error
+            except (av.FFmpegError, OSError, ValueError):
                 # Reading on after a damaged place is what players do.
                 errors_in_a_row += 1
                 self.num_read_errors += 1
 
+    def _demux_live(self) -> Generator[Packet[Any], None, None]:
+        """Yield packets for ever: a camera that ends has failed."""
+        begin, num_packets = time.monotonic(), 0
+        failure: Exception | None = None
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size:
+                    num_packets += 1
+                    yield packet
+        except (av.FFmpegError, OSError) as error:
+            failure = error
+        # Not inside the handler: FFmpeg's error shows the address with its password.
+        raise stopped(self.source, failure, read_timeout_s=READ_TIMEOUT_S,
+                      num_packets=num_packets, seconds=time.monotonic() - begin)
+
+
+def _input(source: Source, container: InputContainer, **settings: Any) -> VideoInput:
+    try:
+        return VideoInput(source, container, default_stream(container, source), **settings)
+    except BaseException:
+        container.close()
+        raise
+
+
+def _checked(video: VideoInput) -> VideoInput:
+    """Return `video`, unless it is a single picture."""
+    try:
+        if is_picture_format(video.container) and len(video.peek(2)) < 2:
+            raise SourceError(f"{video.name} is a picture, not a video; allowed: {ALLOWED}.",
+                              hint=SEQUENCE_HINT)
+    except BaseException:
+        video.close()
+        raise
+    if is_sequence_format(video.container) and video.fps is None:
+        video.notes.append(f"{video.name} is pictures that have no times: taken as "
+                           f"{SEQUENCE_FPS} a second; --fps gives another rate")
+    return video
+
+
+def _open_path(name: str, fps: Fraction | None) -> VideoInput:
+    if os.path.isdir(name) or (is_pattern(name) and not os.path.exists(name)):
+        return _open_sequence(name, fps)
+    _check_file(name)
+    if os.path.isfile(name) and (moving := _open_moving(name, fps)) is not None:
+        return moving
+    try:
+        # The prefix keeps a file name with a colon from being taken for a protocol.
+        container = av.open(f"file:{name}", mode="r", metadata_errors=_TITLES)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise _not_opened(name, error) from error
+    return _input(name, container, fps=fps)
+
+
+def _open_moving(name: str, fps: Fraction | None) -> VideoInput | None:
+    """Open a file that only Pillow can show; None if FFmpeg is to have it."""
+    file = open(name, "rb")  # noqa: SIM115
+    try:
+        if needs_pillow(file.read(_HEAD_BYTES)):
+            pictures = moving_picture(file, name=name)
+            if pictures is not None:
+                return _input(name, pictures.container, owned=file, pictures=pictures, fps=fps)
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return None
+
+
+def _open_sequence(name: str, fps: Fraction | None) -> VideoInput:
+    """Open a folder of pictures, or those that fit a pattern."""
+    is_folder = os.path.isdir(name)
+    names = pattern_matches(os.path.join(glob.escape(name), "*")) if is_folder else (
+        pattern_matches(name))
+    files = [path for path in names if path.is_file()]
+    stills = [path for path in files if is_still(path)]
+    if is_folder and (len(stills) < 2 or any(map(is_video_file, files))):
+        raise SourceError(f"{name} is a folder, one video was expected.",
+                          hint="Name a file in it.")
+    if not stills or (len(stills) < len(files) and not is_folder):
+        raise SourceError(f"{shown_argument(name)} does not exist; allowed: {ALLOWED}.",
+                          hint="Check the path.")
+    pictures = picture_sequence(stills, name=name, fps=fps or SEQUENCE_FPS)
+    return _input(name, pictures.container, pictures=pictures, fps=fps)
+
+
+def _open_stream(file: IO[bytes], source: Source, fps: Fraction | None) -> VideoInput:
+    """Open what is read from `file`, which stays open."""
+    readable, head = _readable(file, _name(source))
+    owned = readable if readable is not file else None
+    options = {"framerate": str(fps)} if fps and head.startswith(_PIPED_PICTURES) else {}
+    try:
+        pictures = (moving_picture(readable, name=_name(source))
+                    if needs_pillow(head) else None)
+        if pictures is not None:
+            return _input(source, pictures.container, owned=owned, pictures=pictures, fps=fps)
+        if readable.seekable():
+            readable.seek(0)
+        container = av.open(readable, mode="r", options=options, metadata_errors=_TITLES)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise _not_opened(source, error) from error
+    return _input(source, container, owned=owned, fps=fps)
+
+
+def _not_opened(source: Source, error: Exception) -> SourceError:
+    return SourceError(
+        f"{_name(source)} cannot be opened: {_reason(error)}.",
+        hint="It is damaged, cut off, or no video; try to play it, or copy it again.")
+
 
 def _stream_score(stream: VideoStream) -> int:
     context = stream.codec_context
-    if context is None or stream.disposition & Disposition.attached_pic:
-        return 0 if context else -1
+    if context is None:
+        return -1
     is_default = bool(stream.disposition & Disposition.default)
     return 1 + context.width * context.height + 5_000_000 * is_default
 
 
-def _videos_below(folder: Path) -> list[str]:
-    found = [
-        str(path) for path in folder.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    if not found:
-        raise SourceError(f"{folder} holds no video; allowed suffixes: "
-                          f"{' '.join(sorted(VIDEO_SUFFIXES))}.",
-                          hint="Name the file itself if it has another suffix.")
-    return sorted(found, key=_natural_key)
-
-
-def _natural_key(name: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
-
-
-def _check_file(source: str) -> None:
-    path = Path(source)
-    if not path.exists():
-        raise SourceError(f"{source} does not exist; allowed: {ALLOWED}.", hint="Check the path.")
-    if path.is_dir():
-        raise SourceError(f"{source} is a folder, one video was expected.",
-                          hint="Name a file in it.")
-    if not os.access(path, os.R_OK):
-        raise SourceError(f"{source} cannot be read: permission denied.",
+def _check_file(name: str) -> None:
+    if not os.path.exists(name):
+        raise SourceError(f"{shown_argument(name) or repr(name)} {why_absent(name)}; "
+                          f"allowed: {ALLOWED}.", hint="Check the path.")
+    if not os.access(name, os.R_OK):
+        raise SourceError(f"{name} cannot be read: permission denied.",
                           hint="Check the file's permissions.")
-    if path.is_file() and path.stat().st_size == 0:
-        raise SourceError(f"{source} is empty (0 bytes).", hint="Copy or record it again.")
-
-
-def _open_camera(source: str) -> InputContainer:
-    if source.startswith("/dev/video"):
-        if not Path(source).exists():
-            raise SourceError(f"{source} does not exist.", hint="List cameras: ls /dev/video*.")
-        return av.open(source, mode="r", format="v4l2")
-    return av.open(source, mode="r", options={"rtsp_transport": "tcp"},
-                   timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
+    if os.path.isfile(name) and os.path.getsize(name) == 0:
+        raise SourceError(f"{name} is empty (0 bytes).", hint="Copy or record it again.")
 
 
 class _Pipe:
     """A pipe whose first bytes were already taken, for reading only: FFmpeg must not seek in it."""
 
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
         self._head, self._rest = head, rest
 
     def read(self, size: int) -> bytes:
@@ -271,42 +350,55 @@ class _Pipe:
             return taken
         return self._rest.read(size)
 
+    def seekable(self) -> bool:
+        return False
+
     def close(self) -> None:
-        """Leave standard input open."""
+        """Leave the file open: it is the caller's."""
 
 
-def _standard_input() -> BinaryIO:
-    """Return standard input as FFmpeg can read it.
+def _readable(file: IO[bytes], name: str) -> tuple[IO[bytes], bytes]:
+    """Return `file` as FFmpeg can read it, and its first bytes.
 
-    An MP4 may keep its index at the end, so it is copied to a temporary file first; all other
-    formats are read from the pipe as they come.
+    What cannot be sought in is read as it comes; but an MP4 may keep its index at the end, so it
+    is copied to a temporary file first, and so is a file that does not stand at its beginning.
+
+    Raises:
+        SourceError: nothing is left to read, or it is text.
     """
-    stdin = sys.stdin.buffer
-    head = stdin.read(64)
+    head = _head(file, name)
     if not head:
-        raise SourceError("Standard input is empty (0 bytes).", hint="Pipe a video: cat FILE | ...")
-    if stdin.seekable():
-        stdin.seek(0)
-        return stdin
-    if head[4:8] not in _ISO_BOXES:
-        return _Pipe(head, stdin)  # type: ignore[return-value]
+        raise SourceError(f"{name} is empty (0 bytes, or read to its end).",
+                          hint="Pipe a video: cat FILE | ...; or seek(0) in the file.")
+    is_seekable = getattr(file, "seekable", lambda: False)()
+    if is_seekable and file.tell() == len(head):
+        return file, head
+    if not is_seekable and head[4:8] not in _ISO_BOXES and not needs_pillow(head):
+        return _Pipe(head, file), head  # type: ignore[return-value]
     spooled = tempfile.TemporaryFile()  # noqa: SIM115
     spooled.write(head)
-    shutil.copyfileobj(stdin, spooled)
-    spooled.seek(0)
-    return spooled
+    shutil.copyfileobj(file, spooled)
+    return spooled, head
 
 
-def _name(source: str) -> str:
-    return "Standard input" if source == STDIN else source
+def _head(file: IO[bytes], name: str) -> bytes:
+    head = b""
+    try:
+        while len(head) < _HEAD_BYTES and (read := file.read(_HEAD_BYTES - len(head))):
+            if not isinstance(read, bytes):
+                raise SourceError(f"{name} is open as text; allowed: a file opened with 'rb'.",
+                                  hint="Open it with open(PATH, 'rb').")
+            head += read
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{name} cannot be read: {_reason(error)}.",
+                          hint="Pass a file that is open for reading bytes.") from error
+    return head
+
+
+def _name(source: Source) -> str:
+    return "Standard input" if source == STDIN else shown_source(source)
 
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return text[:1].lower() + text[1:].rstrip(".")
-
-
-def _open_hint(source: str) -> str:
-    if is_live_source(source):
-        return "Check the address, the network and that no other program holds the camera."
-    return "It is damaged, cut off, or no video; try to play it, or copy it again."

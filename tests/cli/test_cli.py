@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from edgepkd import __version__, pipeline
@@ -188,6 +189,47 @@ def test_save(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
         assert len(list(container.decode(video=0))) == 36
 
 
+def test_several_arguments_are_several_sources(clips: Path, bundle: Bundle) -> None:
+    right, left = clips / "right.mp4", clips / "left.mp4"
+    done = invoke("run", right, left.as_uri(), right, "--model", bundle.path, "--json", "-", "-q",
+                  "--clips", 1)
+    assert done.exit_code == 0, done.output
+    assert [line.get("source") for line in lines(done.stdout)] == [
+        str(right), str(left), str(right), None]
+    saved = invoke("run", right, left, "--model", bundle.path, "--save", clips / "out.mp4")
+    assert saved.exit_code == 2
+    assert "2 sources; allowed: exactly one" in saved.stderr
+
+
+def test_what_is_skipped_is_said(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(clips)
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    done = invoke("run", tmp_path, "--model", bundle.path, "--json", "-", "--clips", 1)
+    assert done.exit_code == 0
+    assert f"skipped: {tmp_path / 'gone'}: a broken link" in done.stderr
+    assert [line["kind"] for line in lines(done.stdout)] == ["skipped", "clip", "clip", "summary"]
+    assert lines(done.stdout)[0]["path"] == str(tmp_path / "gone")
+    quiet = invoke("run", tmp_path, "--model", bundle.path, "--clips", 1, "-q")
+    assert quiet.stderr == ""
+    shown = invoke("inspect", tmp_path, "--json", "-")
+    assert [line["kind"] for line in lines(shown.stdout)] == ["skipped", "video", "video"]
+
+
+def test_the_rate_of_pictures_is_said(bundle: Bundle, tmp_path: Path) -> None:
+    for number, array in enumerate(translating_texture(36, (160, 96), (2, 0))):
+        Image.fromarray(array).save(tmp_path / f"{number}.png")
+    pattern = tmp_path / "*.png"
+    done = invoke("run", pattern, "--model", bundle.path, "--json", "-", "--clips", 1)
+    assert "taken as 25 a second; --fps gives another rate" in done.stderr
+    assert lines(done.stdout)[0]["end_s"] == pytest.approx(0.96)
+    done = invoke("run", pattern, "--model", bundle.path, "--json", "-", "--clips", 1, "--fps", 10)
+    assert "a second" not in done.stderr
+    assert lines(done.stdout)[0]["end_s"] == pytest.approx(2.4)
+    assert "25 a second" in invoke("inspect", pattern).stderr
+    (line,) = lines(invoke("inspect", pattern, "--fps", 12.5, "--json", "-").stdout)
+    assert line["fps"] == 12.5
+
+
 # ---- errors
 
 
@@ -196,6 +238,9 @@ def test_save(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
     (["{clip}", "--model", "none.edgepkd"], 1, "no such folder"),
     (["{clip}", "--clips", "few"], 2, "clips is 'few'"),
     (["{clip}", "--clips", "0"], 2, "clips is 0"),
+    (["{clip}", "--fps", "0"], 2, "fps is 0"),
+    (["{clip}", "--fps", "nan"], 2, "fps is nan"),
+    (["rtsp://admin:hunter2@127.0.0.1:9/x"], 1, "rtsp://***@127.0.0.1:9/x cannot be opened"),
     (["{clip}", "--threshold", "2"], 2, "threshold is 2.0"),
     (["{clip}", "--order", "mv,rgb"], 2, "order is 'mv,rgb'"),
     (["{clip}", "--order", "residual"], 2, "available: iframe; iframe,mv,residual; mv;"),
@@ -218,6 +263,7 @@ def test_errors_are_one_message_and_a_next_step(
     assert done.stderr.startswith("error: ")
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
 
 
 def test_unknown_options_and_verbs_are_usage_errors() -> None:

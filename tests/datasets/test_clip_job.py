@@ -12,6 +12,7 @@ import pytest
 from edgepkd.datasets.clip_job import ClipJob, ClipResult, prepare_clip
 from edgepkd.datasets.form import training_form
 from edgepkd.datasets.hashes import sha256_of
+from edgepkd.video.source import open_video
 from tests.clips import encode_clip, moving_scene
 
 
@@ -43,6 +44,19 @@ def test_a_finished_clip_is_kept_unless_anything_differs(job: ClipJob) -> None:
     assert prepare_clip(replace(job, known=done)) == done
     encode_clip(job.source, moving_scene(7))
     assert prepare_clip(replace(job, known=done)).frames == 7
+
+
+def test_another_frame_rate_prepares_a_clip_anew(
+    job: ClipJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(
+        "edgepkd.datasets.clip_job.open_video",
+        lambda source, *, fps: asked.append(fps) or open_video(source, fps=fps))
+    done = prepare_clip(replace(job, fps=10.0))
+    assert (done.status, done.fps, asked) == ("done", 10.0, [10.0])
+    assert prepare_clip(replace(job, fps=10.0, known=done)).status == "kept"
+    assert prepare_clip(replace(job, known=done)).status == "done"
 
 
 @pytest.mark.parametrize(("content", "reason"), [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
+from PIL import Image
 
 from edgepkd import pipeline
 from edgepkd.bundle import Bundle
@@ -312,3 +315,84 @@ def test_a_backend_without_engines_says_how_to_build_them(bundle: Bundle, backen
 def test_a_backend_is_a_plain_name(backend: str) -> None:
     with pytest.raises(ConfigError, match="backend is"):
         RunConfig("x.mp4", backend=backend)
+
+
+def test_events_show_no_password(bundle: Bundle) -> None:
+    address = "rtsp://admin:hunter2@127.0.0.1:9/x"
+    events = run(address, bundle)
+    (failed,) = [event for event in events if isinstance(event, SourceFailed)]
+    assert failed.source == "rtsp://***@127.0.0.1:9/x"
+    assert "hunter2" not in repr(events)
+    (failed,) = pipeline.inspect(address)
+    assert "hunter2" not in repr(failed)
+
+
+# ---- kinds of sources
+
+
+def test_sources_may_be_paths_lists_and_open_files(clips: Path, bundle: Bundle) -> None:
+    right, left = clips / "right.mp4", clips / "left.avi"
+    with left.open("rb") as file:
+        config = RunConfig([right, file, str(right)], model=bundle.path, threads=1, clips=1)
+        events = list(pipeline.run(config))
+        assert not file.closed
+    assert [e.source for e in events if isinstance(e, SourceStarted)] == [
+        str(right), str(left), str(right)]
+    assert [answer.label for answer in answers(events)] == ["right", "left", "right"]
+    data = io.BytesIO(right.read_bytes())
+    (answer,) = answers(list(pipeline.run(RunConfig(data, model=bundle.path, clips=1))))
+    assert answer.label == "right"
+    with pytest.raises(UsageError, match="<file object>"):
+        list(pipeline.run(RunConfig(data, model=bundle.path, save=clips / "out.mp4")))
+    reports = list(pipeline.inspect([right, io.BytesIO(left.read_bytes())]))
+    assert [r.info.source for r in reports if isinstance(r, VideoReport)] == [
+        str(right), "<file object>"]
+
+
+def test_what_a_folder_holds_beside_videos_is_an_event(
+    clips: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "linked").symlink_to(clips)
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nothing")
+    (tmp_path / "notes.txt").touch()
+    events = run(tmp_path, bundle, clips=1)
+    assert isinstance(events[0], pipeline.SourcesSkipped)
+    assert [(one.path.name, one.reason[:15]) for one in events[0].skipped] == [
+        ("gone.mp4", "a broken link t"), (tmp_path.name, "1 file with .tx")]
+    assert {answer.label for answer in answers(events)} == {"left", "right"}
+    reports = list(pipeline.inspect(str(tmp_path)))
+    assert isinstance(reports[0], pipeline.SourcesSkipped)
+    assert [type(report) for report in reports[1:]] == [VideoReport] * 2
+
+
+def test_pictures_are_answered_and_saved_at_the_rate_given(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    folder = tmp_path / "seq"
+    folder.mkdir()
+    for number, array in enumerate(translating_texture(60, SIZE, (2, 0))):
+        Image.fromarray(array).save(folder / f"{number}.png")
+    out = tmp_path / "out.mp4"
+    events = run(folder / "*.png", bundle, fps=10, save=out)
+    started = events[0]
+    assert isinstance(started, SourceStarted)
+    assert (started.info.fps, started.verdict.route, started.notes) == (10, "normalize", ())
+    got = answers(events)
+    assert got[0].label == "right"
+    assert [answer.start_s for answer in got] == pytest.approx([0, 2.4, 4.8])
+    with av.open(str(out)) as container:
+        assert container.duration / 1e6 == pytest.approx(6, abs=0.11)
+    (started, *_) = run(folder, bundle, clips=1)
+    assert isinstance(started, SourceStarted)
+    assert "25 a second" in started.notes[0]
+    (report,) = pipeline.inspect(folder, fps=12.5)
+    assert isinstance(report, VideoReport)
+    assert (report.info.fps, report.notes) == (12.5, ())
+
+
+@pytest.mark.parametrize("fps", [0, -5, float("nan"), float("inf"), 1000.5])
+def test_frame_rates_out_of_range(fps: float) -> None:
+    with pytest.raises(ConfigError, match=r"fps is .*allowed"):
+        RunConfig("x.mp4", fps=fps)
+    with pytest.raises(ConfigError, match=r"fps is .*allowed"):
+        list(pipeline.inspect("x.mp4", fps=fps))
