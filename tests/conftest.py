@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED_CASES = SHARED_DATA.with_name("cases")
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +16,11 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("../shared/data is not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of small inputs that went wrong once, beside the checkout."""
+    if not SHARED_CASES.is_dir():
+        pytest.skip("../shared/cases is not beside this checkout")
+    return SHARED_CASES

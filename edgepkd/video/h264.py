@@ -12,6 +12,24 @@ _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 
 
 
 @dataclass(frozen=True)
+class Crop:
+    """Pixels along the sides of the coded picture that are not shown."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+    @property
+    def moves_origin(self) -> bool:
+        """True: the picture shown does not begin where the coded one does, as vectors do."""
+        return bool(self.left or self.top)
+
+
+NO_CROP = Crop()
+
+
+@dataclass(frozen=True)
 class Sps:
     """What edgepkd needs of a sequence parameter set (7.3.2.1.1)."""
 
@@ -23,6 +41,16 @@ class Sps:
     num_ref_frames: int
     frame_mbs_only: bool
     """False: the stream may hold interlaced pictures."""
+    coded_width_px: int
+    coded_height_px: int
+    crop: Crop
+
+    @property
+    def shown_size_px(self) -> tuple[int, int]:
+        """Width and height of what is left of the coded picture."""
+        crop = self.crop
+        return (self.coded_width_px - crop.left - crop.right,
+                self.coded_height_px - crop.top - crop.bottom)
 
 
 def find_sps(data: bytes) -> Sps | None:
@@ -30,6 +58,11 @@ def find_sps(data: bytes) -> Sps | None:
 
     A damaged SPS counts as absent.
     """
+    return max(find_all_sps(data), key=lambda sps: sps.num_ref_frames, default=None)
+
+
+def find_all_sps(data: bytes) -> list[Sps]:
+    """Return every SPS in `data` (avcC or Annex B); a damaged one counts as absent."""
     found = []
     for unit in _avcc_units(data) if data[:1] == b"\x01" else _annexb_units(data):
         if unit and unit[0] & 31 == 7:
@@ -37,7 +70,7 @@ def find_sps(data: bytes) -> Sps | None:
                 found.append(parse_sps(unit))
             except (IndexError, ValueError):
                 continue
-    return max(found, key=lambda sps: sps.num_ref_frames, default=None)
+    return found
 
 
 def parse_sps(unit: bytes) -> Sps:
@@ -51,11 +84,11 @@ def parse_sps(unit: bytes) -> Sps:
     profile_idc = bits.read(8)
     bits.read(16)
     bits.golomb()
-    chroma, depth = 1, 8
+    chroma, depth, separate_planes = 1, 8, 0
     if profile_idc in _HIGH_PROFILES:
         chroma = bits.golomb()
         if chroma == 3:
-            bits.read(1)
+            separate_planes = bits.read(1)
         depth = 8 + max(bits.golomb(), bits.golomb())
         bits.read(1)
         if bits.read(1):
@@ -66,9 +99,25 @@ def parse_sps(unit: bytes) -> Sps:
     if chroma > 3 or num_ref_frames > 16:
         raise ValueError(f"chroma_format_idc {chroma}, num_ref_frames {num_ref_frames}")
     bits.read(1)
-    bits.golomb()
-    bits.golomb()
-    return Sps(profile_idc, chroma, depth, num_ref_frames, bool(bits.read(1)))
+    width_px, map_units = 16 * (bits.golomb() + 1), bits.golomb() + 1
+    frame_mbs_only = bool(bits.read(1))
+    height_px = 16 * map_units * (1 if frame_mbs_only else 2)
+    bits.read(1 if frame_mbs_only else 2)
+    crop = _read_crop(bits, chroma=0 if separate_planes else chroma, frame_mbs_only=frame_mbs_only)
+    sps = Sps(profile_idc, chroma, depth, num_ref_frames, frame_mbs_only, width_px, height_px, crop)
+    if min(sps.shown_size_px) < 1:
+        raise ValueError(f"{crop} leaves nothing of {width_px}x{height_px}")
+    return sps
+
+
+def _read_crop(bits: _Bits, *, chroma: int, frame_mbs_only: bool) -> Crop:
+    """The cropping rectangle, counted in chroma samples and, where fields may be, in line pairs."""
+    if not bits.read(1):
+        return NO_CROP
+    unit_x = 2 if chroma in (1, 2) else 1
+    unit_y = (2 if chroma == 1 else 1) * (1 if frame_mbs_only else 2)
+    left, right, top, bottom = (bits.golomb() for _ in range(4))
+    return Crop(left * unit_x, top * unit_y, right * unit_x, bottom * unit_y)
 
 
 class _Bits:

@@ -23,14 +23,17 @@ from av.sidedata.sidedata import Type
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from edgepkd.config import DecodeSpec
 from edgepkd.video._sidedata import side_data
 from edgepkd.video.decoder import (
     NATIVE_CODECS,
     NATIVE_PIXEL_FORMATS,
     CodecParams,
     codec_params_from_stream,
+    crop_exactly,
+    cropped_too_large,
 )
-from edgepkd.video.h264 import Sps, find_sps
+from edgepkd.video.h264 import NO_CROP, Crop, Sps, find_all_sps, find_sps
 from edgepkd.video.orientation import NO_DISPLAY, Display, display_of
 from edgepkd.video.source import STDIN, VideoInput, open_video
 
@@ -58,7 +61,7 @@ class StreamInfo:
     """Of the decoded frames; None if none of the packets looked at decodes."""
     width_px: int
     height_px: int
-    """Size as coded, before rotation."""
+    """Size of what is shown, before it is turned."""
     fps: float | None
     duration_s: float | None
     num_frames_from_header: int | None
@@ -82,6 +85,9 @@ class StreamInfo:
     has_b_frames: bool
     num_ref_frames: int | None
     """H.264 `num_ref_frames`; None for other codecs."""
+    crop: Crop | None
+    """What an H.264 stream cuts off the coded picture, where that moves its origin; None where its
+    parameter sets leave open which part is shown."""
     interlaced: bool
     exports_vectors: bool
     """Measured: at least one frame looked at carried motion vectors."""
@@ -114,9 +120,16 @@ def probe(source: str | VideoInput) -> StreamInfo:
         return _look(video)
 
 
-def judge(info: StreamInfo) -> Verdict:
-    """Decide whether vectors are read from the stream as it is, or from a re-encoded copy."""
-    for applies, reason in _obstacles(info):
+def judge(
+    info: StreamInfo, *, max_short_side_px: int = DecodeSpec.max_short_side_px
+) -> Verdict:
+    """Decide whether vectors are read from the stream as it is, or from a re-encoded copy.
+
+    `max_short_side_px` is that of the DecodeSpec it would be decoded with.
+    """
+    too_large = cropped_too_large(info.crop or NO_CROP, (info.width_px, info.height_px),
+                                  max_short_side_px=max_short_side_px)
+    for applies, reason in [*_obstacles(info), (bool(too_large), too_large or "")]:
         if applies:
             return Verdict("normalize", reason, native_possible=False)
     for applies, reason in _drawbacks(info):
@@ -141,7 +154,7 @@ def codec_params(video: VideoInput, info: StreamInfo) -> CodecParams:
     return codec_params_from_stream(
         video.stream, orientation=Display(info.rotation_deg, info.mirrored).orientation,
         num_ref_frames=info.num_ref_frames or 1,
-        has_b_frames=info.has_b_frames)
+        has_b_frames=info.has_b_frames, crop=info.crop or NO_CROP)
 
 
 def _obstacles(info: StreamInfo) -> list[tuple[bool, str]]:
@@ -159,6 +172,7 @@ def _obstacles(info: StreamInfo) -> list[tuple[bool, str]]:
          f"no motion vector in {info.num_inter_frames_decoded} frames that should have some"),
         (info.rotation_deg % 90 != 0, f"rotated by {info.rotation_deg} degrees"),
         (info.display_changes, "the display orientation changes"),
+        (info.crop is None, "its parameter sets leave open which part of a picture is shown"),
     ]
 
 
@@ -236,6 +250,7 @@ def _look(video: VideoInput) -> StreamInfo:
         has_b_frames=(decoded.has_b_frames or (has_times and _is_reordered(packets))
                       or (_codec_name(context) == "mpeg4" and _has_b_vops(packets))),
         num_ref_frames=sps.num_ref_frames if sps else None,
+        crop=_crop(context, packets, shown_px=(width, height)),
         interlaced=decoded.interlaced or (sps is not None and not sps.frame_mbs_only),
         exports_vectors=decoded.num_with_vectors > 0, num_inter_frames_decoded=decoded.num_inter,
         num_errors=decoded.num_errors, is_live=video.is_live)
@@ -282,10 +297,11 @@ def _decode_some(
 
 
 def prepare(context: VideoCodecContext) -> None:
-    """Keep a codec context that is not open yet to the caller's thread."""
+    """Keep a codec context that is not open yet to the caller's thread, and crop exactly."""
     if not context.is_open:
         context.thread_type = "NONE"
         context.thread_count = 1
+        crop_exactly(context)
 
 
 def _codec_name(context: VideoCodecContext) -> str:
@@ -308,6 +324,19 @@ def _sps(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> Sps | No
     if found is None and packets:
         found = find_sps(bytes(packets[0]))
     return found
+
+
+def _crop(
+    context: VideoCodecContext, packets: Sequence[Packet[Any]], *, shown_px: tuple[int, int]
+) -> Crop | None:
+    if context.name != "h264":
+        return NO_CROP
+    holders = (context.extradata or b"", *map(bytes, packets))
+    found = next(filter(None, map(find_all_sps, holders)), [])
+    if not any(sps.crop.moves_origin for sps in found):
+        return NO_CROP
+    crops = {sps.crop for sps in found if sps.shown_size_px == shown_px}
+    return crops.pop() if len(crops) == 1 else None
 
 
 def _is_reordered(packets: Sequence[Packet[Any]]) -> bool:
