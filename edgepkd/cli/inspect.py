@@ -105,6 +105,8 @@ def _show_video(console: Console, report: VideoReport, *, shown: bool) -> None:
         ("stream", f"{info.codec} {info.profile or ''} in {info.container},"
                    f" {info.pix_fmt or 'unknown pixels'}"),
         ("picture", f"{info.width_px}x{info.height_px}"
+                    + (f", cropped by {info.crop.left} px left, {info.crop.top} px top"
+                       if info.crop and info.crop.moves_origin else "")
                     + (", mirrored" if info.mirrored else "")
                     + (f", rotated by {info.rotation_deg} degrees" if info.rotation_deg else "")
                     + (", interlaced" if info.interlaced else "")),

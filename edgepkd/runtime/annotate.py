@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from edgepkd.errors import DecodeError, EdgepkdError, MissingExtraError, UsageError
 from edgepkd.runtime.answers import ClipAnswer
+from edgepkd.video.decoder import crop_exactly
 from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
 from edgepkd.video.source import STDIN, Source, VideoInput, is_live_source, open_video, shown_source
 from edgepkd.video.timeline import DEFAULT_FPS, Timeline
@@ -118,6 +119,7 @@ def _frames(video: VideoInput) -> Iterator[VideoFrame]:
     """Every frame that decodes, in display order."""
     context = video.stream.codec_context
     context.thread_type = "SLICE"
+    crop_exactly(context)
     errors = 0
     for packet in _and_flush(video):
         try:

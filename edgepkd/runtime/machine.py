@@ -89,7 +89,7 @@ def _kernels() -> tuple[str, ...]:
     folder = jit.cache_folder(kernels.accumulate)
     if folder is None:
         return "compiled anew at every start, about 5 s: no folder can be written to", step
-    if jit.private_folder() in folder.parents:
+    if jit.is_temporary(kernels.accumulate):
         return f"kept in {folder.parent}, a temporary folder", step
     return (f"kept in {folder}",)
 

@@ -28,6 +28,7 @@ from edgepkd.video.decoder import (
     check_frame,
 )
 from edgepkd.video.fields import NUM_REFERENCES, Accumulator, WorkingGrid, working_grid
+from edgepkd.video.h264 import NO_CROP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +73,7 @@ class Engine:
         self.spec = spec
         self.counters = counters
         self.pictures = PictureMaker()
-        self.size = (params.width_px, params.height_px)
+        self.size = params.decoded_size_px
         """Of the frames decoded last: what the next GOP is expected to have."""
         self.is_h264 = params.codec_name == "h264"
         self.orientation = params.orientation
@@ -88,9 +89,17 @@ class Engine:
         self._spare: list[Accumulator] = []
 
     def grid(self, width_px: int, height_px: int) -> WorkingGrid:
-        """The working grid for frames of this size."""
+        """The working grid for frames of this size.
+
+        Raises:
+            DecodeError: the size changes in a stream that is cropped: by how much is not known.
+        """
+        crop = self.params.crop
+        if crop != NO_CROP and (width_px, height_px) != self.params.decoded_size_px:
+            raise DecodeError("The picture size changes in a stream whose pictures are cropped.",
+                              hint="Use --route normalize, which re-encodes the stream.")
         return working_grid(width_px, height_px, grid_px=self.spec.grid_px,
-                            max_short_side_px=self.spec.max_short_side_px)
+                            max_short_side_px=self.spec.max_short_side_px, crop=crop)
 
     def accumulator(self, grid: WorkingGrid) -> Accumulator:
         """A field at rest, reused where one was given back."""

@@ -177,7 +177,7 @@ class ClipReader:
                        else open_video(source, fps=fps))
         try:
             self.info: StreamInfo = probe(self._video)
-            self.verdict: Verdict = _verdict(self.info, route)
+            self.verdict: Verdict = _verdict(self.info, route, self._decode.max_short_side_px)
         except BaseException:
             self._video.close()
             raise
@@ -338,8 +338,8 @@ class ClipReader:
                   got=decode.gop_frames, allowed=f"{clip.gop_frames}, the same as clip.gop_frames")
 
 
-def _verdict(info: StreamInfo, route: Route) -> Verdict:
-    verdict = judge(info)
+def _verdict(info: StreamInfo, route: Route, max_short_side_px: int) -> Verdict:
+    verdict = judge(info, max_short_side_px=max_short_side_px)
     if route == "native" and not verdict.native_possible:
         raise ConfigError(f"route is 'native', but {info.source} cannot take it: {verdict.reason}; "
                           "allowed: auto, normalize.", hint="Use --route auto.")

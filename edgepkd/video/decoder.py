@@ -19,7 +19,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from edgepkd.errors import ConfigError, DecodeError
 from edgepkd.video._heads import known_header
-from edgepkd.video.h264 import find_sps
+from edgepkd.video.h264 import NO_CROP, Crop, find_sps
 from edgepkd.video.orientation import UPRIGHT, Display, Orientation, display_of
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class CodecParams:
     extradata: bytes | None
     width_px: int
     height_px: int
+    """Size of what is shown, before it is turned."""
     time_base: Fraction
     orientation: Orientation = UPRIGHT
     """How a decoded picture is turned to be looked at."""
@@ -58,6 +59,15 @@ class CodecParams:
     packet that says otherwise begins another stream."""
     codec_tag: str = ""
     """FourCC of the container; some MPEG-4 decoder workarounds depend on it."""
+    crop: Crop = NO_CROP
+    """H.264: what is cut off decoded pictures, where that moves their origin. Otherwise FFmpeg
+    cuts, right and bottom, before anything is seen of it here."""
+
+    @property
+    def decoded_size_px(self) -> tuple[int, int]:
+        """Width and height of decoded frames."""
+        crop = self.crop
+        return (self.width_px + crop.left + crop.right, self.height_px + crop.top + crop.bottom)
 
 
 def codec_params_from_stream(
@@ -67,11 +77,13 @@ def codec_params_from_stream(
     num_ref_frames: int | None = None,
     has_b_frames: bool | None = None,
     fps: Fraction | None = None,
+    crop: Crop = NO_CROP,
 ) -> CodecParams:
     """Parameters of a container's video stream.
 
     What the container does not tell without decoding comes as keyword: `orientation` (of a
-    decoded frame). None for the others asks the stream and its H.264 parameter set.
+    decoded frame) and `crop`, of which only one that moves the origin counts. None for the
+    others asks the stream and its H.264 parameter set.
     """
     context = stream.codec_context
     if num_ref_frames is None:
@@ -90,6 +102,7 @@ def codec_params_from_stream(
         fps=Fraction(fps) if fps else None,
         codec_tag=context.codec_tag,
         header=known_header(context.name, context.extradata or b""),
+        crop=crop if crop.moves_origin else NO_CROP,
     )
 
 
@@ -148,8 +161,11 @@ class PacketDecoder:
         context.flags2 |= Flags2.export_mvs
         if params.codec_name != "h264":
             context.skip_frame = "NONREF"
-        if motion_only:
-            context.options = {"skip_loop_filter": "nokey", "skip_idct": "nokey"}
+        options = {"skip_loop_filter": "nokey", "skip_idct": "nokey"} if motion_only else {}
+        if params.crop != NO_CROP:
+            options["apply_cropping"] = "0"  # vectors count from the corner of the coded picture
+        if options:
+            context.options = options
         self._may_hold_back = params.codec_name == "h264"
         self._context = context
         self._used = False
@@ -176,6 +192,12 @@ class PacketDecoder:
         return self._context.decode(packet)
 
 
+def crop_exactly(context: VideoCodecContext) -> None:
+    """Let FFmpeg crop by the pixel; else it leaves up to 63 columns at the left that are not to be
+    shown, so that lines stay aligned in memory. For a context that is not open yet."""
+    context.flags |= Flags.unaligned
+
+
 def check_native(params: CodecParams) -> None:
     """Refuse what this room would decode wrongly.
 
@@ -191,6 +213,29 @@ def check_native(params: CodecParams) -> None:
         raise ConfigError(
             "H.264 with B-frames got to the native route, where the references of its vectors "
             "are unknown; allowed: H.264 without B-frames.", hint=hint)
+
+
+def check_size(params: CodecParams, *, max_short_side_px: int) -> None:
+    """Refuse a cropped source that would have to be made smaller.
+
+    Raises:
+        ConfigError: it would.
+    """
+    reason = cropped_too_large(params.crop, (params.width_px, params.height_px),
+                               max_short_side_px=max_short_side_px)
+    if reason:
+        raise ConfigError(f"The native route cannot take this stream: {reason}.",
+                          hint="Use --route normalize (or auto).")
+
+
+def cropped_too_large(
+    crop: Crop, size_px: tuple[int, int], *, max_short_side_px: int
+) -> str | None:
+    """Why a cropped source is not worked on at its own size, None if it is or is not cropped."""
+    if not crop.moves_origin or min(size_px) <= max_short_side_px:
+        return None
+    return (f"its pictures are cropped by {crop.left} px left and {crop.top} px top, and their "
+            f"short side is {min(size_px)} px; allowed together: up to {max_short_side_px}")
 
 
 def check_frame(frame: VideoFrame, params: CodecParams) -> None:

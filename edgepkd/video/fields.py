@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgepkd.video import _kernels as kernels
+from edgepkd.video.h264 import NO_CROP, Crop
+from edgepkd.video.orientation import Margins
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +26,22 @@ OUTPUT_SHORT_SIDE_PX = 256
 _BIAS = np.int32(kernels.BIAS)
 NUM_REFERENCES = 4
 """Decoded frames that the reference choice looks back at (decode.md 1.5)."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of the decoded pictures that is shown, and the points of the field that cover it."""
+
+    width_px: int
+    height_px: int
+    columns: int
+    rows: int
+    pixels: tuple[slice, slice]
+    """Lines and columns of a picture."""
+    points: tuple[slice, slice]
+    """Rows and columns of a field."""
+    margins: Margins
+    """Parts of the outermost points of those that lie outside the picture, in points."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +77,23 @@ class WorkingGrid:
     """True where pictures are made smaller than the source."""
     is_cells: bool
     """True where every point of the field is one 8x8 cell of the source."""
+    window: Window
+    """What is shown of the pictures and the field."""
 
 
 @lru_cache(maxsize=32)
 def working_grid(
-    width_px: int, height_px: int, *, grid_px: int, max_short_side_px: int
+    width_px: int, height_px: int, *, grid_px: int, max_short_side_px: int, crop: Crop = NO_CROP
 ) -> WorkingGrid:
-    """The working grid of a source of `width_px` x `height_px`."""
+    """The working grid of a source of `width_px` x `height_px`.
+
+    With `crop` that is the size of the coded picture, and the grid covers all of it: vectors refer
+    to what is not shown, too. A cropped source is never made smaller.
+    """
     # A raw stream without headers opens with no size; the first frame will tell.
     width_px, height_px = max(width_px, 1), max(height_px, 1)
     short = min(width_px, height_px)
-    resizes = short > max_short_side_px
+    resizes = short > max_short_side_px and crop == NO_CROP
     if resizes:
         out_w = round(width_px * OUTPUT_SHORT_SIDE_PX / short)
         out_h = round(height_px * OUTPUT_SHORT_SIDE_PX / short)
@@ -85,7 +109,19 @@ def working_grid(
         _cell_starts(cells[0], columns, out_w / width_px / point_px),
         _cell_starts(cells[1], rows, out_h / height_px / point_px),
         _point_starts(columns, out_w, point_px), _point_starts(rows, out_h, point_px),
-        resizes=resizes, is_cells=not resizes and grid_px == kernels.CELL_PX)
+        resizes=resizes, is_cells=not resizes and grid_px == kernels.CELL_PX,
+        window=_window(out_w, out_h, point_px=point_px, crop=crop))
+
+
+def _window(width_px: int, height_px: int, *, point_px: int, crop: Crop) -> Window:
+    x0, x1, y0, y1 = crop.left, width_px - crop.right, crop.top, height_px - crop.bottom
+    column0, column1 = x0 // point_px, -(-x1 // point_px)
+    row0, row1 = y0 // point_px, -(-y1 // point_px)
+    return Window(
+        x1 - x0, y1 - y0, column1 - column0, row1 - row0,
+        (slice(y0, y1), slice(x0, x1)), (slice(row0, row1), slice(column0, column1)),
+        Margins(x0 / point_px - column0, y0 / point_px - row0,
+                column1 - x1 / point_px, row1 - y1 / point_px))
 
 
 def _cell_starts(num_cells: int, num_points: int, points_per_px: float) -> NDArray[np.int32]:

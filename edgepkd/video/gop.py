@@ -19,7 +19,7 @@ from edgepkd.errors import ConfigError, DecodeError
 from edgepkd.video import _kernels as kernels
 from edgepkd.video._order import Intake, Picture, Turn, shown_pictures
 from edgepkd.video._runs import Engine, Run
-from edgepkd.video.decoder import CodecParams, DecodeCounters, check_native, luma
+from edgepkd.video.decoder import CodecParams, DecodeCounters, check_native, check_size, luma
 from edgepkd.video.fields import NUM_REFERENCES, Accumulator, WorkingGrid, residual
 from edgepkd.video.orientation import Margins
 from edgepkd.video.timeline import State, Timeline
@@ -43,7 +43,7 @@ class Gop:
 
     Positions `t` count displayed frames from the anchor, 0. A frame that is not decoded (a
     B-frame, a damaged packet) answers with the nearest decoded one, so that times stay right.
-    Arrays are turned and mirrored as the display matrix asks for.
+    Arrays are cropped, mirrored and turned as the stream asks for: what is looked at.
     """
 
     def __init__(self, *, index: int, numbers: list[int], times_s: tuple[float, ...],
@@ -82,13 +82,15 @@ class Gop:
 
     @property
     def width_px(self) -> int:
-        """Width of pictures and residuals, after rotation."""
-        return self._orientation.turned_size(self._grid.width_px, self._grid.height_px)[0]
+        """Width of pictures and residuals, as they are looked at."""
+        window = self._grid.window
+        return self._orientation.turned_size(window.width_px, window.height_px)[0]
 
     @property
     def height_px(self) -> int:
-        """Height of pictures and residuals, after rotation."""
-        return self._orientation.turned_size(self._grid.width_px, self._grid.height_px)[1]
+        """Height of pictures and residuals, as they are looked at."""
+        window = self._grid.window
+        return self._orientation.turned_size(window.width_px, window.height_px)[1]
 
     @property
     def source_size_px(self) -> tuple[int, int]:
@@ -99,19 +101,16 @@ class Gop:
 
     @property
     def grid_shape(self) -> tuple[int, int]:
-        """(rows, columns) of a motion field, after rotation."""
-        columns, rows = self._orientation.turned_size(self._grid.columns, self._grid.rows)
+        """(rows, columns) of a motion field, as it is looked at."""
+        window = self._grid.window
+        columns, rows = self._orientation.turned_size(window.columns, window.rows)
         return rows, columns
 
     @property
     def field_margins(self) -> Margins:
         """Columns and rows of a motion field that lie outside the picture: parts of its last
-        cells, or of its first where the picture is turned."""
-        grid = self._grid
-        point_px = 1 if grid.resizes else self._engine.spec.grid_px
-        partial = Margins(0.0, 0.0, grid.columns - grid.width_px / point_px,
-                          grid.rows - grid.height_px / point_px)
-        return self._orientation.turned_margins(partial)
+        cells, or of its first where the picture is turned or cropped."""
+        return self._orientation.turned_margins(self._grid.window.margins)
 
     # -- what it gives ----------------------------------------------------------------------
 
@@ -130,7 +129,7 @@ class Gop:
         Raises:
             DecodeError: no frame of the GOP can be decoded.
         """
-        return self._orientation.turned(self._picture(0))
+        return self._shown(self._picture(0))
 
     def motion(self, t: int) -> NDArray[np.int16]:
         """Displacement since the anchor, int16 [rows, columns, 2] (x, y); makes no picture.
@@ -145,7 +144,7 @@ class Gop:
         field = self._fields.get(t)
         if field is None:
             self._decode_vectors(t)
-            field = self._orientation.turned_field(self._accumulate(t).field())
+            field = self._shown_field(self._accumulate(t).field())
             if field.nbytes > _SMALL_FIELD_BYTES:
                 # Twelve large fields held and then freed at once go back to the system, and
                 # their pages cost more to get again than the field costs to make.
@@ -170,7 +169,7 @@ class Gop:
             anchor, picture = self._picture(0), self._picture(t)
             self._decode_vectors(t)
             difference = residual(picture, anchor, self._accumulate(t).state, grid=self._grid)
-            self._residuals[t] = self._orientation.turned(difference)
+            self._residuals[t] = self._shown(difference)
             self._engine.counters.residuals += 1
         return self._residuals[t]
 
@@ -278,7 +277,7 @@ class Gop:
         return self._accumulator
 
     def _picture(self, t: int) -> NDArray[np.uint8]:
-        """RGB of position `t` in coded orientation."""
+        """RGB of position `t` as it is decoded."""
         if t == 0 and self._anchor_rgb is not None:
             return self._anchor_rgb
         rgb = self._engine.pictures.rgb(self._frame(t))
@@ -334,6 +333,14 @@ class Gop:
         at = bisect.bisect_left(self._kept, t)
         around = self._kept[max(at - 1, 0) : at + 1]
         return min(around, key=lambda p: (abs(p - t), p))
+
+    def _shown(self, array: NDArray[Any]) -> NDArray[Any]:
+        """What is looked at of a decoded picture or its residual."""
+        return self._orientation.turned(np.ascontiguousarray(array[self._grid.window.pixels]))
+
+    def _shown_field(self, field: NDArray[np.int16]) -> NDArray[np.int16]:
+        cut = np.ascontiguousarray(field[self._grid.window.points])
+        return self._orientation.turned_field(cut)
 
 
 def _choose_references(
@@ -404,6 +411,7 @@ class GopReader:
             ConfigError: a stream the native route would decode wrongly.
         """
         check_native(params)
+        check_size(params, max_short_side_px=(spec or DecodeSpec()).max_short_side_px)
         self.counters = counters if counters is not None else DecodeCounters()
         self.turn: Turn | None = None
         self.resumption = Resumption(None, 0)

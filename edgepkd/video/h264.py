@@ -12,6 +12,24 @@ _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 
 
 
 @dataclass(frozen=True)
+class Crop:
+    """Pixels along the sides of the coded picture that are not shown."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+    @property
+    def moves_origin(self) -> bool:
+        """True: the picture shown does not begin where the coded one does, as vectors do."""
+        return bool(self.left or self.top)
+
+
+NO_CROP = Crop()
+
+
+@dataclass(frozen=True)
 class Sps:
     """What edgepkd needs of a sequence parameter set (7.3.2.1.1)."""
 
@@ -23,9 +41,16 @@ class Sps:
     num_ref_frames: int
     frame_mbs_only: bool
     """False: the stream may hold interlaced pictures."""
-    coded_width_px: int = 0
-    coded_height_px: int = 0
-    """In whole macroblocks, before cropping."""
+    coded_width_px: int
+    coded_height_px: int
+    crop: Crop
+
+    @property
+    def shown_size_px(self) -> tuple[int, int]:
+        """Width and height of what is left of the coded picture."""
+        crop = self.crop
+        return (self.coded_width_px - crop.left - crop.right,
+                self.coded_height_px - crop.top - crop.bottom)
 
 
 def find_sps(data: bytes) -> Sps | None:
@@ -33,8 +58,12 @@ def find_sps(data: bytes) -> Sps | None:
 
     A damaged SPS counts as absent.
     """
-    found = [sps for unit in sps_units(data) if (sps := read_sps(unit)) is not None]
-    return max(found, key=lambda sps: sps.num_ref_frames, default=None)
+    return max(find_all_sps(data), key=lambda sps: sps.num_ref_frames, default=None)
+
+
+def find_all_sps(data: bytes) -> list[Sps]:
+    """Return every SPS in `data` (avcC or Annex B); a damaged one counts as absent."""
+    return [sps for unit in sps_units(data) if (sps := read_sps(unit)) is not None]
 
 
 def sps_units(data: bytes) -> list[bytes]:
@@ -62,11 +91,11 @@ def parse_sps(unit: bytes) -> Sps:
     profile_idc = bits.read(8)
     bits.read(16)
     bits.golomb()
-    chroma, depth = 1, 8
+    chroma, depth, separate_planes = 1, 8, 0
     if profile_idc in _HIGH_PROFILES:
         chroma = bits.golomb()
         if chroma == 3:
-            bits.read(1)
+            separate_planes = bits.read(1)
         depth = 8 + max(bits.golomb(), bits.golomb())
         bits.read(1)
         if bits.read(1):
@@ -77,10 +106,25 @@ def parse_sps(unit: bytes) -> Sps:
     if chroma > 3 or num_ref_frames > 16:
         raise ValueError(f"chroma_format_idc {chroma}, num_ref_frames {num_ref_frames}")
     bits.read(1)
-    width_px, map_height_px = 16 * (bits.golomb() + 1), 16 * (bits.golomb() + 1)
+    width_px, map_units = 16 * (bits.golomb() + 1), bits.golomb() + 1
     frame_mbs_only = bool(bits.read(1))
-    return Sps(profile_idc, chroma, depth, num_ref_frames, frame_mbs_only, width_px,
-               map_height_px * (2 - frame_mbs_only))
+    height_px = 16 * map_units * (1 if frame_mbs_only else 2)
+    bits.read(1 if frame_mbs_only else 2)
+    crop = _read_crop(bits, chroma=0 if separate_planes else chroma, frame_mbs_only=frame_mbs_only)
+    sps = Sps(profile_idc, chroma, depth, num_ref_frames, frame_mbs_only, width_px, height_px, crop)
+    if min(sps.shown_size_px) < 1:
+        raise ValueError(f"{crop} leaves nothing of {width_px}x{height_px}")
+    return sps
+
+
+def _read_crop(bits: Bits, *, chroma: int, frame_mbs_only: bool) -> Crop:
+    """The cropping rectangle, counted in chroma samples and, where fields may be, in line pairs."""
+    if not bits.read(1):
+        return NO_CROP
+    unit_x = 2 if chroma in (1, 2) else 1
+    unit_y = (2 if chroma == 1 else 1) * (1 if frame_mbs_only else 2)
+    left, right, top, bottom = (bits.golomb() for _ in range(4))
+    return Crop(left * unit_x, top * unit_y, right * unit_x, bottom * unit_y)
 
 
 def same_pictures(one: bytes, other: bytes, *, is_h264: bool) -> bool:

@@ -40,6 +40,11 @@ def cache_folder(function: Callable[..., Any]) -> Path | None:
     return Path(path) if path else None
 
 
+def is_temporary(function: Callable[..., Any]) -> bool:
+    """Whether that is the folder of our own, which may be gone after the next start."""
+    return isinstance(cast(Any, function)._cache, _TemporaryCache)
+
+
 @functools.cache
 def private_folder() -> Path | None:
     """A folder under the temporary one that only this user can write to, or None.
@@ -74,6 +79,10 @@ class _Cache(_caching.FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
+class _TemporaryCache(_Cache):
+    """One in a folder of our own."""
+
+
 def _cache_of(function: Callable[..., Any]) -> Any:
     if _config.CACHE_DIR or _has_cache_home():
         with contextlib.suppress(RuntimeError):  # no place of numba's can be written to
@@ -81,7 +90,7 @@ def _cache_of(function: Callable[..., Any]) -> Any:
     folder = private_folder()
     if folder is not None:
         with _cache_dir(folder), contextlib.suppress(RuntimeError):
-            return _Cache(function)
+            return _TemporaryCache(function)
     return _caching.NullCache()
 
 

@@ -23,6 +23,7 @@ from av.sidedata.sidedata import Type
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from edgepkd.config import DecodeSpec
 from edgepkd.video._heads import Kind, classifier
 from edgepkd.video._sidedata import side_data
 from edgepkd.video.decoder import (
@@ -30,8 +31,10 @@ from edgepkd.video.decoder import (
     NATIVE_PIXEL_FORMATS,
     CodecParams,
     codec_params_from_stream,
+    crop_exactly,
+    cropped_too_large,
 )
-from edgepkd.video.h264 import Sps, find_sps
+from edgepkd.video.h264 import NO_CROP, Crop, Sps, find_all_sps, find_sps
 from edgepkd.video.orientation import NO_DISPLAY, Display, display_of
 from edgepkd.video.source import STDIN, Source, VideoInput, open_video
 from edgepkd.video.timeline import MAX_OVERLAP_S
@@ -65,7 +68,7 @@ class StreamInfo:
     """Of the decoded frames; None if none of the packets looked at decodes."""
     width_px: int
     height_px: int
-    """Size as coded, before rotation."""
+    """Size of what is shown, before it is turned."""
     fps: float | None
     duration_s: float | None
     num_frames_from_header: int | None
@@ -89,6 +92,9 @@ class StreamInfo:
     has_b_frames: bool
     num_ref_frames: int | None
     """H.264 `num_ref_frames`; None for other codecs."""
+    crop: Crop | None
+    """What an H.264 stream cuts off the coded picture, where that moves its origin; None where its
+    parameter sets leave open which part is shown."""
     interlaced: bool
     exports_vectors: bool
     """Measured: at least one frame looked at carried motion vectors."""
@@ -121,9 +127,16 @@ def probe(source: Source | VideoInput) -> StreamInfo:
         return _look(video)
 
 
-def judge(info: StreamInfo) -> Verdict:
-    """Decide whether vectors are read from the stream as it is, or from a re-encoded copy."""
-    for applies, reason in _obstacles(info):
+def judge(
+    info: StreamInfo, *, max_short_side_px: int = DecodeSpec.max_short_side_px
+) -> Verdict:
+    """Decide whether vectors are read from the stream as it is, or from a re-encoded copy.
+
+    `max_short_side_px` is that of the DecodeSpec it would be decoded with.
+    """
+    too_large = cropped_too_large(info.crop or NO_CROP, (info.width_px, info.height_px),
+                                  max_short_side_px=max_short_side_px)
+    for applies, reason in [*_obstacles(info), (bool(too_large), too_large or "")]:
         if applies:
             return Verdict("normalize", reason, native_possible=False)
     for applies, reason in _drawbacks(info):
@@ -161,7 +174,7 @@ def codec_params(video: VideoInput, info: StreamInfo) -> CodecParams:
     return codec_params_from_stream(
         video.stream, orientation=Display(info.rotation_deg, info.mirrored).orientation,
         num_ref_frames=info.num_ref_frames or 1, has_b_frames=info.has_b_frames,
-        fps=frame_rate(video))
+        fps=frame_rate(video), crop=info.crop or NO_CROP)
 
 
 def sps_obstacle(sps: Sps) -> str | None:
@@ -188,6 +201,7 @@ def _obstacles(info: StreamInfo) -> list[tuple[bool, str]]:
          f"no motion vector in {info.num_inter_frames_decoded} frames that should have some"),
         (info.rotation_deg % 90 != 0, f"rotated by {info.rotation_deg} degrees"),
         (info.display_changes, "the display orientation changes"),
+        (info.crop is None, "its parameter sets leave open which part of a picture is shown"),
     ]
 
 
@@ -267,6 +281,7 @@ def _look(video: VideoInput) -> StreamInfo:
         has_b_frames=(decoded.has_b_frames or _has_b_heads(context, packets)
                       or (has_times and _is_reordered(packets, stream.time_base))),
         num_ref_frames=sps.num_ref_frames if sps else None,
+        crop=_crop(context, packets, shown_px=(width, height)),
         interlaced=decoded.interlaced or (sps is not None and not sps.frame_mbs_only),
         exports_vectors=decoded.num_with_vectors > 0, num_inter_frames_decoded=decoded.num_inter,
         num_errors=decoded.num_errors, is_live=video.is_live)
@@ -316,10 +331,11 @@ def _decode_some(
 
 
 def prepare(context: VideoCodecContext) -> None:
-    """Keep a codec context that is not open yet to the caller's thread."""
+    """Keep a codec context that is not open yet to the caller's thread, and crop exactly."""
     if not context.is_open:
         context.thread_type = "NONE"
         context.thread_count = 1
+        crop_exactly(context)
 
 
 def _codec_name(context: VideoCodecContext) -> str:
@@ -342,6 +358,19 @@ def _sps(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> Sps | No
     if found is None and packets:
         found = find_sps(bytes(packets[0]))
     return found
+
+
+def _crop(
+    context: VideoCodecContext, packets: Sequence[Packet[Any]], *, shown_px: tuple[int, int]
+) -> Crop | None:
+    if context.name != "h264":
+        return NO_CROP
+    holders = (context.extradata or b"", *map(bytes, packets))
+    found = next(filter(None, map(find_all_sps, holders)), [])
+    if not any(sps.crop.moves_origin for sps in found):
+        return NO_CROP
+    crops = {sps.crop for sps in found if sps.shown_size_px == shown_px}
+    return crops.pop() if len(crops) == 1 else None
 
 
 def _is_reordered(packets: Sequence[Packet[Any]], time_base: Fraction | None) -> bool:

@@ -19,9 +19,9 @@ from edgepkd.config import DecodeSpec, Route
 from edgepkd.errors import DecodeError
 from edgepkd.video._order import Turn
 from edgepkd.video.cut_off import cut_off
-from edgepkd.video.decoder import CodecParams, DecodeCounters
+from edgepkd.video.decoder import CodecParams, DecodeCounters, cropped_too_large
 from edgepkd.video.gop import Gop, GopReader
-from edgepkd.video.h264 import read_sps
+from edgepkd.video.h264 import NO_CROP, read_sps
 from edgepkd.video.normalize import NormalizedVideo, Part, Remainder, normalized
 from edgepkd.video.probe import (
     StreamInfo,
@@ -100,7 +100,10 @@ class StreamReader:
         if turn.why == "b_frames":
             return "h264 B-frames begin"
         sps = read_sps(turn.header) if self._params.codec_name == "h264" else None
-        return sps_obstacle(sps) if sps is not None else None
+        if sps is None:
+            return None
+        return sps_obstacle(sps) or cropped_too_large(
+            sps.crop, sps.shown_size_px, max_short_side_px=self._decode.max_short_side_px)
 
     def _leave_native(self, reason: str) -> None:
         first, last = self._span_s or (0.0, 0.0)
@@ -161,10 +164,12 @@ class StreamReader:
 
 
 def _turned(params: CodecParams, turn: Turn) -> CodecParams:
-    """Parameters of the pictures after a turn; their size is seen when the first is decoded."""
+    """Parameters of the pictures after a turn; where no header tells their size, the first one
+    that is decoded does."""
     sps = read_sps(turn.header) if params.codec_name == "h264" else None
     params = replace(params, header=turn.header, extradata=turn.extradata or params.extradata)
     if sps is None:
         return params
-    return replace(params, num_ref_frames=sps.num_ref_frames,
-                   width_px=sps.coded_width_px, height_px=sps.coded_height_px)
+    width_px, height_px = sps.shown_size_px
+    return replace(params, num_ref_frames=sps.num_ref_frames, width_px=width_px,
+                   height_px=height_px, crop=sps.crop if sps.crop.moves_origin else NO_CROP)

@@ -29,7 +29,7 @@ def test_kernels_that_are_not_kept_are_told(
     monkeypatch: pytest.MonkeyPatch, folder: str | None, said: str, steps: int
 ) -> None:
     monkeypatch.setattr(jit, "cache_folder", lambda function: folder and Path(folder))
-    monkeypatch.setattr(jit, "private_folder", lambda: Path("/tmp/ours"))
+    monkeypatch.setattr(jit, "is_temporary", lambda function: folder == "/tmp/ours/video_1")
     kernels, *kernel_steps = machine._kernels()
     assert kernels.startswith(said)
     assert len(kernel_steps) == steps

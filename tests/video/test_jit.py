@@ -65,6 +65,7 @@ def was_kept(function: Any) -> bool:
 def test_numbas_own_place_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "__pycache__").unlink()
     assert jit.cache_folder(fresh(tmp_path)) == tmp_path / "__pycache__"
+    assert not jit.is_temporary(fresh(tmp_path))
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "wanted"))
     function = fresh(tmp_path)
     folder = jit.cache_folder(function)
@@ -83,6 +84,7 @@ def test_a_private_folder_where_numba_has_no_place(tmp_path: Path) -> None:
     folder = jit.cache_folder(function)
     assert folder is not None
     assert folder.parent == private == jit.private_folder()
+    assert jit.is_temporary(function)
     assert private.stat().st_mode & 0o777 == 0o700
     assert numba.config.CACHE_DIR == ""
 
