@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all."""
+"""Files and folders written whole or not at all, and what files lie below a folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import io
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgepkd.errors import StorageError
@@ -87,3 +89,58 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes
     writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something in a folder that is not taken."""
+
+    path: Path
+    reason: str
+    """Why, in words that follow "skipped: "."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What lies below a folder, links followed."""
+
+    files: tuple[Path, ...]
+    """Regular files, sorted; each by the path that leads to it from the folder."""
+    skipped: tuple[Skipped, ...]
+    """What could not be looked at or is no file, sorted by path; hidden names are not listed."""
+
+
+def walk_files(folder: Path) -> Walk:
+    """All files in `folder` and below it, through links to files and folders as well.
+
+    Names that begin with a dot are passed over. A link to a folder that it lies in itself is
+    skipped, so a walk ends; a folder that two links lead to is walked by both.
+    """
+    files: list[Path] = []
+    skipped: list[Skipped] = []
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    while waiting:  # no recursion: folders may be nested deeper than Python calls
+        path, above = waiting.pop()
+        try:
+            status = path.stat()
+            identity = (status.st_dev, status.st_ino)
+            if stat.S_ISREG(status.st_mode):
+                files.append(path)
+            elif not stat.S_ISDIR(status.st_mode):
+                skipped.append(Skipped(path, "neither a file nor a folder"))
+            elif identity in above:
+                skipped.append(Skipped(path, "a link to a folder that it lies in"))
+            else:
+                waiting += [(path / name, above | {identity})
+                            for name in os.listdir(path) if not name.startswith(".")]
+        except OSError as error:
+            skipped.append(Skipped(path, _why_not_read(path, error)))
+    return Walk(tuple(sorted(files)), tuple(sorted(skipped, key=lambda one: one.path)))
+
+
+def _why_not_read(path: Path, error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    if not path.is_symlink():
+        return f"cannot be read: {reason}"
+    kind = "a broken link" if isinstance(error, FileNotFoundError) else "a link"
+    return f"{kind} to {os.readlink(path)}, which cannot be read: {reason}"
