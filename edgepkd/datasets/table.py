@@ -64,8 +64,9 @@ def _text_of(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"index {path} cannot be read: {error.strerror}.",
-                        hint="Give the folder that holds the data with --data.") from error
+        raise DataError(
+            f"index {path} cannot be read: {error.strerror}.",
+            hint="Name the file, or a folder that `edgepkd data prepare` made.") from error
     try:
         text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
