@@ -1,7 +1,8 @@
 """The verbs of data: prepare, verify, synth.
 
-    for event in prepare(PrepareConfig(SourceSpec(Path("ucf101")), Path("data/ucf101"))):
-        print(event)
+    >>> *clips, summary = prepare(PrepareConfig(SourceSpec(Path("my-videos")), Path("my-set")))
+    >>> summary.num_clips, summary.failures, summary.skipped
+    (8, (), ())
 
 Every clip goes to the training form (`video.normalize`), because a network must not see which
 encoder made a clip.

@@ -1,7 +1,8 @@
 """`eval`: the networks of one training run on labelled clips, with everything they answer.
 
-    result = evaluate(EvalConfig(run=Path("runs/a"), split="calibration"))
-    print(result.evaluation.score("cascade", "mv,residual,iframe").top1)
+    >>> result = evaluate(EvalConfig(run=Path("runs/a"), split="calibration"))
+    >>> print("all twelve exits:", result.evaluation.score("prefix", "iframe_4").top1)
+    all twelve exits: ...
 
 Reads RUN/run.json, the networks beside it and, if there, what `wise fit` wrote. Every evaluation
 adds a line to RUN/eval-log.jsonl, so that looks at the test split can be counted.

@@ -1,7 +1,10 @@
 """`quantize`: from a trained run to one in INT8, by PTQ, QAT or QAD.
 
-    for done in quantize(QuantizeConfig(run=Path("runs/a"), method="qad")):
-        print(done.modality, done.values)
+    >>> for done in quantize(QuantizeConfig(run=Path("runs/a"), method="qad")):
+    ...     print(done.modality, done.values["accuracy_calibration_exit_4"])
+    mv ...
+    residual ...
+    iframe ...
 
 Writes RUN/int8-METHOD/, which is a run's folder again, as `evaluate` and `wise fit` read it:
 

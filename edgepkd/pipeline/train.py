@@ -1,7 +1,10 @@
 """`train backbone` and `train exits`: from labelled clips to networks with four exits.
 
-    for step in train_backbones(TrainConfig(run=Path("runs/a"), data=Path("my-data"))):
-        print(step.modality, step.accuracy_calibration)
+    >>> for step in train_backbones(TrainConfig(run=Path("runs/a"), data=Path("my-data"))):
+    ...     print(step.modality, step.values["accuracy_calibration"])
+    mv ...
+    residual ...
+    iframe ...
 
 Under `torchrun` every process runs the same call; rank 0 writes.
 """
