@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from dataclasses import dataclass
 
 from edgepkd import __version__, hardware
@@ -49,8 +50,9 @@ def describe() -> Machine:
         "torch-tensorrt": pairing.torch_tensorrt_note(
             packages["torch"], packages["torch-tensorrt"]),
     }
-    engine_steps = pairing.engine_steps(packages, versions, has_gpu=has_gpu, jetson=jetson,
-                                        python=platform.python_version())
+    engine_steps = pairing.engine_steps(
+        packages, versions, has_gpu=has_gpu, jetson=jetson, python=platform.python_version(),
+        foreign=pairing.foreign_tensorrt(sys.path) if jetson else None)
     return Machine(
         edgepkd=__version__, python=platform.python_version(), platform=platform.platform(),
         cpu=hardware.cpu(),
