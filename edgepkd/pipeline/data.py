@@ -294,7 +294,7 @@ def _finish(
 ) -> DataSummary:
     """Write the index and prepare.json, remove what earlier runs left."""
     for stale in set(progress.known) - {clip.path for clip in clips}:
-        if stale.startswith(f"{VIDEOS}/") and ".." not in stale:
+        if stale.startswith(f"{VIDEOS}/") and ".." not in Path(stale).parts:
             (folder / stale).unlink(missing_ok=True)
     parts = {name: [clip for clip in clips if clip.split == name] for name in SPLITS}
     made = DataSummary(

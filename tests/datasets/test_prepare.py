@@ -101,6 +101,15 @@ def test_what_is_no_clip_is_listed(config: PrepareConfig, source: Path) -> None:
     assert told["skipped"] == [list(pair) for pair in summary.skipped]
 
 
+def test_a_clip_that_is_gone_goes_whatever_its_label(config: PrepareConfig, source: Path) -> None:
+    (source / "run").rename(source / "run..fast")
+    prepare(config)
+    (source / "run..fast" / "g0.avi").rename(source / "run..fast" / "new.avi")
+    prepare(config)
+    assert not (config.folder / "videos" / "run..fast" / "g0.mp4").exists()
+    assert problems(config.folder) == []
+
+
 def test_a_link_to_the_clips_that_were_made_is_refused(
     config: PrepareConfig, source: Path
 ) -> None:
