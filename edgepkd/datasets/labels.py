@@ -6,7 +6,9 @@ file systems allow; the index holds the label itself.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -37,7 +39,7 @@ def checked_labels(raw: Iterable[str]) -> dict[str, str]:
         if fault := _fault(label):
             raise DataError(f"label {text!r} cannot name a folder: {fault}; allowed: any text "
                             f"without '/', '\\' and control characters that does not begin with "
-                            f"a dot, of {MAX_NAME_BYTES} bytes at most.", hint="Rename it.")
+                            f"a dot, of {MAX_NAME_BYTES} bytes at most.", hint=_hint())
         other = seen.setdefault(_same_on_disk(label), text)
         if other != text:
             # Two Unicode forms look alike, so these are shown as code points.
@@ -46,6 +48,12 @@ def checked_labels(raw: Iterable[str]) -> dict[str, str]:
                             "which some file systems take for one name; allowed: labels that "
                             "differ in more.", hint="Give both one spelling, or rename one.")
     return labels
+
+
+def _hint() -> str:
+    encoding = sys.getfilesystemencoding()
+    return "Rename it." if encoding == "utf-8" else (
+        f"File names are {encoding} here; set PYTHONUTF8=1, or a locale with UTF-8.")
 
 
 def _fault(label: str) -> str:
@@ -59,6 +67,10 @@ def _fault(label: str) -> str:
             return f"it holds {char!r}"
         if kind := _UNPRINTED.get(unicodedata.category(char)):
             return f"it holds {kind}"
+    try:
+        os.fsencode(label)
+    except UnicodeEncodeError:
+        return "its letters are none that file names may have here"
     size = len(label.encode())
     return f"it has {size} bytes" if size > MAX_NAME_BYTES else ""
 

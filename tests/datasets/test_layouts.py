@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from unicodedata import normalize
 
@@ -10,6 +13,8 @@ import pytest
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.layouts import SourceSpec, list_clips, output_names
 from edgepkd.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -114,6 +119,18 @@ def test_a_label_that_cannot_name_a_folder_is_refused(
     (tmp_path / "index.csv").write_text(f'path,label\nx.avi,"{label}"\n', encoding="utf-8")
     with pytest.raises(DataError, match=f"cannot name a folder: {fault}.*; allowed: any text"):
         list_clips(SourceSpec(tmp_path))
+
+
+def test_without_utf8_file_names_a_label_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    touch(tmp_path, "x.avi", "y.avi")
+    (tmp_path / "index.csv").write_text("path,label\nx.avi,चलना\ny.avi,b\n", encoding="utf-8")
+    code = ("import sys; from pathlib import Path; from edgepkd.datasets.layouts import *\n"
+            "list_clips(SourceSpec(Path(sys.argv[1])))")
+    ascii_names = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True,
+                          text=True, cwd=ROOT, env={**os.environ, **ascii_names}, timeout=60)
+    assert "DataError: label" in done.stderr
+    assert "set PYTHONUTF8=1" in done.stderr
 
 
 def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
