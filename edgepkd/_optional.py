@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import platform
 from importlib import metadata
 from types import ModuleType
 
@@ -22,6 +23,8 @@ OPTIONAL = {
     "torch_tensorrt": ("torch-tensorrt", "torch-tensorrt"),
     "cuda.bindings.runtime": ("cuda", "cuda-python"),
 }
+OFF_AARCH64 = ("tensorrt", "torch_tensorrt")
+"""Their extras install nothing there, where they would hide JetPack's TensorRT."""
 
 
 def require(module: str, *, purpose: str) -> ModuleType:
@@ -34,9 +37,11 @@ def require(module: str, *, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        hint = f"Install it with: pip install 'edgepkd[{extra}]'"
+        if module in OFF_AARCH64 and platform.machine() == "aarch64":
+            hint = f"On a Jetson ask `edgepkd doctor`; elsewhere: pip install {distribution}"
         raise MissingExtraError(
-            f"{purpose} needs the package '{distribution}', which is not installed.",
-            hint=f"Install it with: pip install 'edgepkd[{extra}]'",
+            f"{purpose} needs the package '{distribution}', which is not installed.", hint=hint,
         ) from error
 
 

@@ -287,6 +287,7 @@ def _save(figure: Figure, path: Path) -> Path:
     with warnings.catch_warnings():
         # names in a script that the font lacks are drawn as boxes, which is no reason to stop
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         figure.savefig(content, format="png", metadata={"Software": None})
     write_atomically(path, content.getvalue())
     return path

@@ -8,6 +8,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+from edgepkd.runtime.pairing import JETPACKS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,3 +61,38 @@ def test_demo_bundle_ships_and_is_small(wheel_names: set[str]) -> None:
     assert len([name for name in wheel_names if name.startswith(folder)]) == 12
     size_mb = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) / 1e6
     assert size_mb <= 32
+
+
+@pytest.mark.parametrize(("machine", "python", "expected"), [
+    ("aarch64", "3.10", "cuda-python<13,>=12.6"), ("aarch64", "3.12", "cuda-python<14,>=13"),
+    ("aarch64", "3.11", "cuda-python>=12"), ("aarch64", "3.13", "cuda-python>=12"),
+    ("x86_64", "3.10", "cuda-python>=12"), ("x86_64", "3.12", "cuda-python>=12"),
+])
+def test_the_extras_of_a_gpu_fit_the_machine(machine: str, python: str, expected: str) -> None:
+    environment = {"platform_machine": machine, "python_version": python}
+    wanted = {extra: _wanted(extra, environment) for extra in
+              ("cuda", "tensorrt", "tensorrt-rtx", "torch-tensorrt")}
+    own = machine != "aarch64"  # a Jetson has JetPack's
+    assert wanted["cuda"] == {expected}
+    assert wanted["tensorrt"] == {expected} | ({"tensorrt>=10.3"} if own else set())
+    assert wanted["tensorrt-rtx"] == {expected, "tensorrt-rtx>=1.0"}
+    assert wanted["torch-tensorrt"] == ({"torch-tensorrt>=2.5"} if own else set())
+
+
+def test_the_cuda_python_of_a_jetson_is_the_one_that_doctor_names() -> None:
+    for pack in JETPACKS.values():
+        environment = {"platform_machine": "aarch64", "python_version": pack.python}
+        assert _wanted("cuda", environment) == {str(Requirement(pack.cuda_python))}
+
+
+def _wanted(extra: str, environment: dict[str, str]) -> set[str]:
+    """What an extra installs, extras in it followed."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"]
+    wanted: set[str] = set()
+    for requirement in map(Requirement, extras[extra]):
+        if requirement.name == "edgepkd":
+            wanted |= {name for inner in requirement.extras for name in _wanted(inner, environment)}
+        elif requirement.marker is None or requirement.marker.evaluate(environment):
+            wanted.add(f"{requirement.name}{requirement.specifier}")
+    return wanted

@@ -10,6 +10,6 @@ RUN apt-get update \
 # The image's own tensorrt is to be seen.
 RUN python3 -m venv --system-site-packages /opt/edgepkd
 COPY . /src
-RUN /opt/edgepkd/bin/pip install --no-cache-dir '/src[cuda]' 'cuda-python>=13,<14' && rm -rf /src
+RUN /opt/edgepkd/bin/pip install --no-cache-dir '/src[cuda]' && rm -rf /src
 WORKDIR /work
 ENTRYPOINT ["/opt/edgepkd/bin/edgepkd"]

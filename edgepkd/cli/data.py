@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli.options import FPS_HELP
+from edgepkd.cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable, Iterator
 
     from rich.progress import Progress
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     )
 
 SHOWN_FAILURES = 20
+SHOWN_SKIPPED = 3
+"""Names for each reason."""
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
                        help="Prepare, check or make sets of labelled clips.")
@@ -45,8 +47,8 @@ def prepare(
     layout: Annotated[str, typer.Option(
         help="auto, folder (CLASS/clip), csv, ucf101 or hmdb51.")] = "auto",
     index: Annotated[Path | None, typer.Option(
-        help="CSV with columns path (relative to SRC), label, group, split; default:"
-             " SRC/index.csv.")] = None,
+        help="CSV with columns path (relative to SRC), label and, if known, group and split;"
+             " default: SRC/index.csv.")] = None,
     dataset: Annotated[str | None, typer.Option(
         help="Only rows of the CSV with this in their column dataset.")] = None,
     split_files: Annotated[Path | None, typer.Option(
@@ -66,7 +68,7 @@ def prepare(
         " (local).")] = None,
     max_failures: Annotated[float, typer.Option(
         help="Share of the clips that may fail and are left out.")] = 0.1,
-    fps: Annotated[float | None, typer.Option(help=FPS_HELP)] = None,
+    fps: options.Fps = None,
     json: Json = None,
     quiet: Quiet = False,
 ) -> None:
@@ -144,7 +146,7 @@ def _show(
                 if not quiet:
                     console.print(f"{event.layout}: {event.num_clips} clips, "
                                   f"{event.num_labels} labels")
-                    for note in event.notes:
+                    for note in (*event.notes, *_skipped(event.skipped)):
                         console.print(f"note: {note}")
             elif isinstance(event, data.ClipPrepared):
                 bar.advance(task)
@@ -184,8 +186,18 @@ def _show_summary(summary: DataSummary) -> None:
         f"{summary.num_clips} clips in {summary.folder} ({summary.num_done} made, "
         f"{summary.num_kept} kept, {len(summary.failures)} left out, {summary.num_damaged} of "
         f"damaged sources) in {summary.wall_s:.1f} s")
-    for note in summary.notes:
+    for note in (*summary.notes, *_skipped(summary.skipped)):
         console.print(f"note: {note}")
+
+
+def _skipped(skipped: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """One line for each reason: how many, why, and the first names."""
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped:
+        names.setdefault(reason, []).append(name)
+    for reason, found in names.items():
+        more = ", ..." if len(found) > SHOWN_SKIPPED else ""
+        yield f"{len(found)} skipped, {reason}: {', '.join(found[:SHOWN_SKIPPED])}{more}"
 
 
 def _show_verify(

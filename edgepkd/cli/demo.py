@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import typer
 
+from edgepkd.cli import options
 
-def demo() -> None:
+
+def demo(
+    order: options.Order = None,
+    threshold: options.Threshold = None,
+    max_exit: options.MaxExit = None,
+    static: options.Static = False,
+    threads: options.Threads = None,
+    backend: options.Backend = "auto",
+    json: options.Json = None,
+    save: options.Save = None,
+    quiet: options.Quiet = False,
+) -> None:
     """Answer on the clip that ships with edgepkd, and say whether it is right."""
     from edgepkd import pipeline
     from edgepkd.cli.show_run import show
 
     facts = pipeline.demo_facts()
-    shown = show(pipeline.demo(), source=[str(facts.clip)], json_to=None, quiet=False)
-    typer.echo(f"Expected: {facts.expected_label}.")
-    typer.echo(f"Clip: {facts.attribution}")
+    config = pipeline.RunConfig(
+        str(facts.clip), order=order, threshold=threshold, max_exit=max_exit, static=static,
+        threads=threads, backend=backend, save=save)
+    shown = show(pipeline.demo(config), source=[str(facts.clip)], json_to=json, quiet=quiet)
+    if save is not None and not quiet:
+        typer.echo(f"saved {save}", err=True)
     right = shown.labels.count(facts.expected_label)
     # Most clips must say so; one of them could be right by luck.
     verdict = "right" if 2 * right > len(shown.labels) else "NOT right"
-    typer.echo(f"The answer is {verdict} ({right} of {len(shown.labels)} clips).")
+    on_stdout = json != "-"
+    if not quiet:
+        typer.echo(f"Expected: {facts.expected_label}.", err=not on_stdout)
+        typer.echo(f"Clip: {facts.attribution}", err=not on_stdout)
+    if on_stdout or not quiet:
+        typer.echo(f"The answer is {verdict} ({right} of {len(shown.labels)} clips).",
+                   err=not on_stdout)
     raise typer.Exit(0 if verdict == "right" else 1)

@@ -24,7 +24,8 @@ WIDE_ONLY = ("weights", "top-5", "NLL")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     data: Annotated[Path | None, typer.Option(
-        help="Index file (CSV) of the clips; default: the one the run was trained with.")] = None,
+        help="Folder with an index.csv, or the index, of the clips; default: the one the run was"
+             " trained with.")] = None,
     dataset: Annotated[str | None, typer.Option(
         help="Only rows of the index with this value in column dataset.")] = None,
     split: Annotated[str, typer.Option(help="test, calibration or train.")] = "test",

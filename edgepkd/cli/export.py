@@ -54,7 +54,8 @@ def export(
     static: Annotated[bool, typer.Option(
         "--static", help="Of a run: fix the batch of the ONNX files to one clip.")] = False,
     data: Annotated[Path | None, typer.Option(
-        help="Of a run: index of its calibration clips; default: the run's.")] = None,
+        help="Of a run: folder with an index.csv, or the index, of its calibration clips; default:"
+             " the run's.")] = None,
     dataset: Annotated[str | None, typer.Option(
         help="Of a run: rows of the index with this value in column dataset.")] = None,
     cache: Annotated[Path, typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli.options import FPS_HELP
+from edgepkd.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def inspect(
     path: Annotated[list[str], typer.Argument(
         help="Bundles NAME.edgepkd, or videos, folders and patterns of videos.")],
-    fps: Annotated[float | None, typer.Option(help=FPS_HELP)] = None,
+    fps: options.Fps = None,
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for the bundle or each video.")] = None,
 ) -> None:

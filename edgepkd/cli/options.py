@@ -1,4 +1,31 @@
 """Options that several verbs have."""
 
-FPS_HELP = ("Frame rate of image sequences and of raw streams that name none; default: 25, or what"
-            " the stream says.")
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Order = Annotated[str | None, typer.Option(
+    help="Networks in the order they are asked, e.g. mv,residual,iframe; default: the bundle's.")]
+Threshold = Annotated[float | None, typer.Option(
+    help="Answer when the confidence is above this, 0..1, at every exit (1: never early);"
+         " default: the bundle's threshold of each exit.")]
+MaxExit = Annotated[int | None, typer.Option(
+    help="Last cascade position that may run, from 1.")]
+Static = Annotated[bool, typer.Option("--static", help="Run every segment, no early exit.")]
+Fps = Annotated[float | None, typer.Option(
+    help="Frame rate of image sequences and of raw streams that name none; default: 25, or what"
+         " the stream says.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of the networks on the CPU.")]
+Backend = Annotated[str, typer.Option(
+    help="openvino (the CPU) or a target of `edgepkd export` whose engines the bundle has,"
+         " e.g. jetson-orin-nano, tensorrt-rtx; auto: engines that fit this machine, else the"
+         " CPU.")]
+Json = Annotated[str | None, typer.Option(
+    metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")]
+Save = Annotated[Path | None, typer.Option(
+    help="Write the video with the answers drawn on it (.mp4 .mkv .mov .avi; no sound).")]
+Quiet = Annotated[bool, typer.Option(
+    "--quiet", "-q", help="No progress bar and no notes, only answers and errors.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgepkd.cli.options import FPS_HELP
+from edgepkd.cli import options
 from edgepkd.errors import UsageError
 
 
@@ -17,16 +17,10 @@ def run(
              " 'seq/*.jpg', - (stdin), rtsp://... or /dev/video0.")],
     model: Annotated[Path | None, typer.Option(
         help="Bundle NAME.edgepkd; default: the one that ships with edgepkd.")] = None,
-    order: Annotated[str | None, typer.Option(
-        help="Networks in the order they are asked, e.g. mv,residual,iframe; default: the"
-             " bundle's.")] = None,
-    threshold: Annotated[float | None, typer.Option(
-        help="Answer when the confidence is above this, 0..1, at every exit (1: never early);"
-             " default: the bundle's threshold of each exit.")] = None,
-    max_exit: Annotated[int | None, typer.Option(
-        help="Last cascade position that may run, from 1.")] = None,
-    static: Annotated[bool, typer.Option(
-        "--static", help="Run every segment, no early exit.")] = False,
+    order: options.Order = None,
+    threshold: options.Threshold = None,
+    max_exit: options.MaxExit = None,
+    static: options.Static = False,
     clips: Annotated[str, typer.Option(
         help="At most so many clips of each source, or all.")] = "all",
     clip_frames: Annotated[int | None, typer.Option(
@@ -35,21 +29,13 @@ def run(
         help="Frames from one clip's start to the next one's; default: no overlap.")] = None,
     route: Annotated[str, typer.Option(
         help="auto, native (vectors of the stream) or normalize (re-encode first).")] = "auto",
-    fps: Annotated[float | None, typer.Option(help=FPS_HELP)] = None,
+    fps: options.Fps = None,
     top_k: Annotated[int, typer.Option(help="Labels listed for each clip in the JSON.")] = 3,
-    threads: Annotated[int | None, typer.Option(
-        help="Threads of the networks on the CPU.")] = None,
-    backend: Annotated[str, typer.Option(
-        help="openvino (the CPU) or a target of `edgepkd export` whose engines the bundle has,"
-             " e.g. jetson-orin-nano, tensorrt-rtx; auto: engines that fit this machine, else the"
-             " CPU.")] = "auto",
-    json: Annotated[str | None, typer.Option(
-        metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")] = None,
-    save: Annotated[Path | None, typer.Option(
-        help="Write the video with the answers drawn on it (.mp4 .mkv .mov .avi; no sound).",
-    )] = None,
-    quiet: Annotated[bool, typer.Option(
-        "--quiet", "-q", help="No progress bar and no notes, only answers and errors.")] = False,
+    threads: options.Threads = None,
+    backend: options.Backend = "auto",
+    json: options.Json = None,
+    save: options.Save = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Say what happens in a video, clip by clip."""
     from edgepkd import pipeline

@@ -1,12 +1,13 @@
 """Labelled clips: an index file, splits by whole groups, and the check that nothing leaks.
 
-An index is a CSV file with at least the columns path (relative to the file), label, group and
-split. A group is what must not be cut: a person, a recording, a camera.
+An index is a CSV file with at least the columns path (relative to the file) and label. A group is
+what must not be cut: a person, a recording, a camera; without a column group each file name is its
+own. Without a column split the splits are drawn. A file as Excel writes it will do: `;` or tabs
+between the cells, UTF-8 or UTF-16, heads in any case.
 """
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from edgepkd.config import check
+from edgepkd.datasets.labels import checked_labels
+from edgepkd.datasets.table import read_table
 from edgepkd.errors import DataError
-
-COLUMNS = ("path", "label", "group", "split")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ class Fold:
     held_out: tuple[Sample, ...]
 
 
+@dataclass(frozen=True)
+class Index:
+    """What an index file says."""
+
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...]
+    """What was taken in place of columns that are not there."""
+
+
 def read_index(
     path: Path, *, dataset: str | None = None, root: Path | None = None
 ) -> tuple[Sample, ...]:
@@ -51,42 +61,37 @@ def read_index(
     Paths in it are relative to `root`, the file's own folder if None.
 
     Raises:
-        DataError: no such file, a column is missing, nothing is left, or a video is absent.
+        DataError: as `open_index`.
     """
-    rows = read_rows(path, extra=("dataset",) if dataset else ())
-    samples = tuple(
-        Sample((root or path.parent) / row["path"], row["label"], row["group"], row["split"],
-               row.get("sha256") or "", row.get("form") or "")
-        for row in rows if dataset is None or row["dataset"] == dataset
-    )
-    _check_present(samples, path, dataset)
-    return samples
+    return open_index(path, dataset=dataset, root=root).samples
 
 
-def read_rows(path: Path, *, extra: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Rows of an index file as they stand there.
+def open_index(path: Path, *, dataset: str | None = None, root: Path | None = None) -> Index:
+    """As `read_index`, with notes.
 
     Raises:
-        DataError: no such file, it is no CSV, or one of COLUMNS or `extra` is missing.
+        DataError: no such file, a column is missing, a label cannot name a folder or is written
+            in two ways, nothing is left, or a video is absent.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = tuple(reader.fieldnames or ())
-            rows = list(reader)
-    except OSError as error:
-        raise DataError(f"index {path} cannot be read: {error.strerror}.",
-                        hint="Give the folder that holds the data with --data.") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"index {path} is no CSV file in UTF-8: {error}.") from error
-    needed = (*COLUMNS, *extra)
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise DataError(f"{path} has no column {', '.join(missing)}; needed: {', '.join(needed)}.")
-    for number, row in enumerate(rows, start=2):
-        if any(row[name] is None for name in needed):
-            raise DataError(f"{path} line {number} has fewer cells than the head.")
-    return rows
+    table = read_table(path, needed=("path", "label", *(("dataset",) if dataset else ())))
+    rows = [row for row in table.rows if dataset is None or row["dataset"] == dataset]
+    samples = samples_of_rows(rows, root or path.parent)
+    _check_present(samples, path, dataset)
+    return Index(samples, table.notes)
+
+
+def samples_of_rows(rows: Sequence[Mapping[str, str]], root: Path) -> tuple[Sample, ...]:
+    """Samples of rows of an index with paths relative to `root`.
+
+    Raises:
+        DataError: a label cannot name a folder, or two labels are one on some file systems.
+    """
+    labels = checked_labels(row["label"] for row in rows)
+    return tuple(
+        Sample(root / row["path"], labels[row["label"]], row["group"], row["split"],
+               row.get("sha256") or "", row.get("form") or "")
+        for row in rows
+    )
 
 
 def _check_present(samples: Sequence[Sample], index: Path, dataset: str | None) -> None:

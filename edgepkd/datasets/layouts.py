@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal, get_args
 
 from edgepkd.config import check
 from edgepkd.datasets import official
-from edgepkd.datasets.index import Sample, labels_of, read_index
+from edgepkd.datasets.index import Sample, labels_of, open_index
+from edgepkd.datasets.labels import checked_labels, file_stems, folder_names
 from edgepkd.datasets.official import Listing
 from edgepkd.datasets.splits import SPLITS, SYNONYMS
 from edgepkd.errors import ConfigError, DataError
+from edgepkd.files import Skipped, walk_files
 from edgepkd.video.source import VIDEO_SUFFIXES
 
 Layout = Literal["auto", "folder", "csv", "ucf101", "hmdb51"]
 INDEX = "index.csv"
-_SAFE_LABEL = re.compile(r"[\w(][\w ()&+,.'=#@!-]*")
+NO_VIDEO, NO_CLASS = "its suffix is none of a video", "it lies in no folder of a class"
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,11 @@ def list_clips(spec: SourceSpec) -> Listing:
         raise DataError(f"{spec.folder} is not a folder.", hint="Give the folder of the data set.")
     layout = _recognised(spec) if spec.layout == "auto" else spec.layout
     if layout == "folder":
-        listing = Listing(layout, _from_folders(spec))
+        listing = _from_folders(spec)
     elif layout == "csv":
-        listing = Listing(layout, read_index(spec.index or spec.folder / INDEX,
-                                             dataset=spec.dataset, root=spec.folder))
+        index = open_index(spec.index or spec.folder / INDEX, dataset=spec.dataset,
+                           root=spec.folder)
+        listing = Listing(layout, index.samples, index.notes)
     else:
         listing = official.list_official(
             layout, spec.folder, split_files=spec.split_files, split=spec.split,
@@ -85,23 +86,29 @@ def _recognised(spec: SourceSpec) -> Literal["folder", "csv", "ucf101", "hmdb51"
     return "folder"
 
 
-def _from_folders(spec: SourceSpec) -> tuple[Sample, ...]:
-    samples = [
-        Sample(path, folder.name, _group_of(path, spec.group_pattern), "")
-        for folder in sorted(spec.folder.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
-        and path.is_file()
-    ]
-    if not samples:
+def _from_folders(spec: SourceSpec) -> Listing:
+    """Videos in CLASS/ and below, links followed; one that several paths lead to counts once."""
+    walk = walk_files(spec.folder)
+    skipped = list(walk.skipped)
+    clips: dict[tuple[str, Path], Path] = {}
+    for path in walk.files:
+        label = path.relative_to(spec.folder).parts[0]
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            skipped.append(Skipped(path, NO_VIDEO))
+        elif path.parent == spec.folder:
+            skipped.append(Skipped(path, NO_CLASS))
+        elif (first := clips.setdefault((label, path.resolve()), path)) != path:
+            skipped.append(Skipped(path, f"the same file as {source_name(first, spec.folder)}"))
+    if not clips:
         raise DataError(f"no folder in {spec.folder} holds a video; allowed: CLASS/clip with a "
                         f"suffix of {' '.join(sorted(VIDEO_SUFFIXES))}.")
-    labels = labels_of(samples)
-    if set(labels) <= {*SPLITS, *SYNONYMS}:
+    labels = checked_labels(label for label, _ in clips)
+    if set(labels.values()) <= {*SPLITS, *SYNONYMS}:
         raise DataError(f"the folders in {spec.folder} are splits ({', '.join(labels)}), not "
                         "classes.", hint="List the clips in a CSV index with a split column.")
-    return tuple(samples)
+    samples = tuple(Sample(path, labels[label], _group_of(path, spec.group_pattern), "")
+                    for (label, _), path in clips.items())
+    return Listing("folder", samples, skipped=tuple(skipped))
 
 
 def _group_of(path: Path, pattern: str | None) -> str:
@@ -125,13 +132,14 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _check_listing(samples: Sequence[Sample]) -> None:
-    twice = [path for path, n in Counter(s.path for s in samples).items() if n > 1]
-    if twice:
-        raise DataError(f"{len(twice)} clips are listed more than once, the first: {twice[0]}.")
-    for label in labels_of(samples):
-        if not _SAFE_LABEL.fullmatch(label):
-            raise DataError(f"label {label!r} cannot name a folder; allowed: letters, digits, "
-                            "_ and, after the first, spaces and ().&+,'=#@!-.")
+    checked_labels(labels_of(samples))
+    by_file: dict[Path, list[Path]] = {}
+    for sample in samples:
+        by_file.setdefault(sample.path.resolve(), []).append(sample.path)
+    if twice := [paths for paths in by_file.values() if len(paths) > 1]:
+        raise DataError(f"{len(twice)} clips are listed more than once, the first: "
+                        f"{' and '.join(dict.fromkeys(map(str, twice[0])))}.",
+                        hint="A clip has one label and one split; delete the other lines or links.")
     if nameless := [s.path for s in samples if not s.group]:
         raise DataError(f"{len(nameless)} clips have no group, the first: {nameless[0]}.",
                         hint="Where nothing is known, the file name may be the group.")
@@ -139,17 +147,11 @@ def _check_listing(samples: Sequence[Sample]) -> None:
 
 def output_names(samples: Sequence[Sample], *, root: Path, suffix: str) -> list[str]:
     """A path videos/LABEL/NAME for each clip, unique also where file names are not."""
-    names = [(s.label, re.sub(r"[^\w()&+,.'=#@! -]", "_", s.path.stem)[:100].lstrip(".") or "_")
-             for s in samples]
-    # Some file systems hold Clip and clip for the same name.
-    counts = Counter((label, name.lower()) for label, name in names)
-    made = []
-    for sample, (label, name) in zip(samples, names, strict=True):
-        if counts[label, name.lower()] > 1:
-            source = source_name(sample.path, root).encode("utf-8", "surrogateescape")
-            name = f"{name}-{sha256(source).hexdigest()[:8]}"
-        made.append(f"videos/{label}/{name}{suffix}")
-    return made
+    folders = folder_names(labels_of(samples))
+    stems = file_stems([folders[s.label] for s in samples], [s.path.stem for s in samples],
+                       [source_name(s.path, root) for s in samples])
+    return [f"videos/{folders[sample.label]}/{stem}{suffix}"
+            for sample, stem in zip(samples, stems, strict=True)]
 
 
 def source_name(path: Path, root: Path) -> str:

@@ -23,6 +23,7 @@ from typing import Literal
 
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError
+from edgepkd.files import Skipped
 
 OfficialLayout = Literal["ucf101", "hmdb51"]
 _UCF_GROUP = re.compile(r"_(g\d\d)_c\d\d$")
@@ -41,6 +42,8 @@ class Listing:
     """What a user should know of the list."""
     is_official: bool = False
     """Train and test are as published, and stay so."""
+    skipped: tuple[Skipped, ...] = ()
+    """What lies in the folder and is not taken."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import av
 
 from edgepkd.datasets.form import GOP_FRAMES, training_form
 from edgepkd.datasets.hashes import sha256_of
-from edgepkd.datasets.index import Sample
+from edgepkd.datasets.index import samples_of_rows
 from edgepkd.datasets.prepared import INDEX, SUMMARY, VIDEOS
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import DataError, SourceError
@@ -53,16 +53,14 @@ def check_clip(job: CheckJob) -> tuple[str, ...]:
 
 def index_problems(folder: Path, rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """What is wrong with the index as a whole."""
-    samples = [Sample(folder / row["path"], row["label"], row["group"], row["split"],
-                      row.get("sha256") or "", row.get("form") or "") for row in rows]
     for path, count in Counter(row["path"] for row in rows).items():
         if count > 1:
             yield f"lists {path} {count} times"
     try:
-        split_three(samples)
+        split_three(samples_of_rows(rows, folder))
     except DataError as error:
         yield error.message
-    listed = {sample.path for sample in samples}
+    listed = {folder / row["path"] for row in rows}
     for file in sorted((folder / VIDEOS).glob("*/*")):
         if file not in listed and not file.name.startswith("."):
             yield f"does not list {file.relative_to(folder)}"

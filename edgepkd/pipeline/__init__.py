@@ -1,8 +1,9 @@
 """One function per verb: settings in, results out. This is the Python API behind the CLI.
 
-    for event in run(RunConfig("clip.mp4")):
-        if isinstance(event, ClipDone):
-            print(event.answer.label, event.answer.confidence)
+    >>> for event in run(RunConfig("clip.mp4")):
+    ...     if isinstance(event, ClipDone):
+    ...         print(event.answer.label, f"{event.answer.confidence:.2f}")
+    no_fight 0...
 
 What a device does is here. What makes a model is in modules of its own, which need more packages:
 `pipeline.data`, `pipeline.train`, `pipeline.wise`, `pipeline.evaluate`.

@@ -1,7 +1,8 @@
 """The verbs of data: prepare, verify, synth.
 
-    for event in prepare(PrepareConfig(SourceSpec(Path("ucf101")), Path("data/ucf101"))):
-        print(event)
+    >>> *clips, summary = prepare(PrepareConfig(SourceSpec(Path("my-videos")), Path("my-set")))
+    >>> summary.num_clips, summary.failures, summary.skipped
+    (8, (), ())
 
 Every clip goes to the training form (`video.normalize`), because a network must not see which
 encoder made a clip.
@@ -26,7 +27,7 @@ from edgepkd.datasets import synth as moving
 from edgepkd.datasets.clip_job import ClipJob, ClipResult, Status, prepare_clip
 from edgepkd.datasets.form import SUFFIX, training_form
 from edgepkd.datasets.hashes import sha256_of
-from edgepkd.datasets.index import Sample, labels_of, read_rows
+from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.layouts import SourceSpec, list_clips, output_names, source_name
 from edgepkd.datasets.official import Listing
 from edgepkd.datasets.pools import Crash, LocalPool, Pool, num_cores
@@ -41,6 +42,7 @@ from edgepkd.datasets.prepared import (
     write_index,
 )
 from edgepkd.datasets.splits import SPLITS, Shares, assign_splits, check_splits
+from edgepkd.datasets.table import read_table
 from edgepkd.datasets.verify import CheckJob, check_clip, index_problems
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import write_atomically
@@ -81,6 +83,8 @@ class DataStarted:
     num_clips: int
     num_labels: int
     notes: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+    """(path, reason) of what lies in a folder of classes and is no clip."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ class DataSummary:
     """Split -> groups."""
     notes: tuple[str, ...]
     wall_s: float
+    skipped: tuple[tuple[str, str], ...] = ()
+    """(path, reason) of what lies in a folder of classes and is no clip."""
 
 
 DataEvent = DataStarted | ClipPrepared | DataSummary
@@ -136,11 +142,13 @@ def prepare(
     begin = time.perf_counter()
     _check_places(config)
     listing = list_clips(config.source)
+    _check_no_own_clip(config, listing)
     samples = assign_splits(listing.samples, shares=config.shares)
     check_splits(samples)
     root = config.source.folder
     names = output_names(samples, root=root, suffix=SUFFIX)
-    yield DataStarted(listing.layout, len(samples), len(labels_of(samples)), listing.notes)
+    skipped = tuple((source_name(one.path, root), one.reason) for one in listing.skipped)
+    yield DataStarted(listing.layout, len(samples), len(labels_of(samples)), listing.notes, skipped)
     with Progress(config.folder) as progress:
         # Absolute: a process on a cluster starts in a folder of its own.
         jobs = [ClipJob(s.path.absolute(), config.folder.absolute(), name,
@@ -159,7 +167,7 @@ def prepare(
         yield _finish(
             config.folder, outcome.clips, progress, settings=_settings(config),
             layout=listing.layout, failures=outcome.failures,
-            notes=(*listing.notes, *outcome.notes),
+            notes=(*listing.notes, *outcome.notes), skipped=skipped,
             num_kept=statuses["kept"], wall_s=time.perf_counter() - begin)
 
 
@@ -197,6 +205,14 @@ def _check_places(config: PrepareConfig) -> None:
                         "would be mixed up with the source.", hint="Name a folder elsewhere.")
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{config.folder} is a file; allowed: a folder, new or of an earlier run.")
+
+
+def _check_no_own_clip(config: PrepareConfig, listing: Listing) -> None:
+    made = config.folder.resolve() / VIDEOS
+    own = [s.path for s in listing.samples if s.path.resolve().is_relative_to(made)]
+    if own:
+        raise DataError(f"{own[0]} is a clip that was made in {config.folder}, not a source.",
+                        hint="Remove the link that leads there, or name another folder.")
 
 
 def _results(
@@ -277,15 +293,16 @@ def _finish(
     folder: Path, clips: Sequence[PreparedClip], progress: Progress, *,
     settings: Mapping[str, Any], layout: str, failures: tuple[tuple[str, str], ...],
     notes: tuple[str, ...], num_kept: int, wall_s: float,
+    skipped: tuple[tuple[str, str], ...] = (),
 ) -> DataSummary:
     """Write the index and prepare.json, remove what earlier runs left."""
     for stale in set(progress.known) - {clip.path for clip in clips}:
-        if stale.startswith(f"{VIDEOS}/") and ".." not in stale:
+        if stale.startswith(f"{VIDEOS}/") and ".." not in Path(stale).parts:
             (folder / stale).unlink(missing_ok=True)
     parts = {name: [clip for clip in clips if clip.split == name] for name in SPLITS}
     made = DataSummary(
         folder=folder, layout=layout, num_clips=len(clips), num_done=len(clips) - num_kept,
-        num_kept=num_kept, failures=failures, notes=notes, wall_s=wall_s,
+        num_kept=num_kept, failures=failures, notes=notes, wall_s=wall_s, skipped=skipped,
         num_damaged=sum(clip.damaged > 0 for clip in clips),
         counts={name: dict(sorted(Counter(c.label for c in part).items()))
                 for name, part in parts.items()},
@@ -423,7 +440,7 @@ def verify(
     Raises:
         DataError: there is no index, or it lacks columns.
     """
-    rows = read_rows(config.folder / INDEX)
+    rows = read_table(config.folder / INDEX).rows
     problems = [(INDEX, text) for text in index_problems(config.folder, rows)]
     jobs = [CheckJob(config.folder, row["path"], row.get("sha256") or "", _frames(row),
                      row.get("form") or "", config.decode) for row in rows]

@@ -353,13 +353,16 @@ def demo_facts() -> DemoFacts:
                           hint="Install again: pip install --force-reinstall edgepkd") from error
 
 
-def demo() -> Generator[RunEvent, None, None]:
+def demo(config: RunConfig | None = None) -> Generator[RunEvent, None, None]:
     """Run the shipped bundle on the shipped clip; `demo_facts` says what should come out.
 
+    `config` has the other settings: its source and model do not count.
+
     Raises:
-        BundleError: as `demo_facts` and `load_bundle`.
+        BundleError: as `demo_facts` and `load_bundle`. Others as `run`.
     """
-    return run(RunConfig(str(demo_facts().clip)))
+    clip = str(demo_facts().clip)
+    return run(RunConfig(clip) if config is None else replace(config, source=clip, model=None))
 
 
 # ---- inspect and doctor

@@ -1,7 +1,8 @@
 """`eval`: the networks of one training run on labelled clips, with everything they answer.
 
-    result = evaluate(EvalConfig(run=Path("runs/a"), split="calibration"))
-    print(result.evaluation.score("cascade", "mv,residual,iframe").top1)
+    >>> result = evaluate(EvalConfig(run=Path("runs/a"), split="calibration"))
+    >>> print("all twelve exits:", result.evaluation.score("prefix", "iframe_4").top1)
+    all twelve exits: ...
 
 Reads RUN/run.json, the networks beside it and, if there, what `wise fit` wrote. Every evaluation
 adds a line to RUN/eval-log.jsonl, so that looks at the test split can be counted.
@@ -28,6 +29,7 @@ from edgepkd.datasets.index import Sample, check_no_leak, read_index
 from edgepkd.datasets.splits import SYNONYMS, assign_splits
 from edgepkd.errors import DataError, ModelError, StorageError, UsageError
 from edgepkd.files import write_atomically
+from edgepkd.pipeline.clips import clips_of_run
 from edgepkd.pipeline.eval_files import Heading, draw_plots, write_tables
 from edgepkd.pipeline.flatness import Flatness, FlatnessConfig, measure_flatness
 from edgepkd.pipeline.trained_run import TrainedRun, clip_gmac, open_run
@@ -56,7 +58,7 @@ class EvalConfig:
     run: Path
     """Folder of a training run."""
     data: Path | None = None
-    """Index of the clips; None: the one that the run was trained with."""
+    """Folder with an index.csv, or the index; None: the one that the run was trained with."""
     dataset: str | None = None
     """Its rows with this value in column `dataset`; None: the run's, where `data` is None too."""
     split: Split = "test"
@@ -177,15 +179,12 @@ def _views(config: EvalConfig, run: TrainedRun) -> ViewsProtocol:
 
 def samples_of(config: EvalConfig, run: TrainedRun) -> tuple[Path, tuple[Sample, ...]]:
     """Index and samples, in the splits that training cuts the same index into."""
-    record = run.record
-    index = config.data or record.index
-    own = index.resolve() == record.index.resolve()
-    samples = read_index(
-        index, dataset=config.dataset or (own and record.recipe.dataset) or None)
-    if len({s.group for s in samples if s.split in ("train", "")}) >= 2:
-        return index, assign_splits(samples)
+    clips = clips_of_run(run.record, config.data, config.dataset)
+    if len({s.group for s in clips.samples if s.split in ("train", "")}) >= 2:
+        return clips.index, assign_splits(clips.samples)
     # An index of test clips alone has nothing that calibration could be drawn from.
-    return index, tuple(replace(s, split=SYNONYMS.get(s.split, s.split)) for s in samples)
+    return clips.index, tuple(replace(s, split=SYNONYMS.get(s.split, s.split))
+                              for s in clips.samples)
 
 
 def of_split(samples: Sequence[Sample], split: Split, index: Path) -> tuple[Sample, ...]:

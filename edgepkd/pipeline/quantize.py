@@ -1,7 +1,10 @@
 """`quantize`: from a trained run to one in INT8, by PTQ, QAT or QAD.
 
-    for done in quantize(QuantizeConfig(run=Path("runs/a"), method="qad")):
-        print(done.modality, done.values)
+    >>> for done in quantize(QuantizeConfig(run=Path("runs/a"), method="qad")):
+    ...     print(done.modality, done.values["accuracy_calibration_exit_4"])
+    mv ...
+    residual ...
+    iframe ...
 
 Writes RUN/int8-METHOD/, which is a run's folder again, as `evaluate` and `wise fit` read it:
 
@@ -35,6 +38,7 @@ from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.files import write_atomically
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.pipeline.clips import clips_of_run
 from edgepkd.pipeline.steps import (
     QUANTIZE_FILE,
     Clips,
@@ -270,17 +274,11 @@ def _asked(modality: Modality, recipe: Int8Recipe, method: QuantMethod) -> tuple
 
 def _samples(config: QuantizeConfig, run: Run) -> tuple[Run, tuple[Sample, ...]]:
     """The run with the clips to use."""
-    index = config.data or run.index
-    index = index if index.suffix == ".csv" else index / run.recipe.index
-    own = index.resolve() == run.index.resolve()
-    dataset = config.dataset or (run.recipe.dataset if own else "")
-    samples = read_index(index, dataset=dataset or None)
-    if unknown := sorted({s.label for s in samples} - set(run.labels)):
-        raise DataError(f"clips are labelled {', '.join(unknown)}, which the networks do not know; "
-                        f"allowed: {', '.join(run.labels)}.")
-    if not own:
-        _refuse_other_sides(samples, run)
-    return replace(run, index=index, recipe=replace(run.recipe, dataset=dataset)), samples
+    clips = clips_of_run(run, config.data, config.dataset)
+    if clips.index.resolve() != run.index.resolve():
+        _refuse_other_sides(clips.samples, run)
+    recipe = replace(run.recipe, dataset=clips.dataset)
+    return replace(run, index=clips.index, recipe=recipe), clips.samples
 
 
 def _refuse_other_sides(samples: tuple[Sample, ...], run: Run) -> None:

@@ -35,7 +35,7 @@ def run_card(facts: RunFacts) -> str:
     method = (f"INT8 by {facts.quantization['method'].upper()}" if facts.quantization else "float")
     sections = [
         f"# {facts.name}\n\n{record.recipe.purpose}",
-        "## Answers\n\n" + ", ".join(record.labels),
+        "## Answers\n\n" + ", ".join(map(_literal, record.labels)),
         f"## Networks\n\n{networks}\n\nSegments are {method}. Seed {record.seed}.",
         "## Parity\n\nDeployed segments against the networks that they came from, on "
         f"{facts.report.cascade.num_clips} calibration clips.\n\n" + format_parity(facts.parity),
@@ -46,3 +46,10 @@ def run_card(facts: RunFacts) -> str:
         "## Terms\n\n" + (record.recipe.terms or "Those of the training data."),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _literal(label: str) -> str:
+    """A label as Markdown code: no sign in it means anything there."""
+    if "`" in label:
+        return f"`` {label} ``" if "``" not in label else label.replace("`", r"\`")
+    return f"`{label}`"

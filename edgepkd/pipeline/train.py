@@ -1,7 +1,10 @@
 """`train backbone` and `train exits`: from labelled clips to networks with four exits.
 
-    for step in train_backbones(TrainConfig(run=Path("runs/a"), data=Path("my-data"))):
-        print(step.modality, step.accuracy_calibration)
+    >>> for step in train_backbones(TrainConfig(run=Path("runs/a"), data=Path("my-data"))):
+    ...     print(step.modality, step.values["accuracy_calibration"])
+    mv ...
+    residual ...
+    iframe ...
 
 Under `torchrun` every process runs the same call; rank 0 writes.
 """
@@ -20,12 +23,13 @@ from rich.console import Console
 from torch import distributed as dist
 
 from edgepkd.config import MODALITIES, Modality, check
-from edgepkd.datasets.index import Sample, labels_of, read_index
+from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import ModelError, UsageError
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.models.weights import load_backbone, read_checkpoint
+from edgepkd.pipeline.clips import clips_to_train_on
 from edgepkd.pipeline.steps import (
     Clips,
     StepLog,
@@ -189,20 +193,20 @@ def _started(config: TrainConfig) -> Iterator[tuple[Run, Clips]]:
 def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
     refuse_quantized(config.run)
     old = read_run(config.run) if (config.run / RUN_FILE).exists() else None
-    if old is None and config.data is None:
+    data = config.data or (old.index if old else None)
+    if data is None:
         raise UsageError(f"{config.run} is no training run yet, and no data was named.",
                          hint="Give --data FOLDER, with an index.csv as `edgepkd data` writes it.")
     recipe = _recipe(config, old)
-    index = _index(config.data, recipe) if config.data or old is None else old.index
-    samples = read_index(index, dataset=recipe.dataset or None)
-    split_three(samples)  # before anything is written: data that is refused leaves no run
+    clips = clips_to_train_on(data, recipe=recipe)
+    split_three(clips.samples)  # before anything is written: data that is refused leaves no run
     seed = recipe.seed if config.seed is None else config.seed
-    run = Run(config.run, replace(recipe, seed=seed), index, labels_of(samples), seed)
+    run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed)
     if old:
         refuse_other_run(old, run)
     elif rank() == 0:
         write_run(run)
-    return run, samples
+    return run, clips.samples
 
 
 def _recipe(config: TrainConfig, old: Run | None) -> TrainRecipe:
@@ -211,11 +215,6 @@ def _recipe(config: TrainConfig, old: Run | None) -> TrainRecipe:
     else:
         recipe = load_train_recipe(config.recipe or DEFAULT_RECIPE, config.changes)
     return recipe if config.dataset is None else replace(recipe, dataset=config.dataset)
-
-
-def _index(data: Path | None, recipe: TrainRecipe) -> Path:
-    assert data is not None
-    return data if data.suffix == ".csv" else data / recipe.index
 
 
 # ---- backbones

@@ -1,7 +1,8 @@
 """`wise fit`: from the logits of held-out clips to WISE weights and an exit policy on disk.
 
-    result = fit_wise_file(WiseFitConfig(logits=Path("calibration.npz"), out=Path("runs/a")))
-    print(result.orders[0].rows[-1].ensemble)
+    >>> result = fit_wise_file(WiseFitConfig(logits=Path("calibration.npz"), out=Path("runs/a")))
+    >>> print("all twelve exits:", result.orders[0].rows[-1].ensemble)
+    all twelve exits: ...
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from dataclasses import dataclass
 
 from edgepkd import __version__, hardware
@@ -51,8 +52,9 @@ def describe() -> Machine:
         "torch-tensorrt": pairing.torch_tensorrt_note(
             packages["torch"], packages["torch-tensorrt"]),
     }
-    engine_steps = pairing.engine_steps(packages, versions, has_gpu=has_gpu, jetson=jetson,
-                                        python=platform.python_version())
+    engine_steps = pairing.engine_steps(
+        packages, versions, has_gpu=has_gpu, jetson=jetson, python=platform.python_version(),
+        foreign=pairing.foreign_tensorrt(sys.path) if jetson else None)
     kernels, *kernel_steps = _kernels()
     return Machine(
         edgepkd=__version__, python=platform.python_version(), platform=platform.platform(),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 
 from edgepkd.bundle.engines import Library, library_version
 
@@ -45,6 +47,40 @@ def engine_versions() -> dict[Library, str | None]:
             if importlib.util.find_spec(library) is not None}
 
 
+@dataclass(frozen=True)
+class ForeignTensorrt:
+    """A TensorRT of the package index, where JetPack's would be the right one."""
+
+    place: Path
+    """The folder of packages that it is in."""
+    distributions: tuple[str, ...]
+    """What pip calls its parts."""
+    hidden: Path | None
+    """The system's folder of packages whose tensorrt is not seen because of it."""
+
+
+def foreign_tensorrt(path: Sequence[str]) -> ForeignTensorrt | None:
+    """The TensorRT that comes first on `path` (sys.path), if it is not the system's own."""
+    places = {Path(entry): _tensorrt_distributions(entry) for entry in path if entry}
+    places = {place: names for place, names in places.items()
+              if names or (place / "tensorrt" / "__init__.py").is_file()}
+    # Debian's Python keeps what the system brings in dist-packages; pip has site-packages or,
+    # as root, a dist-packages that comes earlier.
+    first, *others = places or [None]
+    hidden = next((place for place in others if place and place.name == "dist-packages"), None)
+    if first is None or (first.name == "dist-packages" and hidden is None):
+        return None
+    return ForeignTensorrt(first, places[first], hidden)
+
+
+def _tensorrt_distributions(entry: str) -> tuple[str, ...]:
+    """Distributions in a folder that are TensorRT or parts of it, but not TensorRT-RTX."""
+    found = {re.sub(r"[-_.]+", "-", name).lower() for each in metadata.distributions(path=[entry])
+             if (name := each.metadata["Name"])}
+    parts = re.compile(r"tensorrt(-cu\d+)?(-(libs|bindings|lean|dispatch))*")
+    return tuple(sorted(filter(parts.fullmatch, found)))
+
+
 def engine_backends(
     versions: Mapping[Library, str | None], *, has_gpu: bool, has_cuda_python: bool
 ) -> dict[str, str]:
@@ -79,7 +115,7 @@ def torch_tensorrt_note(torch: str | None, torch_tensorrt: str | None) -> str:
 
 def engine_steps(
     packages: Mapping[str, str | None], versions: Mapping[Library, str | None], *,
-    has_gpu: bool, jetson: str | None, python: str,
+    has_gpu: bool, jetson: str | None, python: str, foreign: ForeignTensorrt | None = None,
 ) -> tuple[str, ...]:
     """What to do next to run engines on this machine's GPU; nothing where there is none."""
     if not has_gpu:
@@ -92,7 +128,9 @@ def engine_steps(
     if board is not None and _release(python) != board.python:
         steps.append(f"{board.name} has its TensorRT for Python {board.python}, this is {python}:"
                      f" python{board.python} -m venv --system-site-packages edge")
-    if not any(versions.values()):
+    if foreign is not None:
+        steps.append(_remove(foreign))
+    elif not any(versions.values()):
         steps.append(
             f"{board.name} brings TensorRT {board.tensorrt}: sudo apt-get install"
             " python3-libnvinfer, and a virtual environment with --system-site-packages"
@@ -108,6 +146,14 @@ def engine_steps(
     return tuple(steps) or (
         "To make engines for the GPU: edgepkd export NAME.edgepkd --target"
         f" {_a_target(versions, jetson)}",)
+
+
+def _remove(foreign: ForeignTensorrt) -> str:
+    names = " ".join(foreign.distributions) or "tensorrt"
+    why = (f"hides JetPack's in {foreign.hidden}" if foreign.hidden else
+           "is not JetPack's, which is the one that works here")
+    return (f"The tensorrt in {foreign.place} {why}: python -m pip uninstall {names}, then"
+            " `edgepkd doctor`")
 
 
 def _on(version: str, board: JetPack) -> bool:

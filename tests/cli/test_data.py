@@ -92,6 +92,26 @@ def test_prepare_verify_and_a_second_time(
     assert line["problems"] == [["videos/run/g0.mp4", "is absent"]]
 
 
+def test_what_is_skipped_is_counted_and_named(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "LocalPool", lambda jobs: FakePool())
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for label in ("run", "walk"):
+        (linked / label).symlink_to(source / label)
+    (linked / "self").symlink_to(".")
+    for number in range(5):
+        (linked / f"{number}.txt").touch()
+    done = invoke("prepare", linked, tmp_path / "set", "--jobs", 1, "--max-failures", 0.2)
+    assert done.exit_code == 0, done.output
+    assert "8 clips in" in done.stdout
+    for line in ("note: 5 skipped, its suffix is none of a video: 0.txt, 1.txt, 2.txt, ...",
+                 "note: 1 skipped, a link to a folder that it lies in: self"):
+        assert line in done.stderr
+        assert line in done.stdout
+
+
 def test_synth(tmp_path: Path) -> None:
     done = invoke("synth", tmp_path / "set", "--classes", 2, "--clips", 8, "--clip-frames", 3)
     assert done.exit_code == 0, done.output

@@ -129,6 +129,17 @@ def test_a_run_without_a_fit_is_summed_and_says_so(run: Path, cache: Path) -> No
     assert "2 groups only" in done.stderr
 
 
+def test_data_may_be_the_folder_or_the_index(run: Path, data: Path, cache: Path) -> None:
+    seen = []
+    for named in (data, data.parent):
+        done = invoke(run, cache, "--data", named)
+        assert done.exit_code == 0, done.output
+        seen.append(metrics(run / "eval" / "test-centre")["data"])
+        del seen[-1]["num_looks"]
+    assert seen[0] == seen[1]
+    assert seen[0]["num_clips"] == 4
+
+
 def test_the_views_protocol_is_in_every_result(run: Path, cache: Path, tmp_path: Path) -> None:
     done = invoke(run, cache, "--views", "10crop", "--segments", "mv=3", "--out", tmp_path / "out",
                   "--json", tmp_path / "line.json")

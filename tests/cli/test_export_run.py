@@ -187,7 +187,7 @@ def test_a_run_that_cannot_be_exported_says_why(
             return None if drop else row
 
         change_index(copy, keep)
-        done = export(run, cache, "--data", copy / "index.csv")
+        done = export(run, cache, "--data", copy)
     assert done.exit_code == 1
     assert words in done.stderr
     assert "Traceback" not in done.output

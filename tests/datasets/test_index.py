@@ -38,9 +38,11 @@ def test_an_index_gives_samples_with_paths_beside_it(tmp_path: Path) -> None:
 
 
 def test_an_index_without_a_needed_column_is_refused(tmp_path: Path) -> None:
-    index = write_index(tmp_path, ["x.avi,run,train"], header="path,label,split")
-    with pytest.raises(DataError, match="no column group"):
+    index = write_index(tmp_path, ["x.avi,run,train"], header="path,class,split")
+    with pytest.raises(DataError, match="no column label; needed: path, label; its head is"):
         read_index(index)
+    with pytest.raises(DataError, match="no column label, dataset"):
+        read_index(index, dataset="S")
 
 
 def test_absent_videos_absent_index_and_unknown_dataset_are_named(tmp_path: Path) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.layouts import SourceSpec, list_clips, output_names
 from edgepkd.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -29,6 +35,111 @@ def test_a_folder_is_a_class_and_a_file_its_own_group(tmp_path: Path) -> None:
     assert listing.layout == "folder"
     assert facts(listing.samples) == [
         ("b.avi", "run", "b"), ("a.MP4", "run", "a"), ("c.mkv", "walk", "c")]
+    assert [(s.path.name, s.reason) for s in listing.skipped] == [
+        ("loose.avi", "it lies in no folder of a class"),
+        ("notes.txt", "its suffix is none of a video")]
+
+
+def test_links_to_classes_clips_and_folders_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "store/deep/a.avi", "store/b.avi", "one.avi", "set/walk/c.avi")
+    source = tmp_path / "set"
+    (source / "run").symlink_to(tmp_path / "store")
+    (source / "walk" / "sub").symlink_to("../../store/deep")
+    with pytest.raises(DataError, match=r"listed more than once.*run/deep/a\.avi and .*walk/sub"):
+        list_clips(SourceSpec(source))
+    (source / "walk" / "sub").unlink()
+    (source / "walk" / "d.avi").symlink_to(tmp_path / "one.avi")
+    (source / "walk" / "up").symlink_to("..")
+    (source / "walk" / "gone.avi").symlink_to("nowhere")
+    (source / "run" / "again").symlink_to("deep")
+    listing = list_clips(SourceSpec(source))
+    assert facts(listing.samples) == [("a.avi", "run", "a"), ("b.avi", "run", "b"),
+                                      ("c.avi", "walk", "c"), ("d.avi", "walk", "d")]
+    assert {s.path.relative_to(source).as_posix(): s.reason for s in listing.skipped} == {
+        "walk/up": "a link to a folder that it lies in",
+        "walk/gone.avi": "a broken link to nowhere, which cannot be read: "
+                         "no such file or directory",
+        "run/deep/a.avi": "the same file as run/again/a.avi"}
+
+
+@pytest.mark.parametrize("label", [
+    "चलना", "เดิน", "walk 🚶", "50% off", "\U0001f469\u200d\U0001f467", "a:b?", "$x_1$", "Mr.", "(",
+    "-x", "#1", "C:", "ก" * 85,
+])
+def test_any_text_that_can_name_a_folder_is_a_label(tmp_path: Path, label: str) -> None:
+    touch(tmp_path, f"{label}/x.avi", "other/y.avi")
+    samples = list_clips(SourceSpec(tmp_path)).samples
+    assert {s.label for s in samples} == {label, "other"}
+    (tmp_path / "index.csv").write_text(f"path,label\n{label}/x.avi,{label}\nother/y.avi,other\n",
+                                        encoding="utf-8")
+    listing = list_clips(SourceSpec(tmp_path))
+    assert listing.layout == "csv"
+    assert {s.label for s in listing.samples} == {label, "other"}
+    assert len(listing.notes) == 2
+
+
+def test_a_decomposed_label_is_composed_and_its_clip_found(tmp_path: Path) -> None:
+    touch(tmp_path, "Cafe\u0301/x.avi", "bar/y.avi")
+    labels = [s.label for s in list_clips(SourceSpec(tmp_path)).samples]
+    assert labels == ["Caf\u00e9", "bar"]
+
+
+@pytest.mark.parametrize(("one", "two"), [
+    ("Walk", "walk"), ("Caf\u00e9", "Cafe\u0301"), ("walk ", "walk"), ("ΣΑΣ", "σας")])
+def test_two_labels_that_a_file_system_may_take_for_one_are_refused(
+    tmp_path: Path, one: str, two: str
+) -> None:
+    touch(tmp_path, f"{one}/x.avi", f"{two}/y.avi")
+    if len(list(tmp_path.iterdir())) < 2:
+        pytest.skip("this file system holds them for one")
+    with pytest.raises(DataError, match="differ only in case, blanks or Unicode form"):
+        list_clips(SourceSpec(tmp_path))
+
+
+def test_what_is_shown_of_two_unicode_forms_differs(tmp_path: Path) -> None:
+    touch(tmp_path, "x.avi", "y.avi")
+    (tmp_path / "index.csv").write_text("path,label\nx.avi,Caf\u00e9\ny.avi,Cafe\u0301\n",
+                                        encoding="utf-8")
+    with pytest.raises(DataError, match=r"labels 'Cafe\\u0301' and 'Caf\\xe9' differ only"):
+        list_clips(SourceSpec(tmp_path))
+
+
+@pytest.mark.parametrize(("label", "fault"), [
+    ("a/b", "it holds '/'"), ("a\\b", r"it holds '\\\\'"), ("..", "it begins with a dot"),
+    (".x", "it begins with a dot"), ("a\tb", "it holds a control character"),
+    ("a\x85b", "it holds a control character"),
+    ("a\u2028b", "it holds a line break"), ("x" * 256, "it has 256 bytes"),
+    ("ก" * 86, "it has 258 bytes"), ("🚶" * 64, "it has 256 bytes"),
+    ("\x7f", "it holds a control character"),
+])
+def test_a_label_that_cannot_name_a_folder_is_refused(
+    tmp_path: Path, label: str, fault: str
+) -> None:
+    touch(tmp_path, "x.avi")
+    (tmp_path / "index.csv").write_text(f'path,label\nx.avi,"{label}"\n', encoding="utf-8")
+    with pytest.raises(DataError, match=f"cannot name a folder: {fault}.*; allowed: any text"):
+        list_clips(SourceSpec(tmp_path))
+
+
+def test_without_utf8_file_names_a_label_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    touch(tmp_path, "x.avi", "y.avi")
+    (tmp_path / "index.csv").write_text("path,label\nx.avi,चलना\ny.avi,b\n", encoding="utf-8")
+    code = ("import sys; from pathlib import Path; from edgepkd.datasets.layouts import *\n"
+            "list_clips(SourceSpec(Path(sys.argv[1])))")
+    ascii_names = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True,
+                          text=True, cwd=ROOT, env={**os.environ, **ascii_names}, timeout=60)
+    assert "DataError: label" in done.stderr
+    assert "set PYTHONUTF8=1" in done.stderr
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    try:
+        touch(tmp_path, "a\udcff/x.avi", "b/y.avi")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    with pytest.raises(DataError, match=r"'a\\udcff' cannot .* holds a byte that is no UTF-8"):
+        list_clips(SourceSpec(tmp_path))
 
 
 def test_a_pattern_finds_the_group(tmp_path: Path) -> None:
@@ -65,9 +176,9 @@ def test_a_csv_beside_the_clips_is_found_and_another_one_can_be_named(tmp_path: 
 @pytest.mark.parametrize(("rows", "message"), [
     ("x.avi,run,anna,train\nx.avi,walk,bob,test", "listed more than once"),
     ("x.avi,../run,anna,train", r"label '\.\./run' cannot name a folder"),
-    ("x.avi,,anna,train", "label '' cannot name a folder"),
+    ("x.avi, ,anna,train", "line 2 has no label"),
     ("x.avi,run,,train", "1 clips have no group"),
-    ("x.avi,run", "line 2 has fewer cells"),
+    ("x.avi,run", "line 2 has 2 cells, fewer than the head"),
     ("gone.avi,run,anna,train", "absent"),
 ])
 def test_a_wrong_csv_is_refused(tmp_path: Path, rows: str, message: str) -> None:
@@ -92,15 +203,37 @@ def test_nothing_to_list_is_an_error(tmp_path: Path) -> None:
 def test_output_names_are_unique_and_stay_in_the_folder() -> None:
     root = Path("/set")
     paths = ["run/a.avi", "run/sub/a.mp4", "run/A.mkv", "walk/a.avi", "run/..avi",
-             "run/x:\udcff.avi", f"run/{'n' * 300}.avi"]
+             "run/x:\udcff.avi", f"run/{'n' * 300}.avi", f"run/{'ก' * 200}.avi",
+             f"run/{'ก' * 201}.avi", "run/चलना 🚶%.avi", "run/Caf\u00e9.avi", "run/Cafe\u0301.avi",
+             "walk/b.avi", "walk/B.avi", "run/a\nb.avi"]
     samples = [Sample(root / path, path.split("/")[0], "g", "") for path in paths]
     names = output_names(samples, root=root, suffix=".mp4")
     assert names[3] == "videos/walk/a.mp4"
-    assert len({name.lower() for name in names}) == len(names)
+    assert len({normalize("NFD", name).lower() for name in names}) == len(names)
     assert names[5] == "videos/run/x__.mp4"
+    assert names[9] == "videos/run/चलना 🚶%.mp4"
+    assert names[-1] == "videos/run/a_b.mp4"
     for name in names:
         assert name.startswith("videos/")
         assert name.count("/") == 2
         assert not Path(name).name.startswith(".")
-        assert len(Path(name).name) < 120
+        assert len(Path(name).name.encode()) < 220  # a temporary name beside it is longer
     assert names == output_names(samples, root=root, suffix=".mp4")
+
+
+def test_a_clip_called_like_another_with_its_hash_gets_a_name_of_its_own() -> None:
+    paths = ["run/a.avi", "run/a.mp4"]
+    samples = [Sample(Path("/set") / path, "run", "g", "") for path in paths]
+    hashed = output_names(samples, root=Path("/set"), suffix=".mp4")
+    third = Sample(Path("/set") / hashed[0].replace("videos", "sub"), "run", "g", "")
+    names = output_names([*samples, third], root=Path("/set"), suffix=".mp4")
+    assert len(set(names)) == 3
+
+
+def test_a_label_that_exfat_refuses_gets_a_folder_like_it() -> None:
+    labels = ["a:b", "a?b", "50%", "Mr.", "x:" * 120]
+    samples = [Sample(Path("/set/x.avi"), label, "g", "") for label in labels]
+    folders = [Path(name).parts[1] for name in output_names(samples, root=Path("/set"),
+                                                            suffix=".mp4")]
+    assert folders[:4] == ["a_b-6783a31e", "a_b-c2a7b64a", "50%", "Mr_-1a24b768"]
+    assert all(len(folder.encode()) <= 255 for folder in folders)

@@ -87,6 +87,53 @@ def test_events_come_as_clips_get_done(config: PrepareConfig) -> None:
     assert events[1] == data.ClipPrepared("videos/walk/g3.mp4", "walk/g3.avi", "done", "", 1)
 
 
+def test_what_is_no_clip_is_listed(config: PrepareConfig, source: Path) -> None:
+    (source / "notes.txt").write_text("x")
+    (source / "run" / "gone.avi").symlink_to("nowhere.avi")
+    started, *_, summary = data.prepare(config, pool=FakePool())
+    assert isinstance(started, data.DataStarted)
+    assert isinstance(summary, data.DataSummary)
+    assert started.skipped == summary.skipped == (
+        ("run/gone.avi", "a broken link to nowhere.avi, which cannot be read: "
+                         "no such file or directory"),
+        ("notes.txt", "its suffix is none of a video"))
+    told = json.loads((config.folder / "prepare.json").read_text())
+    assert told["skipped"] == [list(pair) for pair in summary.skipped]
+
+
+def test_a_clip_that_is_gone_goes_whatever_its_label(config: PrepareConfig, source: Path) -> None:
+    (source / "run").rename(source / "run..fast")
+    prepare(config)
+    (source / "run..fast" / "g0.avi").rename(source / "run..fast" / "new.avi")
+    prepare(config)
+    assert not (config.folder / "videos" / "run..fast" / "g0.mp4").exists()
+    assert problems(config.folder) == []
+
+
+def test_a_link_to_the_clips_that_were_made_is_refused(
+    config: PrepareConfig, source: Path
+) -> None:
+    prepare(config)
+    (source / "again").symlink_to(config.folder / "videos" / "run")
+    with pytest.raises(DataError, match=r"again/g0\.mp4 is a clip that was made in .*set"):
+        prepare(config)
+
+
+def test_a_csv_without_splits_and_groups_is_prepared(config: PrepareConfig, source: Path) -> None:
+    rows = []
+    for number, path in enumerate(sorted(source.rglob("*.avi"))):
+        path.rename(path.with_name(f"{number}.avi"))
+        rows.append(f"{path.parent.name}/{number}.avi;{path.parent.name}")
+    (source / "index.csv").write_bytes(
+        "\r\n".join(["Path; LABEL", *rows, ""]).encode("utf-16"))
+    summary = prepare(config)
+    assert (summary.layout, summary.num_clips) == ("csv", 8)
+    assert sum(summary.num_groups.values()) == 8
+    assert summary.notes == ("index.csv has no column group: a clip's group is its file's name",
+                             "index.csv has no column split: the splits are drawn")
+    assert problems(config.folder) == []
+
+
 def test_a_stopped_run_leaves_no_index_and_is_gone_on_with(
     config: PrepareConfig, tmp_path: Path
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from edgepkd import hardware
 from edgepkd.runtime import machine
 from edgepkd.video import jit
 
@@ -46,3 +48,17 @@ def test_next_steps_name_what_is_missing() -> None:
     text = " ".join(steps)
     for part in ("(av)", "upgrade openvino", "edgepkd[train]", "install TensorRT"):
         assert part in text
+
+
+def test_a_jetson_whose_tensorrt_is_hidden_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [tmp_path / "site-packages", tmp_path / "dist-packages"]
+    for place in places:
+        (place / "tensorrt").mkdir(parents=True)
+        (place / "tensorrt" / "__init__.py").write_text("raise ImportError")
+    monkeypatch.setattr(sys, "path", [*map(str, places), *sys.path])
+    assert not any("hides JetPack's" in step for step in machine.describe().next_steps)
+    monkeypatch.setattr(hardware, "jetson", lambda: "NVIDIA Jetson Orin Nano, # R36 (release)")
+    assert any(f"hides JetPack's in {places[1]}" in step
+               for step in machine.describe().next_steps)

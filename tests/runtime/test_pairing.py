@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgepkd.bundle.engines import Library
@@ -75,3 +77,57 @@ def test_next_steps_for_a_gpu(
     assert all(part in step for part, step in zip(expected, steps, strict=True))
     assert pairing.engine_steps(packages, versions, has_gpu=False, jetson=None,
                                 python=python) == ()
+
+
+def packages(folder: Path, *names: str, module: bool = True) -> str:
+    """A folder of packages as pip or apt leaves it, with TensorRT in it."""
+    folder.mkdir(parents=True)
+    if module:
+        (folder / "tensorrt").mkdir()
+        (folder / "tensorrt" / "__init__.py").touch()
+    for name in names:
+        (folder / f"{name.replace('-', '_')}-11.0.0.dist-info").mkdir()
+        (folder / f"{name.replace('-', '_')}-11.0.0.dist-info" / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 11.0.0\n")
+    return str(folder)
+
+
+def test_a_tensorrt_in_the_environment_hides_the_systems(tmp_path: Path) -> None:
+    own = packages(tmp_path / "edge/lib/python3.10/site-packages", "tensorrt_cu12", "tensorrt",
+                   "tensorrt-cu12-bindings", "tensorrt-rtx", "numpy")
+    system = packages(tmp_path / "usr/lib/python3.10/dist-packages", "tensorrt")
+    found = pairing.foreign_tensorrt(["", "/nowhere", own, system])
+    assert found == pairing.ForeignTensorrt(
+        Path(own), ("tensorrt", "tensorrt-cu12", "tensorrt-cu12-bindings"), Path(system))
+    (step,) = pairing.engine_steps(CUDA, TRT_10_3, has_gpu=True, jetson=ORIN, python="3.10.12",
+                                   foreign=found)
+    assert step == (f"The tensorrt in {own} hides JetPack's in {system}: python -m pip uninstall "
+                    "tensorrt tensorrt-cu12 tensorrt-cu12-bindings, then `edgepkd doctor`")
+
+
+def test_one_that_pip_installed_as_root_hides_the_systems_too(tmp_path: Path) -> None:
+    local = packages(tmp_path / "usr/local/lib/python3.10/dist-packages", "tensorrt-cu12")
+    system = packages(tmp_path / "usr/lib/python3.10/dist-packages", "tensorrt")
+    found = pairing.foreign_tensorrt([local, system])
+    assert found is not None
+    assert (found.place, found.hidden) == (Path(local), Path(system))
+
+
+def test_one_in_the_environment_alone_is_not_jetpacks(tmp_path: Path) -> None:
+    stub = packages(tmp_path / "edge/lib/python3.10/site-packages", "tensorrt", module=False)
+    found = pairing.foreign_tensorrt([stub, "/nowhere"])
+    assert found == pairing.ForeignTensorrt(Path(stub), ("tensorrt",), None)
+    (step,) = pairing.engine_steps(CUDA, {}, has_gpu=True, jetson=ORIN, python="3.10.12",
+                                   foreign=found)
+    assert "is not JetPack's" in step
+    assert "pip uninstall tensorrt, then" in step
+
+
+def test_the_systems_own_is_no_foreign_one(tmp_path: Path) -> None:
+    system = packages(tmp_path / "usr/lib/python3.10/dist-packages", "tensorrt")
+    rtx = packages(tmp_path / "edge/lib/python3.10/site-packages", "tensorrt-rtx", module=False)
+    assert pairing.foreign_tensorrt([rtx, system]) is None
+    assert pairing.foreign_tensorrt([system]) is None
+    container = packages(tmp_path / "usr/local/lib/python3.12/dist-packages", "tensorrt")
+    assert pairing.foreign_tensorrt([container]) is None
+    assert pairing.foreign_tensorrt([str(tmp_path)]) is None
