@@ -94,9 +94,11 @@ class Gop:
 
     @property
     def source_size_px(self) -> tuple[int, int]:
-        """(width, height) of the source's pictures, after rotation; motion is counted in these
-        pixels."""
+        """Width and height of the source's pictures, as they are looked at; motion is counted in
+        their pixels."""
         grid = self._grid
+        if not grid.resizes:
+            return self.width_px, self.height_px
         return self._orientation.turned_size(grid.source_width_px, grid.source_height_px)
 
     @property

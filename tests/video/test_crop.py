@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route
-from edgepkd.errors import ConfigError, DecodeError
+from edgepkd.errors import ConfigError
 from edgepkd.runtime.annotate import save_annotated
 from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.gop import Gop
@@ -51,9 +51,13 @@ def cropped(path: Path, crop: Crop) -> Path:
     return with_crop(path, left=crop.left, top=crop.top, right=crop.right, bottom=crop.bottom)
 
 
-def first_clip(path: Path, route: Route = "auto", **settings: Any) -> tuple[ClipReader, Clip]:
+def reader_of(path: Path, route: Route = "auto", **settings: Any) -> ClipReader:
     inputs = {m: InputSpec(m, 3, resize_px=72, crop_px=64) for m in MODALITIES}
-    reader = ClipReader(str(path), clip=ClipSpec(), inputs=inputs, route=route, **settings)
+    return ClipReader(str(path), clip=ClipSpec(), inputs=inputs, route=route, **settings)
+
+
+def first_clip(path: Path, route: Route = "auto", **settings: Any) -> tuple[ClipReader, Clip]:
+    reader = reader_of(path, route, **settings)
     return reader, next(iter(reader))
 
 
@@ -118,8 +122,8 @@ def test_value_images_say_where_the_picture_lies_on_its_cells(whole: Path) -> No
 
 def test_motion_is_counted_in_pictures_of_the_shown_size(whole: Path) -> None:
     crop = Crop(32, 32, 48, 48)
-    reader, _ = first_clip(cropped(whole, crop))
-    assert reader.motion_scale == (340 / 112, 256 / 80)
+    _, clip = first_clip(cropped(whole, crop))
+    assert clip.gops[0].source_size_px == (112, 80)
 
 
 @pytest.mark.parametrize("crop", [Crop(34, 6, 4, 10), Crop(80, 64), NO_CROP], ids=str)
@@ -178,7 +182,6 @@ def test_right_and_bottom_are_left_to_ffmpeg(scene: Path) -> None:
     crop = Crop(0, 0, 22, 8)
     reader, clip = first_clip(cropped(scene, crop))
     assert reader.info.crop == NO_CROP
-    assert reader._params.crop == NO_CROP
     _, plain = first_clip(scene)
     np.testing.assert_array_equal(clip.gops[1].iframe(), cut(plain.gops[1].iframe(), crop))
     gop = clip.gops[0]
@@ -233,15 +236,17 @@ def test_parameter_sets_may_come_late(scene: Path, tmp_path: Path) -> None:
     assert probe(str(path)).crop == Crop(34, 6)
 
 
-def test_a_size_change_in_a_cropped_stream_is_refused(scene: Path, tmp_path: Path) -> None:
-    crop = Crop(16, 16)
+def test_a_size_change_in_a_cropped_stream_begins_anew(scene: Path, tmp_path: Path) -> None:
     path = tmp_path / "both.264"
     other = raw_clip(tmp_path / "other.264", moving_scene(12, (96, 64)))
-    path.write_bytes(cropped(scene, crop).read_bytes() + other.read_bytes())
-    gops = gops_of(path, crop=crop, width_px=176, height_px=144)
-    gops[0].iframe()
-    with pytest.raises(DecodeError, match="size changes"):
-        gops[-1].iframe()
+    path.write_bytes(cropped(scene, Crop(16, 16)).read_bytes() + other.read_bytes())
+    with reader_of(path) as reader:
+        made = [(gop.iframe(), gop.motion(5), gop.begins_anew)
+                for clip in reader for gop in clip.gops]
+    _, alone = first_clip(other)
+    np.testing.assert_array_equal(made[-1][0], alone.gops[0].iframe())
+    np.testing.assert_array_equal(made[-1][1], alone.gops[0].motion(5))
+    assert [anew for _, _, anew in made] == [False] * (len(made) - 1) + [True]
 
 
 def test_the_shared_case(shared_cases: Path) -> None:
