@@ -22,6 +22,7 @@ from edgepkd.pipeline import (
     SourceFailed,
     SourceStarted,
 )
+from edgepkd.video.source_names import STDIN, is_live_source
 
 if TYPE_CHECKING:
     from edgepkd.runtime.answers import ClipAnswer
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 TIMES = ("decode\nms", "nets\nms", "decide\nms")
 COLUMNS = ("clip", "time (s)", "label", "conf.", "exit", *TIMES, "skipped")
 NUMBERS = ("clip", "time (s)", "conf.", *TIMES)
-_ENDLESS = ("-", "rtsp://", "rtsps://", "/dev/video")
 
 
 def show(
@@ -39,7 +39,7 @@ def show(
 
     They are closed on the way out, on Ctrl-C too: that removes a half-written video.
     """
-    endless = source == "-" or source.startswith(_ENDLESS[1:])
+    endless = source == STDIN or is_live_source(source)
     view = RunView(as_lines=endless, on_stdout=json_to != "-", quiet=quiet)
     with output.JsonLines(json_to, stream=endless) as lines, view, closing(events):
         for event in events:

@@ -95,6 +95,7 @@ class SourceStarted:
     """A source is open and its route is chosen."""
 
     source: str
+    """As people may see it: an address is without user and password."""
     number: int
     """1-based."""
     num_sources: int
@@ -251,7 +252,9 @@ def _run_source(
     source: str, number: int, num_sources: int,
 ) -> Iterator[RunEvent]:
     from edgepkd.video.clips import ClipReader
+    from edgepkd.video.source import shown_source
 
+    shown = shown_source(source)
     manifest = bundle.manifest
     inputs = {modality: manifest.inputs[modality] for modality in session.modalities}
     # Only the residual looks at the pictures of P-frames.
@@ -261,11 +264,11 @@ def _run_source(
         with ClipReader(source, clip=clip, inputs=inputs, decode=decode,
                         route=config.route) as reader:
             info = reader.info
-            yield SourceStarted(source, number, num_sources, info, reader.verdict)
+            yield SourceStarted(shown, number, num_sources, info, reader.verdict)
             for answer in session.stream(islice(reader, config.clips)):
                 if config.save is not None:
                     answers.append(answer)
-                yield ClipDone(source, answer)
+                yield ClipDone(shown, answer)
         if config.save is not None:
             cut = len(answers) == config.clips
             yield from _save(source, answers, config.save, info,
@@ -274,7 +277,7 @@ def _run_source(
         # One bad file must not end the run. A setting that the only source cannot take does.
         if num_sources == 1 and isinstance(error, ConfigError):
             raise
-        yield SourceFailed(source, error)
+        yield SourceFailed(shown, error)
 
 
 def _save(
@@ -364,13 +367,13 @@ def inspect(path: str) -> Iterator[BundleReport | VideoReport | SourceFailed]:
         yield BundleReport(read_bundle(path))
         return
     from edgepkd.video.probe import judge, probe
-    from edgepkd.video.source import resolve_sources
+    from edgepkd.video.source import resolve_sources, shown_source
 
     for source in resolve_sources(path):
         try:
             info = probe(source)
         except SourceError as error:
-            yield SourceFailed(source, error)
+            yield SourceFailed(shown_source(source), error)
         else:
             yield VideoReport(info, judge(info))
 

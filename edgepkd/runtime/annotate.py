@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgepkd.errors import DecodeError, EdgepkdError, MissingExtraError, UsageError
 from edgepkd.runtime.answers import ClipAnswer
-from edgepkd.video.source import STDIN, VideoInput, is_live_source, open_video
+from edgepkd.video.source import STDIN, VideoInput, is_live_source, open_video, shown_source
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -42,7 +42,7 @@ def check_target(out: Path, *, sources: Sequence[str]) -> None:
             itself as target, or no folder to write to.
     """
     if len(sources) != 1 or sources[0] == STDIN or is_live_source(sources[0]):
-        what = f"{len(sources)} sources" if len(sources) != 1 else sources[0]
+        what = f"{len(sources)} sources" if len(sources) != 1 else shown_source(sources[0])
         raise UsageError(f"--save with {what}; allowed: exactly one video file.",
                          hint="The file is read a second time; run once for each file.")
     if out.suffix.lower() not in CODECS:
@@ -107,7 +107,7 @@ def _frames(video: VideoInput) -> Iterator[VideoFrame]:
         except av.FFmpegError as error:
             errors += 1
             if errors > MAX_ERRORS_IN_A_ROW:
-                raise DecodeError(f"{video.source}: {errors} packets in a row do not decode."
+                raise DecodeError(f"{video.name}: {errors} packets in a row do not decode."
                                   ) from error
             continue
         yield from frames
@@ -165,7 +165,8 @@ class _Writer:
     def finish(self, source: str) -> None:
         """Write what the encoder still holds."""
         if self._last_pts < 0:
-            raise DecodeError(f"{source} holds no frame that decodes; nothing was saved.")
+            raise DecodeError(f"{shown_source(source)} holds no frame that decodes; "
+                              "nothing was saved.")
         self._container.mux(self._stream.encode(None))
 
 

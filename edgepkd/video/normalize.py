@@ -81,7 +81,7 @@ class NormalizedVideo:
                 yield self._stamped(packet, times.pop(0))
         if not self.counters.frames_encoded:
             raise DecodeError(
-                f"{self._video.source} opens, but none of its {self.counters.packets_read} "
+                f"{self._video.name} opens, but none of its {self.counters.packets_read} "
                 "packets decodes.", hint="The file is damaged; record or copy it again.")
         for packet in encoder.encode(None):
             yield self._stamped(packet, times.pop(0))
@@ -101,7 +101,7 @@ class NormalizedVideo:
                 self.counters.errors += 1
             if errors_in_a_row >= MAX_ERRORS_IN_A_ROW:
                 raise DecodeError(
-                    f"{self._video.source}: {errors_in_a_row} packets in a row do not decode.",
+                    f"{self._video.name}: {errors_in_a_row} packets in a row do not decode.",
                     hint="The stream is damaged from here on.")
             yield from frames
         try:

@@ -213,7 +213,7 @@ def _look(video: VideoInput) -> StreamInfo:
     fps = stream.average_rate or stream.guessed_rate
     width, height = decoded.size or (context.width, context.height)
     return StreamInfo(
-        source=video.source, container=video.container.format.name, codec=_codec_name(context),
+        source=video.name, container=video.container.format.name, codec=_codec_name(context),
         profile=context.profile, pix_fmt=decoded.pix_fmt, width_px=width, height_px=height,
         fps=float(fps) if fps else None, duration_s=_duration_s(video),
         num_frames_from_header=stream.frames or None, start_s=_start_s(video),

@@ -27,6 +27,10 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from edgepkd.errors import SourceError
+from edgepkd.video.source_names import STDIN as STDIN
+from edgepkd.video.source_names import is_live_source as is_live_source
+from edgepkd.video.source_names import shown_argument
+from edgepkd.video.source_names import shown_source as shown_source
 
 VIDEO_SUFFIXES = frozenset({
     ".264", ".3gp", ".asf", ".avi", ".divx", ".flv", ".h264", ".h265", ".hevc", ".m1v", ".m2ts",
@@ -35,7 +39,6 @@ VIDEO_SUFFIXES = frozenset({
 })
 """What counts as a video in a folder; a file named outright may have any name."""
 
-STDIN = "-"
 ALLOWED = "a file, a folder, a pattern such as 'clips/*.mp4', '-', rtsp://..., /dev/video*"
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
 """How long a network camera may take to answer and to send its next packet."""
@@ -55,7 +58,8 @@ def resolve_sources(argument: str) -> list[str]:
     if argument == STDIN or is_live_source(argument):
         return [argument]
     if "://" in argument:
-        raise SourceError(f"{argument} is no source edgepkd can open; allowed: {ALLOWED}.",
+        raise SourceError(f"{shown_source(argument)} is no source edgepkd can open; "
+                          f"allowed: {ALLOWED}.",
                           hint="Download the video first, or pipe it in and pass '-'.")
     path = Path(argument)
     if path.is_dir():
@@ -66,14 +70,11 @@ def resolve_sources(argument: str) -> list[str]:
         found = [name for name in glob.glob(argument, recursive=True) if Path(name).is_file()]
         if found:
             return sorted(found, key=_natural_key)
-        raise SourceError(f"No file fits the pattern {argument}; allowed: {ALLOWED}.",
+        raise SourceError(f"No file fits the pattern {shown_argument(argument)}; "
+                          f"allowed: {ALLOWED}.",
                           hint="Quote the pattern, or list the folder to see what is there.")
-    raise SourceError(f"{argument} does not exist; allowed: {ALLOWED}.", hint="Check the path.")
-
-
-def is_live_source(source: str) -> bool:
-    """Return whether `source` is a camera, which has no end."""
-    return source.startswith(("rtsp://", "rtsps://", "/dev/video"))
+    raise SourceError(f"{shown_argument(argument)} does not exist; allowed: {ALLOWED}.",
+                      hint="Check the path.")
 
 
 def open_video(source: str) -> VideoInput:
@@ -85,6 +86,8 @@ def open_video(source: str) -> VideoInput:
         SourceError: missing, empty, unreadable, no video format, or without a video stream.
     """
     spooled: BinaryIO | None = None
+    container: InputContainer | None = None
+    reason = ""
     try:
         if source == STDIN:
             spooled = _standard_input()
@@ -96,8 +99,11 @@ def open_video(source: str) -> VideoInput:
             # The prefix keeps a file name with a colon from being taken for a protocol.
             container = av.open(f"file:{source}", mode="r")
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(f"{_name(source)} cannot be opened: {_reason(error)}.",
-                          hint=_open_hint(source)) from error
+        reason = _reason(error).replace(source, shown_source(source))
+    if container is None:
+        # Not inside the handler: FFmpeg's error shows the address with its password, and would
+        # go along as the context of this one.
+        raise SourceError(f"{_name(source)} cannot be opened: {reason}.", hint=_open_hint(source))
     try:
         return VideoInput(source, container, default_stream(container, source), spooled)
     except BaseException:
@@ -129,7 +135,8 @@ class VideoInput:
     """An open source: the packets of one video stream, once, with a look ahead.
 
     Attributes:
-        source: what was opened.
+        source: what was opened, without a password.
+        name: what to call it in a message.
         container, stream: PyAV's objects; the stream's own codec context is not used.
         is_live: a camera; packets come until it stops.
         num_read_errors: damaged places the demuxer reported and that were skipped.
@@ -143,7 +150,8 @@ class VideoInput:
         stream: VideoStream,
         spooled: BinaryIO | None = None,
     ) -> None:
-        self.source = source
+        self.source = shown_source(source)
+        self.name = _name(source)
         self.container = container
         self.stream = stream
         self.is_live = is_live_source(source)
@@ -193,7 +201,8 @@ class VideoInput:
 
     def _demux(self) -> Generator[Packet[Any], None, None]:
         errors_in_a_row = 0
-        while errors_in_a_row < _MAX_READ_ERRORS:
+        reason: str | None = None
+        while errors_in_a_row < _MAX_READ_ERRORS and reason is None:
             try:
                 for packet in self.container.demux(self.stream):
                     if packet.size == 0:
@@ -203,11 +212,13 @@ class VideoInput:
                 return
             except av.FFmpegError as error:
                 if self.is_live:
-                    raise SourceError(f"{self.source} stopped sending: {_reason(error)}.",
-                                      hint="Check the camera and the network.") from error
+                    reason = _reason(error)
                 # Reading on after a damaged place is what players do.
                 errors_in_a_row += 1
                 self.num_read_errors += 1
+        if reason is not None:
+            raise SourceError(f"{self.name} stopped sending: {reason}.",
+                              hint="Check the camera and the network.")
 
 
 def _stream_score(stream: VideoStream) -> int:
@@ -298,7 +309,7 @@ def _standard_input() -> BinaryIO:
 
 
 def _name(source: str) -> str:
-    return "Standard input" if source == STDIN else source
+    return "Standard input" if source == STDIN else shown_source(source)
 
 
 def _reason(error: Exception) -> str:

@@ -312,3 +312,13 @@ def test_a_backend_without_engines_says_how_to_build_them(bundle: Bundle, backen
 def test_a_backend_is_a_plain_name(backend: str) -> None:
     with pytest.raises(ConfigError, match="backend is"):
         RunConfig("x.mp4", backend=backend)
+
+
+def test_events_show_no_password(bundle: Bundle) -> None:
+    address = "rtsp://admin:hunter2@127.0.0.1:9/x"
+    events = run(address, bundle)
+    (failed,) = [event for event in events if isinstance(event, SourceFailed)]
+    assert failed.source == "rtsp://***@127.0.0.1:9/x"
+    assert "hunter2" not in repr(events)
+    (failed,) = pipeline.inspect(address)
+    assert "hunter2" not in repr(failed)

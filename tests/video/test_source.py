@@ -6,6 +6,7 @@ import io
 import os
 import socket
 import sys
+import traceback
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,8 @@ import pytest
 
 from edgepkd.errors import SourceError
 from edgepkd.video import source
-from edgepkd.video.source import open_video, resolve_sources
+from edgepkd.video.probe import probe
+from edgepkd.video.source import VideoInput, open_video, resolve_sources
 from tests.clips import encode_clip, moving_scene
 
 
@@ -107,6 +109,38 @@ def test_cameras_that_do_not_answer_are_said() -> None:
         open_video("rtsp://127.0.0.1:9/x")
     with pytest.raises(SourceError, match="/dev/video99 does not exist"):
         open_video("/dev/video99")
+
+
+def shown_of(error: BaseException | None) -> str:
+    """All that a traceback of `error` and of what led to it can show."""
+    seen = ""
+    while error is not None:
+        filename = getattr(error, "filename", "")
+        seen += f"{error} {error!r} {error.args} {filename} {getattr(error, 'hint', '')}\n"
+        seen += "".join(traceback.format_exception(error))
+        error = error.__cause__ or error.__context__
+    return seen
+
+
+@pytest.mark.parametrize("address", [
+    "rtsp://admin:hunter2@127.0.0.1:9/x", "rtsp://127.0.0.1:9/x?password=hunter2",
+    "rtsp://admin:hun%40hunter2@127.0.0.1:9/x", "http://admin:hunter2@127.0.0.1:9/x",
+    "admin:hunter2@127.0.0.1:9/x", "admin:hunter2@127.0.0.1:9/*.mp4",
+])
+def test_no_error_shows_a_password(address: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_video(resolve_sources(address)[0])
+    assert "127.0.0.1" in caught.value.message
+    assert "hunter2" not in shown_of(caught.value)
+
+
+def test_an_input_shows_no_password(clip) -> None:
+    address = "rtsp://admin:hunter2@cam/x"
+    container = av.open(str(clip))
+    with VideoInput(address, container, container.streams.video[0]) as video:
+        assert (video.source, video.name, video.is_live) == (
+            "rtsp://***@cam/x", "rtsp://***@cam/x", True)
+        assert probe(video).source == "rtsp://***@cam/x"
 
 
 def test_a_camera_that_says_nothing_is_given_up(monkeypatch) -> None:
