@@ -30,8 +30,11 @@ def inspect(
         for report in pipeline.inspect(path):
             if isinstance(report, pipeline.SourceFailed):
                 failed += 1
-                typer.echo(f"error: {report.error.message}", err=True)
-                lines.write("error", {"source": report.source, "message": report.error.message})
+                output.note(f"error: {report.error.message}")
+                if report.error.hint:
+                    output.note(f"  next: {report.error.hint}")
+                lines.write("error", {"source": report.source, "message": report.error.message,
+                                      "hint": report.error.hint})
             elif isinstance(report, pipeline.BundleReport):
                 lines.write("bundle", {"path": str(report.bundle.path),
                                        **_without_version(asdict(report.bundle.manifest))})

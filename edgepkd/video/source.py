@@ -31,6 +31,7 @@ from edgepkd.video.source_names import STDIN as STDIN
 from edgepkd.video.source_names import is_live_source as is_live_source
 from edgepkd.video.source_names import shown_argument
 from edgepkd.video.source_names import shown_source as shown_source
+from edgepkd.video.stops import carrying_stops
 
 VIDEO_SUFFIXES = frozenset({
     ".264", ".3gp", ".asf", ".avi", ".divx", ".flv", ".h264", ".h265", ".hevc", ".m1v", ".m2ts",
@@ -280,7 +281,8 @@ class _Pipe:
         if self._head:
             taken, self._head = self._head[:size], self._head[size:]
             return taken
-        return self._rest.read(size)
+        with carrying_stops():
+            return self._rest.read(size)
 
     def close(self) -> None:
         """Leave standard input open."""
