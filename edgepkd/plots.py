@@ -20,6 +20,7 @@ import numpy.typing as npt
 from edgepkd._optional import require
 from edgepkd.config import check
 from edgepkd.files import write_atomically
+from edgepkd.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -201,7 +202,7 @@ def _set_labels(axes: Axes, labels: Sequence[str], *, width_inches: float) -> No
     longest = max(len(word) for label in labels for word in label.split() or [""])
     slanted = longest > room
     names = [
-        _text(label if slanted else "\n".join(textwrap.wrap(label, max(room, 1))))
+        _text(label) if slanted else _lines(textwrap.wrap(shown(label), max(room, 1)))
         for label in labels
     ]
     axes.set_xticks(range(len(labels)), names, rotation=40 if slanted else 0,
@@ -221,7 +222,7 @@ def _new_figure(
     figure = Figure(figsize=(width_inches, height_inches), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(_text(title), loc="left", fontsize=13, color=_INK, pad=10)
+    axes.set_title(_lines(title.split("\n")), loc="left", fontsize=13, color=_INK, pad=10)
     axes.set_xlabel(_text(x_label), fontsize=11, color=_INK)
     axes.set_ylabel(_text(y_label), fontsize=11, color=_INK)
     axes.tick_params(labelsize=10, colors=_INK)
@@ -278,8 +279,12 @@ def _dash(index: int) -> Literal["-", "--", "-.", ":"]:
 
 def _text(words: str) -> str:
     """`words` taken literally: matplotlib sets formulas between $ and hides names in _."""
-    escaped = words.replace("$", r"\$")
+    escaped = shown(words).replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "\n".join(map(_text, lines))
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -129,3 +129,16 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"Drawing a plot needs .*edgepkd\[report\]"):
         trade_off(tmp_path / "x.png", {"a": [(1, 1)]}, title="")
+
+
+def test_names_and_titles_are_drawn_as_text(figures: list[Any]) -> None:
+    curves(Path("x"), {"a\x1b[31m\nb": [(0, 1)], "c": [(0, 2)]}, title="one\ntwo\x07",
+           x_label="\u202ex", y_label="y")
+    confusion(Path("x"), [[1, 0], [0, 1]], ["a\nb", "c\x00"], title="t")
+    bars_with_intervals(Path("x"), [BarRow("a\nb", "s", 1, 0, 2)], title="t", y_label="y")
+    first, second, third = figures
+    assert legend_texts(first) == [r"a\x1b[31m\nb", "c"]
+    assert first.axes[0].get_title(loc="left") == "one\ntwo\\x07"
+    assert first.axes[0].get_xlabel() == r"\u202ex"
+    assert [label.get_text() for label in second.axes[0].get_yticklabels()] == [r"a\nb", r"c\x00"]
+    assert [label.get_text() for label in third.axes[0].get_xticklabels()] == [r"a\nb"]

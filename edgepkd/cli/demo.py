@@ -20,7 +20,9 @@ def demo(
 ) -> None:
     """Answer on the clip that ships with edgepkd, and say whether it is right."""
     from edgepkd import pipeline
+    from edgepkd.cli import output
     from edgepkd.cli.show_run import show
+    from edgepkd.text import shown as shown_text
 
     facts = pipeline.demo_facts()
     config = pipeline.RunConfig(
@@ -28,14 +30,14 @@ def demo(
         threads=threads, backend=backend, save=save)
     shown = show(pipeline.demo(config), source=[str(facts.clip)], json_to=json, quiet=quiet)
     if save is not None and not quiet:
-        typer.echo(f"saved {save}", err=True)
+        output.note(f"saved {save}")
     right = shown.labels.count(facts.expected_label)
     # Most clips must say so; one of them could be right by luck.
     verdict = "right" if 2 * right > len(shown.labels) else "NOT right"
     on_stdout = json != "-"
     if not quiet:
-        typer.echo(f"Expected: {facts.expected_label}.", err=not on_stdout)
-        typer.echo(f"Clip: {facts.attribution}", err=not on_stdout)
+        typer.echo(shown_text(f"Expected: {facts.expected_label}."), err=not on_stdout)
+        typer.echo(shown_text(f"Clip: {facts.attribution}"), err=not on_stdout)
     if on_stdout or not quiet:
         typer.echo(f"The answer is {verdict} ({right} of {len(shown.labels)} clips).",
                    err=not on_stdout)

@@ -71,7 +71,7 @@ def evaluate(
     if json != "-":
         _show(output.stdout(), result)
     for note in () if quiet else result.notes:
-        typer.echo(f"note: {note}", err=True)
+        output.note(f"note: {note}")
 
 
 def parse_segments(text: str | None) -> dict[Modality, int] | None:

@@ -101,7 +101,7 @@ def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: str | None) 
     with output.JsonLines(json_to) as lines:
         for event in events:
             if isinstance(event, SegmentStarted):
-                typer.echo(f"[{event.number}/{event.num_segments}] {event.segment}", err=True)
+                output.note(f"[{event.number}/{event.num_segments}] {event.segment}")
             elif isinstance(event, SegmentBuilt):
                 lines.write("segment", {"segment": event.segment, "reused": event.reused,
                                         **asdict(event.plan)})
@@ -123,7 +123,7 @@ def _show_bundle(written: BundleWritten, lines: JsonLines, *, shown: bool) -> No
 
     lines.write("bundle", facts_of(written))
     for note in written.notes:
-        typer.echo(f"note: {note}", err=True)
+        output.note(f"note: {note}")
     if not shown:
         return
     console = output.stdout()

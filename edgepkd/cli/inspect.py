@@ -33,8 +33,11 @@ def inspect(
         for report in pipeline.inspect(path, fps=fps):
             if isinstance(report, pipeline.SourceFailed):
                 failed += 1
-                typer.echo(f"error: {report.error.message}", err=True)
-                lines.write("error", {"source": report.source, "message": report.error.message})
+                output.note(f"error: {report.error.message}")
+                if report.error.hint:
+                    output.note(f"  next: {report.error.hint}")
+                lines.write("error", {"source": report.source, "message": report.error.message,
+                                      "hint": report.error.hint})
             elif isinstance(report, pipeline.SourcesSkipped):
                 output.write_skipped(lines, report.skipped)
                 output.show_skipped(output.stderr(), report.skipped)

@@ -6,6 +6,9 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -25,21 +28,50 @@ from edgepkd.cli.run import run
 from edgepkd.cli.train import train
 from edgepkd.cli.wise import wise
 from edgepkd.errors import EdgepkdError
+from edgepkd.text import shown
+from edgepkd.video.source_names import shown_argument, shown_source
+
+# Typer brings a Click of its own, or not.
+_ClickUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 class _Group(TyperGroup):
     """Shows an EdgepkdError as one message and a next step; EDGEPKD_DEBUG=1 adds the traceback."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _quoting_safely():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _quoting_safely():
+                return super().invoke(ctx)
         except EdgepkdError as error:
             if os.environ.get("EDGEPKD_DEBUG", "0") not in ("", "0"):
-                traceback.print_exc()
-            typer.echo(f"error: {error.message}", err=True)
+                for line in traceback.format_exc().rstrip().split("\n"):
+                    typer.echo(_safe(line), err=True)
+            typer.echo(_safe(f"error: {error.message}"), err=True)
             if error.hint:
-                typer.echo(f"  next: {error.hint}", err=True)
+                typer.echo(_safe(f"  next: {error.hint}"), err=True)
             raise typer.Exit(error.exit_code) from None
+
+
+@contextmanager
+def _quoting_safely() -> Iterator[None]:
+    """Click's own errors quote what was typed."""
+    try:
+        yield
+    except _ClickUsageError as error:
+        error.message = _safe(str(vars(error)["message"]))  # type: ignore[attr-defined]
+        raise
+
+
+def _safe(text: str) -> str:
+    """`text` for stderr: nothing that a terminal obeys, no password that was typed."""
+    for typed in sys.argv[1:]:
+        is_file = Path(typed).exists()
+        text = text.replace(typed, shown_source(typed) if is_file else shown_argument(typed))
+    return shown(text)
 
 
 # rich_markup_mode=None: Typer's rich help takes 0.1 s longer to show.
@@ -80,7 +112,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Entry point of the `edgepkd` command."""
-    signal.signal(signal.SIGTERM, _stop)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP; nohup has it ignored
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _stop)
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold bytes that the terminal's encoding cannot show.
         if hasattr(stream, "reconfigure"):

@@ -7,17 +7,20 @@ import os
 import secrets
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgepkd.errors import UsageError
+from edgepkd.errors import StorageError, UsageError
 from edgepkd.files import Skipped
+from edgepkd.text import shown
 
 JSON_SCHEMA_VERSION = 1
 PIPE_WIDTH = 160
@@ -27,15 +30,33 @@ NARROW = 100
 SHOWN_SKIPPED = 20
 
 
+class PlainConsole(Console):
+    """Prints text as it is: a string is one line, without markup, and moves no cursor."""
+
+    def __init__(self, file: TextIO, *, width: int | None = None, soft_wrap: bool = False) -> None:
+        super().__init__(file=file, width=width, soft_wrap=soft_wrap, highlight=False,
+                         markup=False, emoji=False)
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """As rich's; strings go through `text.shown`, so that none can break out of its line."""
+        super().print(*(shown(one) if isinstance(one, str) else one for one in objects),
+                      **settings)
+
+
 def stdout() -> Console:
     """Console for answers; NO_COLOR and COLUMNS are honoured."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    return PlainConsole(sys.stdout, width=width)
 
 
 def stderr() -> Console:
     """Console for progress, notes and errors."""
-    return Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return PlainConsole(sys.stderr, soft_wrap=True)
+
+
+def note(line: str) -> None:
+    """One line to stderr, for what is no error: 'note: …', 'saved …'."""
+    typer.echo(shown(line), err=True)
 
 
 def table(
@@ -50,10 +71,10 @@ def table(
     numbers = set(right)
     kept = numbers | set(whole)
     for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left",
+        made.add_column(Text(column), justify="right" if column in numbers else "left",
                         overflow="fold", no_wrap=column in kept)
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(shown(cell)) for cell in row))
     return made
 
 
@@ -77,15 +98,16 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Table:
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in pairs:
-        made.add_row(Text(name), Text(value))
+        made.add_row(Text(shown(name)), Text(shown(value)))
     return made
 
 
 class JsonLines:
     """One JSON object a line, to stdout ('-'), to a file, or nowhere (None).
 
-    A file appears when everything is written, and not at all after an error; with `stream` (a
-    camera, which ends only by being stopped) lines are written as they come.
+    A file appears when everything is written, and not at all after an error, unless `keep` was
+    called; with `stream` (a camera, which ends only by being stopped) lines are written as they
+    come.
     """
 
     def __init__(self, target: str | None, *, stream: bool = False) -> None:
@@ -94,6 +116,7 @@ class JsonLines:
         Raises:
             UsageError: it cannot be written.
         """
+        self._kept = False
         self._final: Path | None = None
         self._temporary: Path | None = None
         self._file: TextIO | None = None
@@ -112,11 +135,27 @@ class JsonLines:
                              hint="Name a file in a folder that exists, or -.") from error
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Write one line, at once."""
-        if self._file is not None:
-            line = {"schema_version": JSON_SCHEMA_VERSION, "kind": kind, **values}
-            self._file.write(json.dumps(line) + "\n")
+        """Write one line, at once.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        if self._file is None:
+            return
+        line = json.dumps({"schema_version": JSON_SCHEMA_VERSION, "kind": kind, **values})
+        try:
+            # The one control character that JSON does not escape.
+            self._file.write(line.replace("\x7f", "\\u007f") + "\n")
             self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{self._final or 'standard output'} cannot be written: "
+                               f"{error.strerror or error}.", hint="Free some space.") from error
+
+    def keep(self) -> None:
+        """What was written so far is whole: the file stays, whatever happens from here on."""
+        self._kept = True
 
     def __enter__(self) -> JsonLines:
         return self
@@ -126,10 +165,11 @@ class JsonLines:
         trace: TracebackType | None,
     ) -> None:
         if self._file is not None and self._final is not None:
-            self._file.close()
+            with suppress(OSError):  # of a line that could not be written, which was said
+                self._file.close()
         if self._temporary is None or self._final is None:
             return
-        if kind is None:
+        if kind is None or self._kept:
             os.replace(self._temporary, self._final)
         else:
             self._temporary.unlink(missing_ok=True)

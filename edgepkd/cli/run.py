@@ -39,6 +39,7 @@ def run(
 ) -> None:
     """Say what happens in a video, clip by clip."""
     from edgepkd import pipeline
+    from edgepkd.cli import output
     from edgepkd.cli.show_run import show
 
     config = pipeline.RunConfig(
@@ -47,10 +48,10 @@ def run(
         route=route, top_k=top_k, save=save, threads=threads,  # type: ignore[arg-type]
         backend=backend, fps=fps,
     )
-    summary = show(pipeline.run(config), source=source, json_to=json, quiet=quiet).summary
-    if save is not None and summary.num_failed == 0 and not quiet:
-        typer.echo(f"saved {save}", err=True)
-    raise typer.Exit(1 if summary.num_failed else 0)
+    shown = show(pipeline.run(config), source=source, json_to=json, quiet=quiet)
+    if save is not None and shown.failure is None and not quiet:
+        output.note(f"saved {save}")
+    raise typer.Exit(shown.exit_code)
 
 
 def _count(clips: str) -> int | None:

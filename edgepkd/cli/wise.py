@@ -75,7 +75,7 @@ def fit(
         result = fit_wise_file(config)
         _write_lines(lines, result)
     for note in result.notes:
-        typer.echo(f"note: {note}", err=True)
+        output.note(f"note: {note}")
     if json != "-":
         _show(output.stdout(), result)
 

@@ -49,6 +49,7 @@ from edgepkd.engines.parity import compare
 from edgepkd.engines.targets import load_target
 from edgepkd.errors import EdgepkdError
 from edgepkd.qad import Int8Recipe, load_int8_recipe
+from edgepkd.text import shown
 from edgepkd.training.cache import cached_clip
 from edgepkd.training.evaluate import Report, answer, format_report, pool, report_of
 from edgepkd.training.fitted import Fitted
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         bundle, report = build(recipe, shop)
     except EdgepkdError as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        console.print(f"error: {shown(str(error))}", style="red", markup=False)
         return error.exit_code
     print(format_report(report))
     console.print(f"bundle: {bundle.path}", markup=False)

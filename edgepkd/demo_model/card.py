@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgepkd.datasets.index import Sample
 from edgepkd.engines.parity import ExitParity, format_parity
 from edgepkd.qad import Int8Recipe
+from edgepkd.text import markdown
 from edgepkd.training.evaluate import Report, format_report
 from edgepkd.training.recipe import TrainRecipe
 
@@ -36,7 +37,7 @@ def model_card(recipe: TrainRecipe, facts: CardFacts) -> str:
     default = facts.on_test[0]
     sections = [
         f"# {recipe.name}\n\n{recipe.purpose}",
-        "## Answers\n\n" + ", ".join(facts.labels),
+        "## Answers\n\n" + ", ".join(map(markdown, facts.labels)),
         "## Data and split\n\n" + _data(recipe, facts),
         "## Accuracy on the test split\n\nIn brackets: Wilson's 95 % interval, which takes clips "
         "as independent; clips of one group are not, so the truth is wider.",
@@ -73,7 +74,7 @@ def _count(samples: Sequence[Sample]) -> str:
 
 def _per_label(report: Report) -> str:
     lines = ["| label | accuracy |", "|---|---|"]
-    return "\n".join(lines + [f"| {n} | {a} |" for n, a in report.per_label.items()])
+    return "\n".join(lines + [f"| {markdown(n)} | {a} |" for n, a in report.per_label.items()])
 
 
 def _method(recipe: TrainRecipe) -> str:

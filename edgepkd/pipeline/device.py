@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -129,6 +130,14 @@ class ClipDone:
 
 
 @dataclass(frozen=True)
+class SourceWarning:
+    """Something is wrong with a source that is answered all the same."""
+
+    source: str
+    message: str
+
+
+@dataclass(frozen=True)
 class SaveProgress:
     """The annotated video is being written."""
 
@@ -144,22 +153,27 @@ class SourceFailed:
     error: EdgepkdError
 
 
-RunEvent = (BackendChosen | SourcesSkipped | SourceStarted | ClipDone | SaveProgress | SourceFailed
+RunEvent = (BackendChosen | SourcesSkipped | SourceStarted | ClipDone | SourceWarning
+            | SaveProgress | SourceFailed
             | RunSummary)
 
 
 def run(config: RunConfig) -> Generator[RunEvent, None, None]:
     """Classify every clip of every source; the last event is a RunSummary.
 
-    A source that fails among several gives a SourceFailed and the run goes on.
+    A source that fails among several gives a SourceFailed and the run goes on; the error of the
+    only source is raised after the RunSummary. So is whatever else ends the run once the bundle is
+    loaded, Ctrl-C too: what was answered is always summed up.
 
     Raises:
-        SourceError: no source is found. BundleError: the bundle is not whole.
+        SourceError: no source is found, or the only one fails.
+        ConfigError: the only source cannot take a setting. BundleError: the bundle is not whole.
         UsageError: the bundle does not fit the order or exits asked for.
         ModelError: a segment cannot be compiled or run.
         MissingExtraError: what the backend asked for is not installed.
     """
     from edgepkd.video.source import resolve_sources
+    from edgepkd.video.stops import delivering_stops
 
     sources = resolve_sources(config.source)
     if config.save is not None:
@@ -175,16 +189,42 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
         yield choice
     session = open_session(bundle, config, runner)
     clip = _clip_spec(bundle, config)
-    _warm_up(session, bundle, clip, sources)
-    tally, num_failed = Tally(load_s=time.perf_counter() - loading), 0
-    for number, source in enumerate(sources, start=1):
-        for event in _run_source(session, bundle, config, clip, source, number, len(sources)):
-            if isinstance(event, ClipDone):
-                tally.add(event.answer)
-            num_failed += isinstance(event, SourceFailed)
-            yield event
-    yield tally.summary(session, model=bundle.manifest.name, exit_rule=_exit_rule(config),
-                        num_sources=len(sources), num_failed=num_failed)
+    tally = Tally(session, loading_since=loading)
+
+    def summary(stopped: BaseException | None) -> RunSummary:
+        return tally.summary(model=bundle.manifest.name, exit_rule=_exit_rule(config),
+                             num_sources=len(sources), stopped=stopped)
+
+    failure: EdgepkdError | None = None
+    try:
+        _warm_up(session, bundle, clip, sources)
+        tally.loaded()
+        for number, source in enumerate(sources, start=1):
+            with delivering_stops(), closing(_run_source(
+                    session, bundle, config, clip, source, number, len(sources))) as events:
+                for event in events:
+                    failure = _count(tally, event) or failure
+                    yield event
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        yield summary(error)
+        raise
+    yield summary(None)
+    if failure is not None and len(sources) == 1:
+        raise failure
+
+
+def _count(tally: Tally, event: RunEvent) -> EdgepkdError | None:
+    """Add `event` to the sums; returns the error that it tells of."""
+    if isinstance(event, ClipDone):
+        tally.add(event.answer)
+    elif isinstance(event, SourceWarning):
+        tally.warn(event.message)
+    elif isinstance(event, SourceFailed):
+        tally.fail()
+        return event.error
+    return None
 
 
 def load_bundle(path: Path | None) -> Bundle:
@@ -272,7 +312,7 @@ def _warm_up(
 def _run_source(
     session: Session, bundle: Bundle, config: RunConfig, clip: ClipSpec,
     source: Source, number: int, num_sources: int,
-) -> Iterator[RunEvent]:
+) -> Generator[RunEvent, None, None]:
     from edgepkd.video.clips import ClipReader
     from edgepkd.video.source import shown_source
 
@@ -282,24 +322,41 @@ def _run_source(
     # Only the residual looks at the pictures of P-frames.
     decode = replace(manifest.decode, pixels="residual" in session.modalities)
     answers: list[ClipAnswer] = []
+    warnings = _Warnings(shown)
     try:
         with ClipReader(source, clip=clip, inputs=inputs, decode=decode,
                         route=config.route, fps=config.fps) as reader:
-            info = reader.info
+            info, warnings.messages = reader.info, reader.warnings
             yield SourceStarted(shown, number, num_sources, info, reader.verdict, reader.notes)
+            yield from warnings.new()
             for answer in session.stream(islice(reader, config.clips)):
                 if config.save is not None:
                     answers.append(answer)
                 yield ClipDone(shown, answer)
+                yield from warnings.new()
+            yield from warnings.new()
         if config.save is not None:
             cut = len(answers) == config.clips
             yield from _save(source, answers, config.save, info, source_fps=config.fps,
                              until_s=answers[-1].end_s if cut else None)
     except (SourceError, ConfigError) as error:
-        # One bad file must not end the run. A setting that the only source cannot take does.
-        if num_sources == 1 and isinstance(error, ConfigError):
-            raise
+        # One bad file must not end the run.
+        yield from warnings.new()
         yield SourceFailed(shown, error)
+
+
+class _Warnings:
+    """What a reader has to say; `messages` is its list, which grows."""
+
+    def __init__(self, source: str) -> None:
+        self.messages: list[str] = []
+        self._source, self._num_told = source, 0
+
+    def new(self) -> Iterator[SourceWarning]:
+        """What was not told yet."""
+        while self._num_told < len(self.messages):
+            self._num_told += 1
+            yield SourceWarning(self._source, self.messages[self._num_told - 1])
 
 
 def _save(
@@ -414,9 +471,10 @@ def inspect(
 def _video_report(source: Source, fps: float | None) -> VideoReport | SourceFailed:
     from edgepkd.video.probe import judge, probe
     from edgepkd.video.source import open_video, shown_source
+    from edgepkd.video.stops import delivering_stops
 
     try:
-        with open_video(source, fps=fps) as video:
+        with delivering_stops(), open_video(source, fps=fps) as video:
             info = probe(video)
             return VideoReport(info, judge(info), tuple(video.notes))
     except SourceError as error:

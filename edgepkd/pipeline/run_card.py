@@ -8,6 +8,7 @@ from typing import Any
 
 from edgepkd.engines.parity import ExitParity, format_parity
 from edgepkd.pipeline.trained_run import TrainedRun
+from edgepkd.text import markdown
 from edgepkd.training.evaluate import Report, format_report
 
 
@@ -34,15 +35,16 @@ def run_card(facts: RunFacts) -> str:
         f"{record.recipe.inputs[m].crop_px} px" for m, network in facts.run.networks.items())
     method = (f"INT8 by {facts.quantization['method'].upper()}" if facts.quantization else "float")
     sections = [
-        f"# {facts.name}\n\n{record.recipe.purpose}",
-        "## Answers\n\n" + ", ".join(map(_literal, record.labels)),
+        f"# {markdown(facts.name)}\n\n{record.recipe.purpose}",
+        "## Answers\n\n" + ", ".join(map(markdown, record.labels)),
         f"## Networks\n\n{networks}\n\nSegments are {method}. Seed {record.seed}.",
         "## Parity\n\nDeployed segments against the networks that they came from, on "
         f"{facts.report.cascade.num_clips} calibration clips.\n\n" + format_parity(facts.parity),
         "## Accuracy on the calibration clips\n\nWISE weights and thresholds were fitted on these "
         "very clips: take it for an upper limit. `edgepkd eval` has the test split.\n\n"
         + format_report(facts.report),
-        *(["## Notes\n\n" + "\n".join(f"- {note}" for note in facts.notes)] if facts.notes else []),
+        *(["## Notes\n\n" + "\n".join(f"- {markdown(note)}" for note in facts.notes)]
+          if facts.notes else []),
         "## Terms\n\n" + (record.recipe.terms or "Those of the training data."),
     ]
     return "\n\n".join(sections) + "\n"

@@ -23,6 +23,7 @@ from edgepkd.reproduce.jobs import Unit, unit_job, units_of
 from edgepkd.reproduce.report import compute, write
 from edgepkd.reproduce.study import Study, load_study
 from edgepkd.reproduce.tables import read_answers
+from edgepkd.text import shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             study = _done_part(study, options)
         reproduce(study, options)
     except EdgepkdError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -24,6 +24,7 @@ from edgepkd.reproduce.int8_report import compute, write
 from edgepkd.reproduce.int8_tables import read_int8_answers
 from edgepkd.reproduce.jobs import Unit, load_trunks
 from edgepkd.reproduce.study import Study, load_study
+from edgepkd.text import shown
 
 QUICK = {"finetune.epochs": 1, "calibration_clips": 4, "min_clips": 4}
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = load_int8_recipe("int8", QUICK if options.quick else None)
         reproduce_int8(study, recipe, options)
     except EdgepkdError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return error.exit_code
     return 0
 

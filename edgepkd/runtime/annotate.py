@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from edgepkd.errors import DecodeError, EdgepkdError, MissingExtraError, UsageError
 from edgepkd.runtime.answers import ClipAnswer
+from edgepkd.text import shown
 from edgepkd.video.decoder import crop_exactly
 from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
 from edgepkd.video.source import STDIN, Source, VideoInput, is_live_source, open_video, shown_source
@@ -223,7 +224,7 @@ class _Text:
     @classmethod
     def of(cls, answer: ClipAnswer) -> _Text:
         total = len(answer.segments_run) + len(answer.segments_skipped)
-        return cls(f"{answer.label}  {answer.confidence:.0%}",
+        return cls(f"{shown(answer.label)}  {answer.confidence:.0%}",
                    f"{answer.exit.modality} exit {answer.exit.exit}"
                    f" ({answer.exit_number}/{total})")
 

@@ -47,6 +47,7 @@ from edgepkd.video.stills import (
     needs_pillow,
     picture_sequence,
 )
+from edgepkd.video.stops import carrying_stops
 
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
 """How long a network camera may take to answer and to send its next packet."""
@@ -348,7 +349,8 @@ class _Pipe:
         if self._head:
             taken, self._head = self._head[:size], self._head[size:]
             return taken
-        return self._rest.read(size)
+        with carrying_stops():
+            return self._rest.read(size)
 
     def seekable(self) -> bool:
         return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from PIL import Image
 
 from edgepkd import pipeline
 from edgepkd.bundle import Bundle
-from edgepkd.errors import BundleError, ConfigError, SourceError, UsageError
+from edgepkd.errors import BundleError, ConfigError, ModelError, SourceError, UsageError
 from edgepkd.pipeline import (
     BundleReport,
     ClipDone,
@@ -21,10 +23,11 @@ from edgepkd.pipeline import (
     SaveProgress,
     SourceFailed,
     SourceStarted,
+    SourceWarning,
     VideoReport,
 )
 from edgepkd.runtime.answers import ClipAnswer
-from edgepkd.video.clips import ClipReader
+from edgepkd.video.clips import Clip, ClipReader
 from tests.clips import encode_clip, translating_texture
 from tests.runtime.bundles import make_bundle
 from tests.runtime.fake_gpu import TARGET, add_engines, install
@@ -48,6 +51,16 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(source: Path | str, bundle: Bundle, **settings: Any) -> list[pipeline.RunEvent]:
     return list(pipeline.run(RunConfig(str(source), model=bundle.path, threads=1, **settings)))
+
+
+def run_into_error(
+    source: Path | str, bundle: Bundle, kind: type[BaseException], **settings: Any
+) -> list[pipeline.RunEvent]:
+    """Events until an error of this kind is raised."""
+    events: list[pipeline.RunEvent] = []
+    with pytest.raises(kind):
+        events.extend(pipeline.run(RunConfig(str(source), model=bundle.path, **settings)))
+    return events
 
 
 def answers(events: list[pipeline.RunEvent]) -> list[ClipAnswer]:
@@ -148,6 +161,124 @@ def test_a_bad_file_among_good_ones(clips: Path, bundle: Bundle, tmp_path: Path)
     assert isinstance(failed.error, SourceError)
     assert [answer.label for answer in answers(events)] == ["left", "right"]
     assert (summary(events).num_sources, summary(events).num_failed) == (3, 1)
+
+
+def test_the_only_source_fails_with_its_error(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"\0" * 999)
+    failed, total = run_into_error(tmp_path / "bad.mp4", bundle, SourceError)
+    assert isinstance(failed, SourceFailed)
+    assert isinstance(total, RunSummary)
+    assert (total.ended, total.num_sources, total.num_failed) == ("source failed", 1, 1)
+
+
+def test_a_setting_that_the_only_source_cannot_take_is_raised_too(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    path = encode_clip(tmp_path / "a.avi", translating_texture(12, SIZE, (2, 0)), codec="mjpeg",
+                       pix_fmt="yuvj420p")
+    *_, failed, total = run_into_error(path, bundle, ConfigError, route="native")
+    assert isinstance(failed, SourceFailed)
+    assert "route is 'native'" in failed.error.message
+    assert summary([total]).ended == "source failed"
+
+
+def test_all_of_several_sources_may_fail(bundle: Bundle, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"\0" * 999)
+    events = run(tmp_path, bundle)
+    assert [type(event) for event in events] == [SourceFailed, SourceFailed, RunSummary]
+
+
+@pytest.mark.parametrize(("error", "ended"), [
+    (KeyboardInterrupt(), "interrupted"), (SystemExit(143), "interrupted"),
+    (ModelError("no such kernel."), "error"), (SourceError("went away."), "source failed"),
+])
+def test_what_was_answered_is_summed_up_however_the_run_ends(
+    clips: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: BaseException, ended: str
+) -> None:
+    class Breaks(ClipReader):
+        def __iter__(self) -> Iterator[Clip]:
+            yield from islice(super().__iter__(), 2)
+            raise error
+
+    monkeypatch.setattr("edgepkd.video.clips.ClipReader", Breaks)
+    events = run_into_error(clips / "right.mp4", bundle, type(error))
+    assert len(answers(events)) == 2
+    total = summary(events)
+    assert (total.ended, total.num_clips) == (ended, 2)
+    assert total.error == ("no such kernel." if ended == "error" else None)
+
+
+def test_an_error_of_whoever_takes_the_events_ends_the_run_with_its_summary(
+    clips: Path, bundle: Bundle
+) -> None:
+    events = pipeline.run(RunConfig(str(clips), model=bundle.path, threads=1))
+    next(event for event in events if isinstance(event, ClipDone))
+    total = events.throw(KeyboardInterrupt())
+    assert isinstance(total, RunSummary)
+    assert (total.ended, total.num_clips, total.num_sources) == ("interrupted", 1, 2)
+    with pytest.raises(KeyboardInterrupt):
+        next(events)
+
+
+def test_times_of_an_answer_and_of_the_run_add_up(clips: Path, bundle: Bundle) -> None:
+    events = run(clips / "right.mp4", bundle, static=True)
+    first, *later = answers(events)
+    assert first.load_ms > 0
+    total = summary(events)
+    assert total.networks_load_s == pytest.approx(
+        sum(answer.load_ms for answer in (first, *later)) / 1e3)
+    spent_ms = sum(a.read_ms + a.decode_ms + a.load_ms + a.nets_ms + a.decision_ms
+                   for a in (first, *later))
+    assert total.networks_load_s < total.wall_s
+    assert spent_ms / 1e3 <= total.wall_s
+
+
+# ---- warnings
+
+
+class Warns(ClipReader):
+    """Has something to say before the first clip, after it, and at the end."""
+
+    def __iter__(self) -> Iterator[Clip]:
+        self.warnings.append("it is odd.")
+        for number, clip in enumerate(super().__iter__()):
+            yield clip
+            if number == 0:
+                self.warnings += ["a gap.", "another gap."]
+        self.warnings.append("it is cut off.")
+
+
+def test_warnings_are_told_as_they_come_and_counted(
+    clips: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgepkd.video.clips.ClipReader", Warns)
+    events = run(clips / "right.mp4", bundle)
+    told = [e.message if isinstance(e, SourceWarning) else type(e).__name__ for e in events]
+    assert told == ["SourceStarted", "ClipDone", "it is odd.", "ClipDone", "a gap.",
+                    "another gap.", "ClipDone", "it is cut off.", "RunSummary"]
+    total = summary(events)
+    assert (total.num_warnings, total.ended) == (4, "complete")
+    assert total.warnings == ("it is odd.", "a gap.", "another gap.", "it is cut off.")
+
+
+def test_warnings_come_before_the_error_they_lead_to(
+    clips: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fails(ClipReader):
+        def __iter__(self) -> Iterator[Clip]:
+            self.warnings += [f"gap {number}." for number in range(25)]
+            raise SourceError("it stopped.")
+            yield
+
+    monkeypatch.setattr("edgepkd.video.clips.ClipReader", Fails)
+    events = run_into_error(clips / "right.mp4", bundle, SourceError)
+    assert [type(event) for event in events] == [
+        SourceStarted, *[SourceWarning] * 25, SourceFailed, RunSummary]
+    assert (summary(events).num_warnings, len(summary(events).warnings)) == (25, 20)
+
+
+# ---- saving
 
 
 def test_save(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
@@ -319,7 +450,7 @@ def test_a_backend_is_a_plain_name(backend: str) -> None:
 
 def test_events_show_no_password(bundle: Bundle) -> None:
     address = "rtsp://admin:hunter2@127.0.0.1:9/x"
-    events = run(address, bundle)
+    events = run_into_error(address, bundle, SourceError)
     (failed,) = [event for event in events if isinstance(event, SourceFailed)]
     assert failed.source == "rtsp://***@127.0.0.1:9/x"
     assert "hunter2" not in repr(events)

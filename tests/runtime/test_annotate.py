@@ -161,3 +161,15 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=message):
             check_target(out, sources=sources)
     check_target(tmp_path / "out.mp4", sources=one)
+
+
+@pytest.mark.parametrize("label", [
+    "a\nb", "a\x1b[31m\x07\r", "[bold]x[/bold]", "\u0938\u0902", "walk \U0001f6b6", "\udce9", ""])
+def test_any_label_is_drawn(tmp_path: Path, label: str) -> None:
+    source = encode_clip(tmp_path / "in.mp4", grey(3))
+    save(source, tmp_path / "out.mp4", [answer(0, 1, label=label)])
+    assert all(has_bar(frame) for frame in frames(tmp_path / "out.mp4"))
+
+
+def test_a_label_is_drawn_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert annotate._Text.of(answer(0, 1, label="a\n\x1b[1mb")).left == r"a\n\x1b[1mb  90%"

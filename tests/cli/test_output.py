@@ -1,0 +1,216 @@
+"""Text of others on a terminal: no name moves the cursor, forges a line or loses markup."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgepkd.bundle import Bundle, write_bundle
+from edgepkd.cli import output
+from edgepkd.cli.main import app
+from tests.clips import encode_clip, moving_scene, translating_texture
+from tests.runtime.bundles import make_manifest, make_policy, make_segments, make_wise
+
+ROOT = Path(__file__).resolve().parents[2]
+EVIL = "a\x1b[31m\x07[bold]x[b]\n\rFORGED\x7f\x9b\u202e"
+SEEN = r"a\x1b[31m\x07[bold]x[b]\n\rFORGED\x7f\x9b\u202e"
+OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LABELS = ("चलना " + EVIL, "[red]right[/red] walk 🚶 " + EVIL)
+
+
+def make_evil_bundle(folder: Path) -> Bundle:
+    return write_bundle(
+        folder / f"{EVIL}.edgepkd", wise=make_wise(), policy=make_policy(),
+        segments=make_segments(), model_card="# tiny\n", manifest=make_manifest(
+            name=EVIL, labels=LABELS, provenance={"made_by": EVIL, EVIL: [EVIL]}))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_evil_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a clip and a damaged file; the names of all three are hostile."""
+    folder = tmp_path_factory.mktemp("clips") / EVIL
+    folder.mkdir()
+    made = encode_clip(folder / "a.mp4", translating_texture(36, (160, 96), (2, 0)))
+    made.rename(folder / f"{EVIL}.mp4")
+    (folder / f"{EVIL}-bad.mp4").write_bytes(b"\0" * 999)
+    return folder
+
+
+def process(*arguments: object, **environment: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command, where nothing in them is obeyed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edgepkd.cli.main", *map(str, arguments)], capture_output=True,
+        cwd=ROOT, timeout=120, env={**os.environ, "COLUMNS": "400", **environment})
+    texts = done.stdout.decode(), done.stderr.decode()
+    check(*texts)
+    return done.returncode, *texts
+
+
+def check(*texts: str) -> None:
+    for text in texts:
+        assert OBEYED.findall(text) == []
+        assert not re.search("(?m)^FORGED", text), "a forged line"
+        assert "Traceback" not in text
+
+
+def test_run(folder: Path, bundle: Bundle) -> None:
+    code, out, err = process("run", folder, "--model", bundle.path)
+    assert code == 1
+    assert f"{SEEN}.mp4" in out
+    assert f"[red]right[/red] walk 🚶 {SEEN}" in out
+    assert f"; {SEEN} on openvino" in out
+    assert f"{SEEN}.mp4: mpeg4" in err
+    assert f"{SEEN}-bad.mp4 cannot be opened" in err
+
+
+def test_run_of_a_pipe(folder: Path, bundle: Bundle) -> None:
+    with (folder / f"{EVIL}.mp4").open("rb") as stream:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgepkd.cli.main", "run", "-", "--model", str(bundle.path),
+             "--json", "/dev/null"], stdin=stream, capture_output=True, cwd=ROOT, timeout=120)
+    assert OBEYED.findall(done.stdout.decode()) == []
+    assert f"s  [red]right[/red] walk 🚶 {SEEN}" in done.stdout.decode()
+
+
+def test_json_holds_the_text_itself_and_no_control_character(folder: Path, bundle: Bundle) -> None:
+    _, out, _ = process("run", folder, "--model", bundle.path, "--json", "-", "-q")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert {line["source"] for line in found[:-1]} == {
+        str(folder / f"{EVIL}.mp4"), str(folder / f"{EVIL}-bad.mp4")}
+    assert LABELS[1] in {line.get("label") for line in found}
+
+
+def test_inspect(folder: Path, bundle: Bundle) -> None:
+    _, out, err = process("inspect", folder)
+    assert f"{SEEN}.mp4" in out
+    assert f"{SEEN}-bad.mp4 cannot be opened" in err
+    code, out, _ = process("inspect", bundle.path)
+    assert code == 0
+    for part in (f"{SEEN} (", f"[red]right[/red] walk 🚶 {SEEN}", f"provenance {SEEN}"):
+        assert part in out
+    _, out, _ = process("inspect", bundle.path, "--json", "-")
+    assert out.count("\n") == 1
+
+
+def test_check(bundle: Bundle) -> None:
+    code, out, _ = process("check", bundle.path)
+    assert code == 0
+    assert f"{SEEN}.edgepkd: whole" in out
+    assert SEEN in process("check", f"/nowhere/{EVIL}")[1]
+    assert SEEN in process("check", bundle.path, "--target", EVIL)[2]
+
+
+@pytest.mark.parametrize("arguments", [
+    ["run", "{evil}"], ["run", "{evil}*"], ["run", "x://{evil}"],
+    ["run", "{clip}", "--model", "{evil}"],
+    ["run", "{clip}", "--clips", "{evil}"], ["run", "{clip}", "--order", "{evil}"],
+    ["run", "{clip}", "--backend", "{evil}"], ["run", "{clip}", "--route", "{evil}"],
+    ["run", "{clip}", "--save", "{evil}"], ["run", "{clip}", "--json", "/nowhere/{evil}"],
+    ["run", "{clip}", "{evil}"], ["run", "--{evil}"],
+    ["{evil}"], ["--{evil}"], ["inspect", "{evil}"], ["demo", "{evil}"],
+    ["doctor", "--json", "/nowhere/{evil}"], ["export", "{evil}", "--target", "openvino"],
+    ["export", "{bundle}", "--target", "{evil}"], ["data", "prepare", "{evil}", "/nowhere/x"],
+    ["data", "verify", "{evil}"], ["data", "{evil}"], ["eval", "{evil}"], ["quantize", "{evil}"],
+    ["train", "backbone", "/nowhere/x", "--set", "{evil}"], ["train", "exits", "{evil}"],
+    ["wise", "fit", "{evil}", "--out", "/nowhere/x"],
+], ids=lambda arguments: " ".join(arguments)[:40])
+def test_errors_quote_what_was_typed(
+    folder: Path, bundle: Bundle, arguments: list[str]
+) -> None:
+    filled = [part.format(evil=EVIL, clip=folder / f"{EVIL}.mp4", bundle=bundle.path)
+              for part in arguments]
+    done = CliRunner().invoke(app, filled)
+    check(done.stdout, done.stderr)
+    assert done.exit_code in (1, 2), done.output
+    assert "error" in done.stderr.lower()
+    assert "[bold]x[b]" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
+def test_a_progress_bar_shows_a_name_as_text(folder: Path, bundle: Bundle) -> None:
+    ours, theirs = os.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "edgepkd.cli.main", "run", str(folder / f"{EVIL}.mp4"), "--model",
+         str(bundle.path)], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
+        env={**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "300"})
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal
+        while more := os.read(ours, 65536):
+            shown += more
+    os.close(ours)
+    assert running.wait(timeout=60) == 0
+    assert b"\x1b[?25l" in shown, "a bar was drawn"
+    assert shown.count(SEEN.encode()) >= 4
+    for obeyed in (b"\x1b[31m", b"\x07", b"\x7f", "\x9b".encode(), "\u202e".encode()):
+        assert obeyed not in shown
+
+
+def test_prepare_and_verify(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for label in ("walk", "run"):
+        for number in range(4):
+            (source / label).mkdir(parents=True, exist_ok=True)
+            made = encode_clip(tmp_path / "a.mp4", moving_scene(14, seed=number + len(label) * 9))
+            made.rename(source / label / f"{number}{EVIL}.mp4")
+    (source / "walk" / f"9{EVIL}.mp4").write_bytes(b"no")
+    out_folder = tmp_path / EVIL
+    code, out, err = process("data", "prepare", source, out_folder, "--jobs", 1,
+                             "--max-failures", 0.5)
+    assert code == 0, err
+    assert "run" in out
+    assert SEEN in out
+    assert f"left out: walk/9{SEEN}.mp4" in err
+    next(path for path in out_folder.rglob("*.mp4") if path.is_file()).write_bytes(b"damaged")
+    code, out, _ = process("data", "verify", out_folder, "--jobs", 1)
+    assert code == 1
+
+
+@pytest.mark.parametrize("environment", [
+    {"PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+])
+def test_a_terminal_without_unicode_shows_escapes(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    own = write_bundle(
+        tmp_path / "a.edgepkd", wise=make_wise(), policy=make_policy(), segments=make_segments(),
+        model_card="# tiny\n", manifest=make_manifest(labels=("चलना", "walk 🚶")))
+    clip = encode_clip(tmp_path / "a.mp4", translating_texture(24, (160, 96), (2, 0)))
+    clip = clip.rename(tmp_path / "चलना.mp4")
+    code, out, err = process("run", clip, "--model", own.path, **environment)
+    assert code == 0, err
+    assert r"walk \U0001f6b6" in out
+    assert (out + err).isascii()
+    for arguments in (("inspect", clip), ("inspect", own.path), ("check", own.path),
+                      ("run", clip, "--model", own.path, "--json", "-"), ("doctor",)):
+        code, out, err = process(*arguments, **environment)
+        assert code == 0, err
+        assert (out + err).isascii()
+
+
+def test_colours_are_not_forced_on_whoever_wants_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    output.stdout().print("[bold]plain[/bold] :smile: 1.5 https://x.y")
+    output.stdout().print(output.table(["[b]head[/b]"], [["[b]cell[/b] :smile:"]]))
+    output.stdout().print(output.facts([("[b]name[/b]", "[b]value[/b]")]))
+    shown = capsys.readouterr().out
+    for part in ("[bold]plain[/bold] :smile:", "[b]head[/b]", "[b]cell[/b] :smile:",
+                 "[b]name[/b]", "[b]value[/b]"):
+        assert part in shown
+    assert "\x1b" not in shown

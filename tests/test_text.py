@@ -1,0 +1,49 @@
+"""Text of others: what a terminal obeys becomes visible, all the rest stays."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from edgepkd.text import markdown, shown
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("a\x1b[31mb", r"a\x1b[31mb"),
+    ("bell\x07 nul\x00 del\x7f csi\x9b31m", r"bell\x07 nul\x00 del\x7f csi\x9b31m"),
+    ("one\ntwo\r\nthree\tfour", r"one\ntwo\r\nthree\tfour"),
+    ("vt\x0b ff\x0c nel\x85 ls\u2028 ps\u2029", r"vt\x0b ff\x0c nel\x85 ls\u2028 ps\u2029"),
+    ("gpj.\u202egnp\u202c", r"gpj.\u202egnp\u202c"),
+    ("\u2066a\u2069\u200b\ufeff", r"\u2066a\u2069\u200b\ufeff"),
+    (b"caf\xe9.mp4".decode("utf-8", "surrogateescape"), r"caf\udce9.mp4"),
+])
+def test_what_a_terminal_obeys_is_written_as_an_escape(text: str, expected: str) -> None:
+    assert shown(text) == expected
+
+
+@pytest.mark.parametrize("text", [
+    "", "walk", "[bold]x[/bold]", r"C:\new\x1b", "चलना", "เดิน", "Cafe\u0301", "50% off", "walk 🚶",
+    "👩\u200d🚀", "क\u094d\u200dष", "می\u200cرود",
+    "\U0001f3f4\U000e0067\U000e0062\U000e007f", "שלום\u200f!",
+])
+def test_what_has_a_shape_stays(text: str) -> None:
+    assert shown(text) == text
+
+
+def test_no_control_character_is_left() -> None:
+    every = "".join(map(chr, range(0x11_0000)))
+    left = {char for char in shown(every)
+            if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+            or unicodedata.bidirectional(char) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI",
+                                                   "FSI", "PDI", "B")}
+    assert left == set()
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("no_fight", "no_fight"), ("_x_", r"\_x\_"), ("a|b`c*", r"a\|b\`c\*"),
+    ("[x](y) <b>", r"\[x\](y) \<b\>"), ("# head", r"\# head"), ("12. Mai", r"12\. Mai"),
+    ("one\n\n# two", r"one\\n\\n# two"), ("50% off, $5", r"50% off, \$5"), ("3.5 m", r"3\.5 m"),
+])
+def test_markdown_is_text_and_no_markup(text: str, expected: str) -> None:
+    assert markdown(text) == expected
