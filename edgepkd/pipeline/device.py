@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -132,7 +133,8 @@ RunEvent = BackendChosen | SourceStarted | ClipDone | SaveProgress | SourceFaile
 def run(config: RunConfig) -> Generator[RunEvent, None, None]:
     """Classify every clip of every source; the last event is a RunSummary.
 
-    A source that fails among several gives a SourceFailed and the run goes on.
+    A source that fails among several gives a SourceFailed and the run goes on. The runner is closed
+    at the end, on errors, and where the generator is closed early.
 
     Raises:
         SourceError: no source is found. BundleError: the bundle is not whole.
@@ -150,20 +152,21 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
     loading = time.perf_counter()
     bundle = load_bundle(config.model)
     runner, choice = open_runner(bundle, config)
-    if choice is not None:
-        yield choice
-    session = open_session(bundle, config, runner)
-    clip = _clip_spec(bundle, config)
-    _warm_up(session, bundle, clip, sources)
-    tally, num_failed = Tally(load_s=time.perf_counter() - loading), 0
-    for number, source in enumerate(sources, start=1):
-        for event in _run_source(session, bundle, config, clip, source, number, len(sources)):
-            if isinstance(event, ClipDone):
-                tally.add(event.answer)
-            num_failed += isinstance(event, SourceFailed)
-            yield event
-    yield tally.summary(session, model=bundle.manifest.name, exit_rule=_exit_rule(config),
-                        num_sources=len(sources), num_failed=num_failed)
+    with closing(runner):
+        if choice is not None:
+            yield choice
+        session = open_session(bundle, config, runner)
+        clip = _clip_spec(bundle, config)
+        _warm_up(session, bundle, clip, sources)
+        tally, num_failed = Tally(load_s=time.perf_counter() - loading), 0
+        for number, source in enumerate(sources, start=1):
+            for event in _run_source(session, bundle, config, clip, source, number, len(sources)):
+                if isinstance(event, ClipDone):
+                    tally.add(event.answer)
+                num_failed += isinstance(event, SourceFailed)
+                yield event
+        yield tally.summary(session, model=bundle.manifest.name, exit_rule=_exit_rule(config),
+                            num_sources=len(sources), num_failed=num_failed)
 
 
 def load_bundle(path: Path | None) -> Bundle:
@@ -185,18 +188,25 @@ def open_session(
 ) -> Session:
     """A session with the order and exit rule of `config`, on `runner` or its backend.
 
+    The session owns the runner: whoever closes it closes both, and an error here closes it too.
+
     Raises:
         UsageError: the bundle does not fit them. Others: as `open_runner`.
     """
     from edgepkd.cascade import parse_order
     from edgepkd.runtime.session import Session
 
-    return Session(
-        bundle, runner or open_runner(bundle, config)[0],
-        order=parse_order(config.order) if config.order is not None else None,
-        threshold=1.0 if config.static else config.threshold,
-        max_exit=config.max_exit, top_k=config.top_k,
-    )
+    runner = runner or open_runner(bundle, config)[0]
+    try:
+        return Session(
+            bundle, runner,
+            order=parse_order(config.order) if config.order is not None else None,
+            threshold=1.0 if config.static else config.threshold,
+            max_exit=config.max_exit, top_k=config.top_k,
+        )
+    except BaseException:
+        runner.close()
+        raise
 
 
 def open_runner(

@@ -11,7 +11,8 @@ from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import SEVEN_BITS, overflow_reason
 from edgepkd.cascade import Position
 from edgepkd.errors import ModelError
-from edgepkd.runtime.runner import Array, Features
+from edgepkd.libraries import openvino
+from edgepkd.runtime.runner import Array, Features, closed
 
 
 class OpenVinoRunner:
@@ -24,62 +25,31 @@ class OpenVinoRunner:
         self, bundle: Bundle, *, threads: int | None = None, cache_dir: Path | None = None
     ) -> None:
         """Make a runner for `bundle`; `cache_dir` keeps compiled segments between processes."""
-        import openvino
-
-        self._bundle = bundle
-        self._core = openvino.Core()
-        self._requests: dict[Position, Any] = {}
-        # f32: otherwise CPUs with bf16 or fp16 units answer differently from all others.
-        self._settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1,
-        }
-        if threads is not None:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
-        if cache_dir is not None:
-            self._settings["CACHE_DIR"] = str(cache_dir)
-        self.backend = f"openvino {openvino.__version__.split('-')[0]} CPU"
+        self._bundle, self._threads, self._cache_dir = bundle, threads, cache_dir
+        self._requests: dict[Position, Any] | None = {}
+        """None once it is closed."""
+        self.backend = f"openvino {openvino.version()} CPU"
 
     def prepare(self, position: Position) -> None:
         """Compile the segment at `position` for its number of temporal segments, once.
 
         Raises:
-            ModelError: OpenVINO refuses the file, its shapes or names are not the manifest's, or
-                this CPU would overflow on its weights.
+            ModelError: OpenVINO refuses the file, its shapes or names are not the manifest's,
+                this CPU would overflow on its weights, or the runner is closed.
         """
-        if position in self._requests:
-            return
-        path = self._bundle.segment_path(position.modality, position.exit)
-        entry = self._bundle.manifest.segment(position.modality, position.exit)
-        if reason := overflow_reason(entry):
-            raise ModelError(f"segment {position}: {reason}.", hint=SEVEN_BITS)
-        frames = self._bundle.manifest.inputs[position.modality].num_segments
-        try:
-            model = self._core.read_model(path)
-            model.reshape({"x": [frames, *entry.input_shape]})
-            compiled = self._core.compile_model(model, "CPU", self._settings)
-            names = {name for output in compiled.outputs for name in output.get_names()}
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ModelError(f"{path} cannot be compiled by OpenVINO: {reason}",
-                             hint="Run `edgepkd doctor`, and build the bundle again.") from error
-        wanted = {"logits"} | ({"features"} if entry.features_shape else set())
-        if not wanted <= names:
-            raise ModelError(f"{path} has the outputs {', '.join(sorted(names))};"
-                             f" allowed: {', '.join(sorted(wanted))}.")
-        self._requests[position] = compiled.create_infer_request()
+        self._request(position)
 
     def run(self, position: Position, x: Array | Features) -> tuple[Features, Array]:
         """Run one segment, compiling it first if `prepare` was not called.
 
         Raises:
-            ModelError: `x` does not fit, or OpenVINO fails.
+            ModelError: `x` does not fit, OpenVINO fails, or the runner is closed.
         """
-        import openvino
+        from openvino import Tensor
 
-        self.prepare(position)
-        request = self._requests[position]
+        request = self._request(position)
         if isinstance(x, np.ndarray):
-            x = openvino.Tensor(np.ascontiguousarray(x, np.float32), shared_memory=True)
+            x = Tensor(np.ascontiguousarray(x, np.float32), shared_memory=True)
         try:
             request.set_tensor("x", x)
             request.infer()
@@ -88,3 +58,34 @@ class OpenVinoRunner:
         has_features = self._bundle.manifest.segment(position.modality, position.exit)
         features = request.get_tensor("features") if has_features.features_shape else None
         return features, np.array(request.get_tensor("logits").data, np.float32)
+
+    def close(self) -> None:
+        """Drop all compiled segments; OpenVINO itself stays for the next runner."""
+        self._requests = None
+
+    def _request(self, position: Position) -> Any:
+        if self._requests is None:
+            raise closed(self.backend)
+        if position not in self._requests:
+            self._requests[position] = self._compiled(position).create_infer_request()
+        return self._requests[position]
+
+    def _compiled(self, position: Position) -> Any:
+        path = self._bundle.segment_path(position.modality, position.exit)
+        entry = self._bundle.manifest.segment(position.modality, position.exit)
+        if reason := overflow_reason(entry):
+            raise ModelError(f"segment {position}: {reason}.", hint=SEVEN_BITS)
+        frames = self._bundle.manifest.inputs[position.modality].num_segments
+        try:
+            compiled = openvino.compile_segment(
+                path, frames=frames, frame_shape=entry.input_shape, threads=self._threads,
+                cache_dir=self._cache_dir)
+            names = {name for output in compiled.outputs for name in output.get_names()}
+        except RuntimeError as error:
+            raise ModelError(f"{path} cannot be compiled by OpenVINO: {openvino.reason_of(error)}",
+                             hint="Run `edgepkd doctor`, and build the bundle again.") from error
+        wanted = {"logits"} | ({"features"} if entry.features_shape else set())
+        if not wanted <= names:
+            raise ModelError(f"{path} has the outputs {', '.join(sorted(names))};"
+                             f" allowed: {', '.join(sorted(wanted))}.")
+        return compiled

@@ -33,7 +33,7 @@ from edgepkd.bundle.engines import (
 )
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, MissingExtraError, ModelError
-from edgepkd.runtime.runner import Array, Features
+from edgepkd.runtime.runner import Array, Features, closed
 
 CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 """cuda-python's runtime, by its name since 12.6 and the one before."""
@@ -95,7 +95,7 @@ class TensorRtRunner:
         self._runtime, self._complaints = _open_runtime(self._trt, self._engines)
         self._loaded: dict[Position, _Loaded] = {}
         memory = ExitStack()
-        weakref.finalize(self, memory.close)
+        self._free_memory = weakref.finalize(self, memory.close)
         self._memory = memory
         self._stream = self._call("cudaStreamCreate")
         memory.callback(self._cuda.cudaStreamDestroy, self._stream)
@@ -106,9 +106,11 @@ class TensorRtRunner:
 
         Raises:
             BundleError: the plan is missing or not the one that the sidecar describes.
-            ModelError: the library refuses it, its tensors are not the manifest's, or the GPU's
-                memory is full.
+            ModelError: the library refuses it, its tensors are not the manifest's, the GPU's
+                memory is full, or the runner is closed.
         """
+        if not self._free_memory.alive:
+            raise closed(self.backend)
         if position in self._loaded:
             return
         record = self._engines.plans[str(position)]
@@ -144,6 +146,17 @@ class TensorRtRunner:
         features = None if loaded.features is None else DeviceFeatures(
             position, loaded.features, frames)
         return features, logits.copy()
+
+    def close(self) -> None:
+        """Free engines, contexts, the stream and all memory of the GPU; harmless if done before."""
+        if not self._free_memory.alive:
+            return
+        # A call that failed half-way may have left work behind, which still uses the memory. What
+        # this answers does not matter: it is over either way.
+        self._cuda.cudaStreamSynchronize(self._stream)
+        self._loaded.clear()
+        self._free_memory()
+        self._runtime = None
 
     # ---- loading
 
