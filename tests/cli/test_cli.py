@@ -21,6 +21,7 @@ from edgepkd.cli.main import app
 from edgepkd.cli.output import JsonLines
 from edgepkd.errors import UsageError
 from tests.clips import encode_clip, translating_texture
+from tests.processes import started
 from tests.runtime.bundles import make_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,14 +250,13 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_process_leaves_nothing(bundle: Bundle, tmp_path: Path, number: int) -> None:
     clip = encode_clip(tmp_path / "long.mp4", translating_texture(600, (160, 96), (1, 0)))
-    running = subprocess.Popen(
-        [sys.executable, "-u", "-m", "edgepkd.cli.main", "run", str(clip), "--model",
-         str(bundle.path), "--save", str(tmp_path / "out.mp4"), "--clip-frames", "12"],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert running.stderr is not None
-    assert "long.mp4" in running.stderr.readline()
-    running.send_signal(number)
-    running.communicate(timeout=60)
+    command = [sys.executable, "-u", "-m", "edgepkd.cli.main", "run", str(clip), "--model",
+               str(bundle.path), "--save", str(tmp_path / "out.mp4"), "--clip-frames", "12"]
+    with started(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        assert "long.mp4" in running.stderr.readline()
+        running.send_signal(number)
+        running.communicate(timeout=60)
     assert running.returncode == 128 + number
     assert [path.name for path in tmp_path.iterdir()] == ["long.mp4"]
 
