@@ -73,6 +73,7 @@ def test_memory_in_mib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.available_memory_mb() is None
 
 
+@pytest.mark.smoke
 def test_this_machine_has_a_cpu_and_memory() -> None:
     assert hardware.cpu()
     assert (hardware.total_memory_mb() or 0) > 100

@@ -13,6 +13,7 @@ from tests.processes import ROOT, started
 SLEEP = [sys.executable, "-uc", "import time; print('up'); time.sleep(60)"]
 
 
+@pytest.mark.smoke
 def test_a_child_obeys_ctrl_c_in_a_process_that_ignores_it() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

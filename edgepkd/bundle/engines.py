@@ -23,6 +23,7 @@ from edgepkd import hardware
 from edgepkd.bundle._schema import build, load_json, require
 from edgepkd.errors import BundleError
 from edgepkd.files import write_atomically
+from edgepkd.libraries import openvino
 
 if TYPE_CHECKING:
     from edgepkd.bundle import Manifest, SegmentEntry
@@ -156,7 +157,8 @@ def write_engines(folder: Path, engines: EngineSet) -> None:
 def library_version(library: Library) -> str | None:
     """Version of `library` as it is imported here; None if it cannot be imported."""
     try:
-        module = importlib.import_module(library)
+        module = (openvino.module() if library == "openvino"
+                  else importlib.import_module(library))
     except (ImportError, OSError):  # OSError: a shared library of it is missing
         return None
     return str(module.__version__).split("-")[0]

@@ -9,7 +9,9 @@ end of a child, kills the process without a word. So there is one Core, and it n
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -19,6 +21,7 @@ from typing import Any
 from edgepkd.errors import ModelError
 
 DEVICE = "CPU"
+TELEMETRY = "openvino_telemetry"
 
 # Two threads that ask at once must not make two. Taken before a fork: a child that is forked while
 # another thread makes the Core would wait for that thread, which it lacks.
@@ -27,11 +30,35 @@ os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release,
                     after_in_child=_lock.release)
 
 
+def module() -> Any:
+    """The package itself.
+
+    Raises:
+        ImportError: OpenVINO is not installed, or a shared library of it is missing.
+    """
+    with _lock:
+        return _quietly_imported()
+
+
+@cache
+def _quietly_imported() -> Any:
+    # Its import would send word of it to its makers, write to HOME, and warn on stderr where it
+    # may not. It does without the package for that if there is none.
+    absent = "openvino" not in sys.modules and TELEMETRY not in sys.modules
+    if absent:
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if absent:
+            del sys.modules[TELEMETRY]
+
+
 def core() -> Any:
     """The Core of this process.
 
     Raises:
-        ImportError: OpenVINO is not installed, or a shared library of it is missing.
+        ImportError: as `module`.
         ModelError: it was made before this process was forked from its parent.
     """
     with _lock:
@@ -48,9 +75,7 @@ def core() -> Any:
 @cache
 def _immortal_core() -> tuple[Any, int]:
     """The Core, and the process that made it."""
-    import openvino
-
-    made = openvino.Core()
+    made = module().Core()
     # One reference too many: the interpreter clears modules at its end while threads and signals
     # may still come, and the stack may be that of a thread other than the one which would free it.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
@@ -59,9 +84,7 @@ def _immortal_core() -> tuple[Any, int]:
 
 def version() -> str:
     """Such as '2026.4.1'."""
-    import openvino
-
-    return str(openvino.__version__).split("-")[0]
+    return str(module().__version__).split("-")[0]
 
 
 def settings(*, threads: int | None = None, cache_dir: Path | None = None) -> dict[str, Any]:

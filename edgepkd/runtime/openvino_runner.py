@@ -45,11 +45,9 @@ class OpenVinoRunner:
         Raises:
             ModelError: `x` does not fit, OpenVINO fails, or the runner is closed.
         """
-        from openvino import Tensor
-
         request = self._request(position)
         if isinstance(x, np.ndarray):
-            x = Tensor(np.ascontiguousarray(x, np.float32), shared_memory=True)
+            x = openvino.module().Tensor(np.ascontiguousarray(x, np.float32), shared_memory=True)
         try:
             request.set_tensor("x", x)
             request.infer()

@@ -37,7 +37,7 @@ from torch import nn
 from edgepkd.config import NUM_EXITS, InputSpec, Modality
 from edgepkd.deploy import Networks, export_segments
 from edgepkd.engines.parity import SegmentChain, Segments
-from edgepkd.libraries.openvino import compile_segment, core
+from edgepkd.libraries import openvino
 from edgepkd.models.registry import build_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.pipeline import load_bundle
@@ -138,15 +138,13 @@ class Way:
 
 def openvino_way(case: Case, segments: Segments, *, threads: int) -> Way:
     """The segments on OpenVINO, as `OpenVinoRunner` compiles and chains them."""
-    import openvino
-
     steps, size = {}, 0
     for modality in case.networks:
-        x = openvino.Tensor(case.frames(modality, seed=2).numpy())
+        x = openvino.module().Tensor(case.frames(modality, seed=2).numpy())
         for k in range(1, NUM_EXITS + 1):
             frames, *frame_shape = x.shape
-            compiled = compile_segment(segments[modality, k], frames=frames,
-                                       frame_shape=frame_shape, threads=threads)
+            compiled = openvino.compile_segment(segments[modality, k], frames=frames,
+                                                frame_shape=frame_shape, threads=threads)
             blob = io.BytesIO()
             compiled.export_model(blob)
             size += len(blob.getvalue())
@@ -284,7 +282,7 @@ def byte_products() -> dict[str, Any]:
     except OSError:
         flags = set()
     return {"vnni": [flag for flag in VNNI_FLAGS if flag in flags],
-            "openvino": sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))}
+            "openvino": sorted(openvino.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))}
 
 
 # ---- tables

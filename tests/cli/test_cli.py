@@ -88,6 +88,7 @@ def test_help_lists_every_verb() -> None:
         assert f"\n  {verb} " in shown.stdout
 
 
+@pytest.mark.smoke
 def test_version() -> None:
     assert invoke("--version").stdout == f"edgepkd {__version__}\n"
 
@@ -95,6 +96,7 @@ def test_version() -> None:
 # ---- run
 
 
+@pytest.mark.smoke
 def test_table_and_summary_on_stdout_notes_on_stderr(clips: Path, bundle: Bundle) -> None:
     done = process("run", clips / "right.mp4", "--model", bundle.path)
     assert done.returncode == 0, done.stderr
@@ -118,6 +120,7 @@ def test_a_narrow_terminal_gets_whole_rows(
     assert max(map(len, shown.stdout.splitlines()[2:])) <= 80
 
 
+@pytest.mark.smoke
 def test_json_to_stdout_is_nothing_but_json(clips: Path, bundle: Bundle) -> None:
     done = process("run", clips / "right.mp4", "--model", bundle.path, "--json", "-", "--top-k", 1)
     first, second, last = lines(done.stdout)
@@ -140,6 +143,7 @@ def test_json_to_a_file_keeps_the_table(clips: Path, bundle: Bundle, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
 
 
+@pytest.mark.smoke
 def test_several_sources_are_labelled_and_a_bad_one_does_not_stop_the_run(
     clips: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -180,6 +184,7 @@ def test_a_pipe_answers_line_by_line(clips: Path, bundle: Bundle) -> None:
     assert "0.96-1.44 s  right" in second
 
 
+@pytest.mark.smoke
 def test_save(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     done = invoke("run", clips / "right.mp4", "--model", bundle.path, "--save", out)
@@ -221,6 +226,7 @@ def test_errors_are_one_message_and_a_next_step(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.smoke
 def test_unknown_options_and_verbs_are_usage_errors() -> None:
     assert invoke("run", "x.mp4", "--fast").exit_code == 2
     assert invoke("walk").exit_code == 2
@@ -247,6 +253,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_process_leaves_nothing(bundle: Bundle, tmp_path: Path, number: int) -> None:
     clip = encode_clip(tmp_path / "long.mp4", translating_texture(600, (160, 96), (1, 0)))
@@ -344,6 +351,7 @@ def test_inspect_tampered_bundle(bundle: Bundle, tmp_path: Path) -> None:
     assert "wise.json has 2 bytes" in shown.stderr
 
 
+@pytest.mark.smoke
 def test_inspect_videos(clips: Path) -> None:
     shown = invoke("inspect", clips / "right.mp4")
     for part in ("mpeg4", "160x96", "25 fps", "12 frames", "native: mpeg4 exports"):
@@ -362,6 +370,7 @@ def test_inspect_goes_on_after_a_bad_file(clips: Path, tmp_path: Path) -> None:
     assert "native" in shown.stdout
 
 
+@pytest.mark.smoke
 def test_doctor() -> None:
     shown = invoke("doctor")
     assert shown.exit_code == 0

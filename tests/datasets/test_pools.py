@@ -57,6 +57,7 @@ def test_at_least_one_process() -> None:
         LocalPool(0)
 
 
+@pytest.mark.smoke
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(f"""

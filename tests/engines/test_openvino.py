@@ -17,6 +17,7 @@ from tests.engines.segments import WIDTH, broken, convolution
 SHAPES = Shapes(frame=(WIDTH, 16, 16), min_frames=3, opt_frames=3, max_frames=3)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_plan_answers_as_the_segment_does(precision: Precision) -> None:
     content = convolution(2, quantized=True)

@@ -58,6 +58,7 @@ def summary(events: list[pipeline.RunEvent]) -> RunSummary:
     return events[-1]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("name", "label"), [("right.mp4", "right"), ("left.avi", "left")])
 def test_motion_alone_answers_and_makes_no_picture(
     clips: Path, bundle: Bundle, name: str, label: str

@@ -25,6 +25,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("bundle"))
 
 
+@pytest.mark.smoke
 def test_chain_agrees_with_numpy(bundle: Bundle) -> None:
     runner: SegmentRunner = OpenVinoRunner(bundle, threads=1)
     x = np.random.default_rng(0).normal(size=(2, 2, 32, 32)).astype(np.float32)

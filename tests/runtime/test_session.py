@@ -155,6 +155,7 @@ def test_a_clip_is_released_even_if_it_cannot_be_decoded(bundle: Bundle) -> None
     assert clip.num_released == 1
 
 
+@pytest.mark.smoke
 def test_a_session_closes_its_runner_on_errors_too(bundle: Bundle) -> None:
     fake = runner(Position("mv", 1))
     with Session(bundle, fake) as session:

@@ -46,6 +46,7 @@ def pipe_in(monkeypatch, data: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=buffer))
 
 
+@pytest.mark.smoke
 def test_folder_pattern_and_file_resolve_in_natural_order(tmp_path) -> None:
     for name in ("clip10.mp4", "clip2.AVI", "sub/clip1.mkv", "notes.txt", ".hidden/clip.mp4"):
         path = tmp_path / name
