@@ -37,9 +37,9 @@ def run(
     threads: Annotated[int | None, typer.Option(
         help="Threads of the networks on the CPU.")] = None,
     backend: Annotated[str, typer.Option(
-        help="openvino (the CPU) or a target of `edgepkd export` whose engines the bundle has,"
-             " e.g. jetson-orin-nano, tensorrt-rtx; auto: engines that fit this machine, else the"
-             " CPU.")] = "auto",
+        help="openvino (the CPU, with the bundle's engines for it if they fit) or another target of"
+             " `edgepkd export` whose engines the bundle has, e.g. jetson-orin-nano, tensorrt-rtx;"
+             " auto: engines that fit this machine, else the ONNX files on the CPU.")] = "auto",
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")] = None,
     save: Annotated[Path | None, typer.Option(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgepkd.config import ClipSpec, Route, check
 from edgepkd.errors import BundleError, ConfigError, EdgepkdError, SourceError, UsageError
+from edgepkd.pipeline.backend import BackendChosen, open_runner
 from edgepkd.runtime.summary import RunSummary as RunSummary
 from edgepkd.runtime.summary import Tally
 
@@ -63,8 +64,8 @@ class RunConfig:
     threads: int | None = None
     """Threads of the networks on the CPU; None: the backend's choice."""
     backend: str = "auto"
-    """openvino (the CPU), or the target whose engines in the bundle are used; auto: engines that
-    fit this machine, else the CPU."""
+    """auto: engines in the bundle that fit this machine, those for a GPU first, else its ONNX files
+    on the CPU. openvino: the CPU, with engines or without. Else the target whose engines it is."""
 
     def __post_init__(self) -> None:
         if self.static and not (self.threshold is None and self.max_exit is None):
@@ -80,15 +81,6 @@ class RunConfig:
               allowed="auto, native, normalize")
         check(re.fullmatch(r"\w[\w.-]*", self.backend) is not None, "backend", got=self.backend,
               allowed="auto, openvino or a folder in the bundle's engines/")
-
-
-@dataclass(frozen=True)
-class BackendChosen:
-    """The bundle has engines for a GPU, and `auto` took them or not."""
-
-    backend: str
-    """A target, or openvino."""
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -207,34 +199,6 @@ def open_session(
     except BaseException:
         runner.close()
         raise
-
-
-def open_runner(
-    bundle: Bundle, config: RunConfig
-) -> tuple[SegmentRunner, BackendChosen | None]:
-    """The backend of `config`; where `auto` had a choice, also what it chose and why.
-
-    Raises:
-        BundleError: the bundle has no engines for the backend asked for, or they do not fit here.
-        MissingExtraError: what runs them is not installed. ModelError: CUDA does not work.
-    """
-    from edgepkd.bundle.engines import engine_targets, read_engines
-    from edgepkd.runtime.openvino_runner import OpenVinoRunner
-    from edgepkd.runtime.tensorrt_runner import TensorRtRunner
-
-    if config.backend not in ("auto", "openvino"):
-        return TensorRtRunner(bundle, config.backend), None
-    refused = []
-    for target in engine_targets(bundle.path) if config.backend == "auto" else ():
-        try:
-            if read_engines(bundle.path, target).built_on.library == "openvino":
-                continue
-            return TensorRtRunner(bundle, target), BackendChosen(
-                target, "its engines were built for this machine")
-        except EdgepkdError as error:
-            refused.append(error.message)
-    choice = BackendChosen("openvino", " ".join(refused)) if refused else None
-    return OpenVinoRunner(bundle, threads=config.threads), choice
 
 
 def _clip_spec(bundle: Bundle, config: RunConfig) -> ClipSpec:
