@@ -8,8 +8,7 @@ demo:
 
 # the whole test suite
 test *args:
-    {{python}} -m pytest --ignore=tests/training {{args}}
-    {{python}} -m pytest tests/training {{args}}
+    {{python}} -m pytest {{args}}
 
 # style, types, layers
 check:

@@ -16,6 +16,9 @@ MEMORY_INFO = Path("/proc/meminfo")
 CPU_INFO = Path("/proc/cpuinfo")
 CUDA_VERSION = Path("/usr/local/cuda/version.json")
 
+# Flags in /proc/cpuinfo that say which instructions networks may be compiled to, on x86 and ARM.
+VECTOR_FLAGS = ("sse4_", "avx", "amx", "fma", "f16c", "asimd", "fphp", "sve", "i8mm", "bf16")
+
 # Boards whose nvidia-smi, where there is one, does not say it.
 JETSON_COMPUTE_CAPABILITY = {"Thor": "11.0", "Orin": "8.7", "Xavier": "7.2"}
 
@@ -49,6 +52,18 @@ def overflows_bytes() -> bool:
     except OSError:
         return True
     return not {"avx_vnni", "avx512_vnni", "amx_int8"} & set(text.split())
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """What this CPU computes networks with, sorted: 'avx2', 'avx512_vnni', 'asimddp' …
+
+    The name of the CPU where the kernel does not list them.
+    """
+    for line in _lines(CPU_INFO):
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return tuple(sorted(flag for flag in flags.split() if flag.startswith(VECTOR_FLAGS)))
+    return (cpu(),)
 
 
 def gpus() -> tuple[Gpu, ...]:

@@ -56,6 +56,7 @@ def write(path: Path, **changes: Any) -> Bundle:
     return write_bundle(path, **parts)
 
 
+@pytest.mark.smoke
 def test_round_trip(pristine: Bundle) -> None:
     again = read_bundle(pristine.path)
     assert again == pristine

@@ -145,6 +145,25 @@ def test_rtx_plans_built_without_a_gpu_load_from_ampere_on(
         "built for compute capability 8.0 and newer, here is 7.5",)
 
 
+def test_plans_for_the_cpu_belong_to_its_kind(engines: EngineSet, manifest: Any) -> None:
+    there = replace(ORIN, library="openvino", compute_capability=None,
+                    instruction_sets=("avx2", "avx512_vnni"))
+    built = replace(engines, built_on=there)
+    assert mismatches(built, manifest, there) == ()
+    here = replace(there, instruction_sets=("amx_int8", "avx2", "avx_vnni"))
+    assert mismatches(built, manifest, here) == (
+        "built on another kind of CPU, with avx512_vnni and without amx_int8, avx_vnni",)
+    unknown = replace(built, built_on=replace(there, instruction_sets=None))
+    assert mismatches(unknown, manifest, here) == (
+        "built on a CPU that the sidecar does not describe",)
+
+
+def test_plans_that_do_not_take_a_clip_are_named(engines: EngineSet, manifest: Any) -> None:
+    plans = {**engines.plans, "mv_1": replace(engines.plans["mv_1"], max_frames=1)}
+    assert mismatches(replace(engines, plans=plans), manifest, ORIN) == (
+        "mv_1 takes 1 to 1 frames, a clip has 2",)
+
+
 def test_plans_of_another_segment_are_named(engines: EngineSet, manifest: Any) -> None:
     plans = dict(engines.plans)
     del plans["mv_1"]
@@ -170,4 +189,6 @@ def test_this_machine_and_its_library() -> None:
     assert version is not None
     here = this_machine("openvino", version)
     assert (here.library, here.compute_capability) == ("openvino", None)
+    assert here.instruction_sets
+    assert this_machine("tensorrt", "10.3.0").instruction_sets is None
     assert version[0].isdigit()

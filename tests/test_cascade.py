@@ -107,6 +107,7 @@ def test_max_exit_out_of_range(max_exit: int) -> None:
         cascade(threshold=1.0, max_exit=max_exit)
 
 
+@pytest.mark.smoke
 def test_later_exits_use_all_logits_so_far() -> None:
     weights = WiseWeights(("mv",), ((1.0,), (3.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0)))
     steps = cascade(threshold=1.0, weights=weights)

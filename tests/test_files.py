@@ -12,6 +12,7 @@ from edgepkd.errors import StorageError
 from edgepkd.files import Walk, walk_files, write_atomically
 
 
+@pytest.mark.smoke
 def test_a_file_and_its_folder_are_made(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b.json"
     write_atomically(path, b"one")

@@ -73,9 +73,32 @@ def test_memory_in_mib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.available_memory_mb() is None
 
 
+@pytest.mark.smoke
 def test_this_machine_has_a_cpu_and_memory() -> None:
     assert hardware.cpu()
     assert (hardware.total_memory_mb() or 0) > 100
+
+
+@pytest.mark.parametrize(("text", "sets"), [
+    ("model name : x\nflags\t\t: fpu sse4_2 avx2 fma svm avx512_vnni\nbugs :\nflags : no\n",
+     ("avx2", "avx512_vnni", "fma", "sse4_2")),
+    ("processor\t: 0\nFeatures\t: fp asimd crc32 asimddp sve\n", ("asimd", "asimddp", "sve")),
+    ("flags : fpu\n", ()),
+])
+def test_what_a_cpu_computes_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, sets: tuple[str, ...]
+) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "cpuinfo")
+    assert hardware.instruction_sets() == sets
+
+
+def test_a_cpu_that_the_kernel_does_not_describe_goes_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "absent")
+    monkeypatch.setattr(hardware.platform, "processor", lambda: "M9")
+    assert hardware.instruction_sets() == ("M9",)
 
 
 @pytest.mark.parametrize(("machine", "flags", "overflows"), [

@@ -40,6 +40,7 @@ def test_a_png_of_800_pixels_is_written_whole(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["loss.png"]
 
 
+@pytest.mark.smoke
 def test_names_the_font_has_no_glyphs_for_are_no_error(tmp_path: Path) -> None:
     assert confusion(tmp_path / "c.png", [[1]], ["\u6253\u67b6"], title="t").is_file()
 

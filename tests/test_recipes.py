@@ -10,6 +10,7 @@ from edgepkd.errors import ConfigError
 from edgepkd.recipes import ROOMS, Room, load_recipe, recipe_names, room_path
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_recipe_loads_and_says_its_purpose(room: Room) -> None:
     names = recipe_names(room)

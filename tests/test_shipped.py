@@ -23,6 +23,7 @@ def bundle() -> Bundle:
     return read_bundle(pipeline.DEMO_BUNDLE)
 
 
+@pytest.mark.smoke
 def test_the_demo_is_right_and_skips_work() -> None:
     events = list(pipeline.demo())
     labels = [event.answer.label for event in events if isinstance(event, ClipDone)]

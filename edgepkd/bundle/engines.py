@@ -4,12 +4,13 @@
     engines/<target>/mv_1.engine …   plain plans, as trtexec loads them; for OpenVINO its own blobs
     engines/<target>/timing.cache    where the builder keeps one
 
-A plan belongs to the library, system and GPU that it was built with. `mismatches` compares before
-anything is deserialised.
+A plan belongs to the library, system and GPU (for OpenVINO the kind of CPU) that it was built with.
+`mismatches` compares before anything is deserialised.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import platform
@@ -23,6 +24,7 @@ from edgepkd import hardware
 from edgepkd.bundle._schema import build, load_json, require
 from edgepkd.errors import BundleError
 from edgepkd.files import write_atomically
+from edgepkd.libraries import openvino
 
 if TYPE_CHECKING:
     from edgepkd.bundle import Manifest, SegmentEntry
@@ -80,6 +82,8 @@ class BuiltOn:
     driver: str | None = None
     cuda: str | None = None
     jetson: str | None = None
+    instruction_sets: tuple[str, ...] | None = None
+    """Of the CPU; only for OpenVINO, whose plans are for no other."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,8 @@ def write_engines(folder: Path, engines: EngineSet) -> None:
 def library_version(library: Library) -> str | None:
     """Version of `library` as it is imported here; None if it cannot be imported."""
     try:
-        module = importlib.import_module(library)
+        module = (openvino.module() if library == "openvino"
+                  else importlib.import_module(library))
     except (ImportError, OSError):  # OSError: a shared library of it is missing
         return None
     return str(module.__version__).split("-")[0]
@@ -172,15 +177,54 @@ def this_machine(library: Library, version: str) -> BuiltOn:
         compute_capability=hardware.compute_capability() if on_gpu else None,
         gpu=gpu.name if gpu else None, driver=gpu.driver if gpu else None,
         cuda=hardware.cuda_version() if on_gpu else None, jetson=hardware.jetson(),
+        instruction_sets=None if on_gpu else hardware.instruction_sets(),
     )
 
 
 def mismatches(engines: EngineSet, manifest: Manifest, here: BuiltOn) -> tuple[str, ...]:
     """Every reason why these plans must not be deserialised on `here`; empty: they may.
 
-    Size and hash of a plan are for the one who loads it.
+    `damaged` and `read_plan` look at the files.
     """
     return (*foreign(engines, here), *outdated(engines, manifest))
+
+
+def damaged(bundle_path: Path, engines: EngineSet) -> tuple[str, ...]:
+    """Plans that are missing or not those that the sidecar describes."""
+    reasons = []
+    for plan in engines.plans.values():
+        try:
+            content = (engines_folder(bundle_path, engines.target) / plan.file).read_bytes()
+        except FileNotFoundError:
+            reasons.append(f"{plan.file} is missing")
+        except OSError as error:
+            reasons.append(f"{plan.file} cannot be read: {error.strerror}")
+        else:
+            if hashlib.sha256(content).hexdigest() != plan.sha256:
+                reasons.append(f"{plan.file} has another SHA-256 than {SIDECAR} says")
+    return tuple(reasons)
+
+
+def read_plan(bundle_path: Path, engines: EngineSet, segment: str) -> bytes:
+    """The plan of `segment`, such as 'mv_1', which is the one that the sidecar describes.
+
+    Raises:
+        BundleError: it is not.
+    """
+    record, hint = engines.plans[segment], rebuild_hint(bundle_path, engines)
+    path = engines_folder(bundle_path, engines.target) / record.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.", hint=hint) from error
+    if len(content) != record.bytes:
+        raise BundleError(f"{path} has {len(content)} bytes; its sidecar says {record.bytes}.",
+                          hint=hint)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != record.sha256:
+        raise BundleError(f"{path} has SHA-256 {digest[:12]}…; its sidecar says"
+                          f" {record.sha256[:12]}….", hint=hint)
+    return content
 
 
 def foreign(engines: EngineSet, here: BuiltOn) -> tuple[str, ...]:
@@ -194,7 +238,7 @@ def foreign(engines: EngineSet, here: BuiltOn) -> tuple[str, ...]:
     if not _version_fits(engines, here.library_version):
         reasons.insert(0, f"built with {there.library} {there.library_version},"
                           f" here is {here.library_version}")
-    return (*reasons, *_foreign_gpu(engines, here))
+    return (*reasons, *_foreign_cpu(there, here), *_foreign_gpu(engines, here))
 
 
 def _version_fits(engines: EngineSet, version: str) -> bool:
@@ -208,6 +252,17 @@ def _version_fits(engines: EngineSet, version: str) -> bool:
 def _major_minor(version: str) -> tuple[int, int]:
     major, minor, *_ = (*version.split("."), "0")
     return int(major), int(minor)
+
+
+def _foreign_cpu(there: BuiltOn, here: BuiltOn) -> tuple[str, ...]:
+    if there.library != "openvino" or there.instruction_sets == here.instruction_sets:
+        return ()
+    if there.instruction_sets is None:
+        return ("built on a CPU that the sidecar does not describe",)
+    built, now = set(there.instruction_sets), set(here.instruction_sets or ())
+    apart = [f"{word} {', '.join(sorted(sets))}"
+             for word, sets in (("with", built - now), ("without", now - built)) if sets]
+    return (f"built on another kind of CPU, {' and '.join(apart)}",)
 
 
 def _foreign_gpu(engines: EngineSet, here: BuiltOn) -> tuple[str, ...]:
@@ -230,7 +285,7 @@ def _foreign_gpu(engines: EngineSet, here: BuiltOn) -> tuple[str, ...]:
 
 
 def outdated(engines: EngineSet, manifest: Manifest) -> tuple[str, ...]:
-    """Segments of the bundle that the plans were not built from."""
+    """Segments that the plans were not built from, or of whose clips they do not take."""
     reasons = []
     for segment in manifest.segments:
         name = f"{segment.modality}_{segment.exit}"
@@ -240,7 +295,16 @@ def outdated(engines: EngineSet, manifest: Manifest) -> tuple[str, ...]:
         elif plan.source_sha256 != manifest.files[segment.file].sha256:
             reasons.append(f"{name} was built from another {segment.file}"
                            f" (SHA-256 {plan.source_sha256[:12]}…)")
+        elif not plan.min_frames <= manifest.inputs[segment.modality].num_segments \
+                <= plan.max_frames:
+            reasons.append(f"{name} takes {plan.min_frames} to {plan.max_frames} frames, a clip has"
+                           f" {manifest.inputs[segment.modality].num_segments}")
     return tuple(reasons)
+
+
+def rebuild_hint(bundle_path: Path, engines: EngineSet) -> str:
+    """The next step where the engines that are there cannot be used."""
+    return f"Build them again: {rebuild_command(bundle_path, engines)} --force"
 
 
 def rebuild_command(bundle_path: Path, engines: EngineSet) -> str:

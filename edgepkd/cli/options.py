@@ -20,9 +20,9 @@ Fps = Annotated[float | None, typer.Option(
          " the stream says.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the networks on the CPU.")]
 Backend = Annotated[str, typer.Option(
-    help="openvino (the CPU) or a target of `edgepkd export` whose engines the bundle has,"
-         " e.g. jetson-orin-nano, tensorrt-rtx; auto: engines that fit this machine, else the"
-         " CPU.")]
+    help="openvino (the CPU, with the bundle's engines for it if they fit) or another target of"
+         " `edgepkd export` whose engines the bundle has, e.g. jetson-orin-nano, tensorrt-rtx;"
+         " auto: engines that fit this machine, else the ONNX files on the CPU.")]
 Json = Annotated[str | None, typer.Option(
     metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")]
 Save = Annotated[Path | None, typer.Option(

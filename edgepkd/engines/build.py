@@ -271,7 +271,7 @@ class _Build:
 
 def _identity(machine: BuiltOn) -> tuple[str | None, ...]:
     return (machine.library, machine.library_version, machine.os, machine.machine,
-            machine.compute_capability)
+            machine.compute_capability, *(machine.instruction_sets or ()))
 
 
 def _plain(values: Mapping[str, Any]) -> Any:

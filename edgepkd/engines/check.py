@@ -5,7 +5,6 @@ Looks at hashes, versions and operators; deserialises nothing, and needs neither
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +13,8 @@ from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import (
     NO_GPU,
     EngineSet,
+    damaged,
     engine_targets,
-    engines_folder,
     foreign,
     library_version,
     outdated,
@@ -101,20 +100,9 @@ def _look(
     apart = foreign(engines, this_machine(target.library, version or "none"))
     if NO_GPU in apart:
         notes += (f"{NO_GPU}: compute capability not compared",)
-    stale = (*_damaged(bundle, engines), *outdated(engines, bundle.manifest),
+    stale = (*damaged(bundle.path, engines), *outdated(engines, bundle.manifest),
              *(reason for reason in apart if reason != NO_GPU))
     return engines, stale, notes
-
-
-def _damaged(bundle: Bundle, engines: EngineSet) -> tuple[str, ...]:
-    reasons = []
-    for plan in engines.plans.values():
-        path = engines_folder(bundle.path, engines.target) / plan.file
-        if not path.is_file():
-            reasons.append(f"{plan.file} is missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != plan.sha256:
-            reasons.append(f"{plan.file} has another SHA-256 than engines.json says")
-    return tuple(reasons)
 
 
 def _unreadable(bundle: Bundle) -> tuple[str, ...]:
@@ -135,7 +123,7 @@ def _impossible(
     if engines is None:
         return ()
     int8 = [name for name, plan in engines.plans.items() if plan.precision == "int8"]
-    reasons = list(overflows(bundle, target)) if int8 else []
+    reasons = [reason for reason in overflows(bundle, target) if reason.split()[0] in int8]
     if int8 and not target.int8:
         reasons.append(f"{', '.join(int8)} in int8: the hardware of {target.name} has none")
     if engines.precision == "int8" and not any(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 from edgepkd.bundle.engines import Precision
 from edgepkd.engines.builder import Plan, Settings, Shapes, typed_form
 from edgepkd.errors import ConfigError, ModelError
+from edgepkd.libraries import openvino
 
 MEASURED_S = 0.5
 MIN_CALLS = 10
@@ -19,10 +19,7 @@ class OpenVinoBuilder:
     """Compiles for exactly max_frames: on the CPU a fixed batch is faster than a free one."""
 
     def __init__(self) -> None:
-        import openvino
-
-        self._core: Any = openvino.Core()
-        self.version: str = openvino.__version__.split("-")[0]
+        self.version = openvino.version()
 
     def build(self, content: bytes, *, precision: Precision, shapes: Shapes, settings: Settings,
               timing_cache: bytes = b"") -> Plan:
@@ -31,14 +28,10 @@ class OpenVinoBuilder:
         form = content if precision == "int8" else typed_form(content, precision)
         blob = io.BytesIO()
         try:
-            model = self._core.read_model(form)
-            model.reshape({"x": list(shapes.batch(shapes.max_frames))})
-            compiled = self._core.compile_model(model, "CPU", {
-                "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1,
-            })
-            compiled.export_model(blob)
+            openvino.compile_segment(form, frames=shapes.max_frames,
+                                     frame_shape=shapes.frame).export_model(blob)
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO refuses the segment: {_reason(error)}",
+            raise ModelError(f"OpenVINO refuses the segment: {openvino.reason_of(error)}",
                              hint="Build the bundle again, or another target.") from error
         return Plan(blob.getvalue())
 
@@ -46,7 +39,7 @@ class OpenVinoBuilder:
         """Median over half a second of calls, after three to warm up."""
         import numpy as np
 
-        request = self._core.import_model(plan, "CPU").create_infer_request()
+        request = openvino.import_segment(plan).create_infer_request()
         x = np.random.default_rng(0).standard_normal(shapes.batch(shapes.max_frames))
         request.get_tensor("x").data[:] = x
         for _ in range(3):
@@ -65,10 +58,3 @@ def _refuse_gpu_settings(settings: Settings) -> None:
                                 "require_timing_cache") if getattr(settings, name)]
     if given:
         raise ConfigError(f"{', '.join(given)} is set; allowed: only for TensorRT.")
-
-
-def _reason(error: RuntimeError) -> str:
-    """What OpenVINO says, without the places in its source."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(
-        ("Exception from", "Check '", "To facilitate"))) or "no reason given"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.engines.graph import FEATURES, INPUT, LOGITS
+from edgepkd.libraries import openvino
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -105,14 +106,7 @@ def format_parity(rows: Sequence[ExitParity]) -> str:
 
 
 def _openvino(content: bytes, frames: int | None) -> Callable[[Array], dict[str, Any]]:
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(content)
-    if frames is not None:
-        model.reshape({INPUT: [frames, *list(model.input(INPUT).get_partial_shape())[1:]]})
-    # The CPU plugin may otherwise choose bfloat16 where the machine has it.
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.compile_segment(content, frames=frames)
 
     def run(x: Array) -> dict[str, Any]:
         results = compiled({INPUT: x})

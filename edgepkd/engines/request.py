@@ -59,6 +59,7 @@ def refuse(request: Request) -> None:
     most = max(spec.num_segments for spec in request.bundle.manifest.inputs.values())
     check(request.max_frames is None or request.max_frames >= most, "batch",
           got=request.max_frames, allowed=f"{most} or more: the temporal segments of one clip")
+    _refuse_batch_of_fixed_size(request)
     for name in ("version_compatible", "hardware_compatible"):
         check(target.portable or not getattr(request, name), name, got=True,
               allowed=f"not for {target.name}")
@@ -92,6 +93,14 @@ def _refuse_other_board(target: Target) -> None:
             f"target is {target.name!r}, whose engines are built on the board itself; this"
             f" machine is {hardware.jetson() or 'no Jetson'}.",
             hint="Copy the bundle there and give the same command.")
+
+
+def _refuse_batch_of_fixed_size(request: Request) -> None:
+    fixed = request.target.builder == "openvino" or request.dla is not None
+    clip = {spec.num_segments for spec in request.bundle.manifest.inputs.values()}
+    check(not fixed or request.max_frames is None or clip == {request.max_frames}, "batch",
+          got=request.max_frames, allowed="none here: these engines take exactly the temporal"
+          " segments of a clip")
 
 
 def _refuse_dla(request: Request) -> None:

@@ -9,11 +9,11 @@ What a device does is here. What makes a model is in modules of its own, which n
 `pipeline.data`, `pipeline.train`, `pipeline.wise`, `pipeline.evaluate`.
 """
 
+from edgepkd.pipeline.backend import BackendChosen, open_runner
 from edgepkd.pipeline.device import (
     DEMO_BUNDLE,
     DEMO_FACTS,
     SHIPPED,
-    BackendChosen,
     BundleReport,
     ClipDone,
     DemoFacts,
@@ -31,7 +31,6 @@ from edgepkd.pipeline.device import (
     doctor,
     inspect,
     load_bundle,
-    open_runner,
     open_session,
     run,
 )

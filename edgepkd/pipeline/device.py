@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from edgepkd.config import ClipSpec, Route, check, check_fps
 from edgepkd.errors import BundleError, ConfigError, EdgepkdError, SourceError, UsageError
+from edgepkd.pipeline.backend import BackendChosen, open_runner
 from edgepkd.runtime.summary import RunSummary as RunSummary
 from edgepkd.runtime.summary import Tally
 
@@ -70,8 +71,8 @@ class RunConfig:
     """Frames per second of image sequences and of raw streams that name none; None: 25, or what
     the stream says."""
     backend: str = "auto"
-    """openvino (the CPU), or the target whose engines in the bundle are used; auto: engines that
-    fit this machine, else the CPU."""
+    """auto: engines in the bundle that fit this machine, those for a GPU first, else its ONNX files
+    on the CPU. openvino: the CPU, with engines or without. Else the target whose engines it is."""
 
     def __post_init__(self) -> None:
         if self.static and not (self.threshold is None and self.max_exit is None):
@@ -88,15 +89,6 @@ class RunConfig:
         check_fps(self.fps)
         check(re.fullmatch(r"\w[\w.-]*", self.backend) is not None, "backend", got=self.backend,
               allowed="auto, openvino or a folder in the bundle's engines/")
-
-
-@dataclass(frozen=True)
-class BackendChosen:
-    """The bundle has engines for a GPU, and `auto` took them or not."""
-
-    backend: str
-    """A target, or openvino."""
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -163,7 +155,8 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
 
     A source that fails among several gives a SourceFailed and the run goes on; the error of the
     only source is raised after the RunSummary. So is whatever else ends the run once the bundle is
-    loaded, Ctrl-C too: what was answered is always summed up.
+    loaded, Ctrl-C too: what was answered is always summed up. The runner is closed at the end, on
+    errors, and where the generator is closed early.
 
     Raises:
         SourceError: no source is found, or the only one fails.
@@ -173,7 +166,6 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
         MissingExtraError: what the backend asked for is not installed.
     """
     from edgepkd.video.source import resolve_sources
-    from edgepkd.video.stops import delivering_stops
 
     sources = resolve_sources(config.source)
     if config.save is not None:
@@ -185,11 +177,22 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
     loading = time.perf_counter()
     bundle = load_bundle(config.model)
     runner, choice = open_runner(bundle, config)
-    if choice is not None:
-        yield choice
-    session = open_session(bundle, config, runner)
+    with closing(runner):
+        if choice is not None:
+            yield choice
+        session = open_session(bundle, config, runner)
+        yield from _answered(session, bundle, config, sources, loading_since=loading)
+
+
+def _answered(
+    session: Session, bundle: Bundle, config: RunConfig, sources: Sequence[Source], *,
+    loading_since: float,
+) -> Iterator[RunEvent]:
+    """The events of every source, then the summary, however the run ends."""
+    from edgepkd.video.stops import delivering_stops
+
     clip = _clip_spec(bundle, config)
-    tally = Tally(session, loading_since=loading)
+    tally = Tally(session, loading_since=loading_since)
 
     def summary(stopped: BaseException | None) -> RunSummary:
         return tally.summary(model=bundle.manifest.name, exit_rule=_exit_rule(config),
@@ -246,46 +249,25 @@ def open_session(
 ) -> Session:
     """A session with the order and exit rule of `config`, on `runner` or its backend.
 
+    The session owns the runner: whoever closes it closes both, and an error here closes it too.
+
     Raises:
         UsageError: the bundle does not fit them. Others: as `open_runner`.
     """
     from edgepkd.cascade import parse_order
     from edgepkd.runtime.session import Session
 
-    return Session(
-        bundle, runner or open_runner(bundle, config)[0],
-        order=parse_order(config.order) if config.order is not None else None,
-        threshold=1.0 if config.static else config.threshold,
-        max_exit=config.max_exit, top_k=config.top_k,
-    )
-
-
-def open_runner(
-    bundle: Bundle, config: RunConfig
-) -> tuple[SegmentRunner, BackendChosen | None]:
-    """The backend of `config`; where `auto` had a choice, also what it chose and why.
-
-    Raises:
-        BundleError: the bundle has no engines for the backend asked for, or they do not fit here.
-        MissingExtraError: what runs them is not installed. ModelError: CUDA does not work.
-    """
-    from edgepkd.bundle.engines import engine_targets, read_engines
-    from edgepkd.runtime.openvino_runner import OpenVinoRunner
-    from edgepkd.runtime.tensorrt_runner import TensorRtRunner
-
-    if config.backend not in ("auto", "openvino"):
-        return TensorRtRunner(bundle, config.backend), None
-    refused = []
-    for target in engine_targets(bundle.path) if config.backend == "auto" else ():
-        try:
-            if read_engines(bundle.path, target).built_on.library == "openvino":
-                continue
-            return TensorRtRunner(bundle, target), BackendChosen(
-                target, "its engines were built for this machine")
-        except EdgepkdError as error:
-            refused.append(error.message)
-    choice = BackendChosen("openvino", " ".join(refused)) if refused else None
-    return OpenVinoRunner(bundle, threads=config.threads), choice
+    runner = runner or open_runner(bundle, config)[0]
+    try:
+        return Session(
+            bundle, runner,
+            order=parse_order(config.order) if config.order is not None else None,
+            threshold=1.0 if config.static else config.threshold,
+            max_exit=config.max_exit, top_k=config.top_k,
+        )
+    except BaseException:
+        runner.close()
+        raise
 
 
 def _clip_spec(bundle: Bundle, config: RunConfig) -> ClipSpec:

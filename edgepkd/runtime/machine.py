@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edgepkd import __version__, hardware
 from edgepkd._optional import OPTIONAL, installed_version
+from edgepkd.libraries import openvino
 from edgepkd.runtime import pairing
 
 CORE = ("numpy", "numba", "av", "onnx", "openvino", "typer", "rich", "pillow")
@@ -69,9 +70,7 @@ def describe() -> Machine:
 
 def _openvino_devices() -> str:
     try:
-        import openvino
-
-        core = openvino.Core()
+        core = openvino.core()
         devices = [f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')})"
                    for device in core.available_devices]
     except (ImportError, RuntimeError) as error:

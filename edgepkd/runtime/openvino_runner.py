@@ -1,4 +1,8 @@
-"""Segments on the CPU through OpenVINO, straight from the bundle's ONNX files."""
+"""Segments on the CPU through OpenVINO: the bundle's ONNX files, or engines made of them.
+
+Engines that were built for another machine are refused by what their sidecar says, before OpenVINO
+sees a byte of them.
+"""
 
 from __future__ import annotations
 
@@ -7,79 +11,69 @@ from typing import Any
 
 import numpy as np
 
-from edgepkd.bundle import Bundle
-from edgepkd.bundle.engines import SEVEN_BITS, overflow_reason
+from edgepkd.bundle import Bundle, SegmentEntry
+from edgepkd.bundle.engines import (
+    ENGINES,
+    SEVEN_BITS,
+    EngineSet,
+    mismatches,
+    overflow_reason,
+    read_engines,
+    read_plan,
+    rebuild_hint,
+    this_machine,
+)
 from edgepkd.cascade import Position
-from edgepkd.errors import ModelError
-from edgepkd.runtime.runner import Array, Features
+from edgepkd.errors import BundleError, ModelError
+from edgepkd.libraries import openvino
+from edgepkd.runtime.runner import Array, Features, closed
 
 
 class OpenVinoRunner:
-    """Compiles a segment when it is first asked for; one infer request per segment.
+    """Makes a segment runnable when it is first asked for; one infer request per segment.
 
     Features are OpenVINO tensors handed to the next segment without a copy.
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, cache_dir: Path | None = None
+        self, bundle: Bundle, *, target: str | None = None, threads: int | None = None,
+        cache_dir: Path | None = None,
     ) -> None:
-        """Make a runner for `bundle`; `cache_dir` keeps compiled segments between processes."""
-        import openvino
+        """Make a runner for `bundle` that compiles its ONNX files, or for its engines of `target`.
 
-        self._bundle = bundle
-        self._core = openvino.Core()
-        self._requests: dict[Position, Any] = {}
-        # f32: otherwise CPUs with bf16 or fp16 units answer differently from all others.
-        self._settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1,
-        }
-        if threads is not None:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
-        if cache_dir is not None:
-            self._settings["CACHE_DIR"] = str(cache_dir)
-        self.backend = f"openvino {openvino.__version__.split('-')[0]} CPU"
+        `cache_dir` keeps compiled ONNX files between processes.
+
+        Raises:
+            BundleError: there are no engines for `target`, or they do not belong to this machine
+                or bundle: names every reason, and the command that builds them anew.
+        """
+        self._bundle, self._threads, self._cache_dir = bundle, threads, cache_dir
+        self._engines = None if target is None else _fitting(bundle, target)
+        self._requests: dict[Position, Any] | None = {}
+        """None once it is closed."""
+        self.backend = f"openvino {openvino.version()} CPU"
+        if target is not None:
+            self.backend += f" with {ENGINES}/{target}"
 
     def prepare(self, position: Position) -> None:
-        """Compile the segment at `position` for its number of temporal segments, once.
+        """Compile or load the segment at `position`, once.
 
         Raises:
-            ModelError: OpenVINO refuses the file, its shapes or names are not the manifest's, or
-                this CPU would overflow on its weights.
+            BundleError: an engine is missing or not the one that the sidecar describes.
+            ModelError: OpenVINO refuses the file, its shapes or names are not the manifest's,
+                this CPU would overflow on its weights, or the runner is closed.
         """
-        if position in self._requests:
-            return
-        path = self._bundle.segment_path(position.modality, position.exit)
-        entry = self._bundle.manifest.segment(position.modality, position.exit)
-        if reason := overflow_reason(entry):
-            raise ModelError(f"segment {position}: {reason}.", hint=SEVEN_BITS)
-        frames = self._bundle.manifest.inputs[position.modality].num_segments
-        try:
-            model = self._core.read_model(path)
-            model.reshape({"x": [frames, *entry.input_shape]})
-            compiled = self._core.compile_model(model, "CPU", self._settings)
-            names = {name for output in compiled.outputs for name in output.get_names()}
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ModelError(f"{path} cannot be compiled by OpenVINO: {reason}",
-                             hint="Run `edgepkd doctor`, and build the bundle again.") from error
-        wanted = {"logits"} | ({"features"} if entry.features_shape else set())
-        if not wanted <= names:
-            raise ModelError(f"{path} has the outputs {', '.join(sorted(names))};"
-                             f" allowed: {', '.join(sorted(wanted))}.")
-        self._requests[position] = compiled.create_infer_request()
+        self._request(position)
 
     def run(self, position: Position, x: Array | Features) -> tuple[Features, Array]:
-        """Run one segment, compiling it first if `prepare` was not called.
+        """Run one segment, preparing it first if that was not done.
 
         Raises:
-            ModelError: `x` does not fit, or OpenVINO fails.
+            ModelError: `x` does not fit, OpenVINO fails, or the runner is closed.
         """
-        import openvino
-
-        self.prepare(position)
-        request = self._requests[position]
+        request = self._request(position)
         if isinstance(x, np.ndarray):
-            x = openvino.Tensor(np.ascontiguousarray(x, np.float32), shared_memory=True)
+            x = openvino.module().Tensor(np.ascontiguousarray(x, np.float32), shared_memory=True)
         try:
             request.set_tensor("x", x)
             request.infer()
@@ -88,3 +82,72 @@ class OpenVinoRunner:
         has_features = self._bundle.manifest.segment(position.modality, position.exit)
         features = request.get_tensor("features") if has_features.features_shape else None
         return features, np.array(request.get_tensor("logits").data, np.float32)
+
+    def close(self) -> None:
+        """Drop all compiled segments; OpenVINO itself stays for the next runner."""
+        self._requests = None
+
+    def _request(self, position: Position) -> Any:
+        if self._requests is None:
+            raise closed(self.backend)
+        if position not in self._requests:
+            loaded = (self._compiled(position) if self._engines is None
+                      else self._imported(position, self._engines))
+            self._requests[position] = loaded.create_infer_request()
+        return self._requests[position]
+
+    def _compiled(self, position: Position) -> Any:
+        path = self._bundle.segment_path(position.modality, position.exit)
+        entry = self._bundle.manifest.segment(position.modality, position.exit)
+        _refuse_overflow(position, entry)
+        try:
+            compiled = openvino.compile_segment(
+                path, frames=self._frames(position), frame_shape=entry.input_shape,
+                threads=self._threads, cache_dir=self._cache_dir)
+        except RuntimeError as error:
+            raise ModelError(f"{path} cannot be compiled by OpenVINO: {openvino.reason_of(error)}",
+                             hint="Run `edgepkd doctor`, and build the bundle again.") from error
+        names = {name for output in compiled.outputs for name in output.get_names()}
+        wanted = {"logits"} | ({"features"} if entry.features_shape else set())
+        if not wanted <= names:
+            raise ModelError(f"{path} has the outputs {', '.join(sorted(names))};"
+                             f" allowed: {', '.join(sorted(wanted))}.")
+        return compiled
+
+    def _imported(self, position: Position, engines: EngineSet) -> Any:
+        record, hint = engines.plans[str(position)], rebuild_hint(self._bundle.path, engines)
+        entry = self._bundle.manifest.segment(position.modality, position.exit)
+        if record.precision == "int8":
+            _refuse_overflow(position, entry)
+        plan = read_plan(self._bundle.path, engines, str(position))
+        try:
+            imported = openvino.import_segment(plan, threads=self._threads)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot load {record.file} of {engines.target!r}:"
+                             f" {openvino.reason_of(error)}", hint=hint) from error
+        shapes = {"x": entry.input_shape, "logits": (len(self._bundle.manifest.labels),)}
+        if entry.features_shape is not None:
+            shapes["features"] = entry.features_shape
+        wanted = {name: (self._frames(position), *shape) for name, shape in shapes.items()}
+        found = {port.any_name: tuple(port.shape) for port in (*imported.inputs, *imported.outputs)}
+        if found != wanted:
+            raise ModelError(f"{record.file} of {engines.target!r} has the tensors {found};"
+                             f" allowed: {wanted}.", hint=hint)
+        return imported
+
+    def _frames(self, position: Position) -> int:
+        return self._bundle.manifest.inputs[position.modality].num_segments
+
+
+def _fitting(bundle: Bundle, target: str) -> EngineSet:
+    engines = read_engines(bundle.path, target)
+    if reasons := mismatches(engines, bundle.manifest,
+                             this_machine("openvino", openvino.version())):
+        raise BundleError(f"the engines for {target!r} do not fit: {'; '.join(reasons)}.",
+                          hint=rebuild_hint(bundle.path, engines))
+    return engines
+
+
+def _refuse_overflow(position: Position, entry: SegmentEntry) -> None:
+    if reason := overflow_reason(entry):
+        raise ModelError(f"segment {position}: {reason}.", hint=SEVEN_BITS)

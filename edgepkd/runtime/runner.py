@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepkd.cascade import Position
+from edgepkd.errors import ModelError
 
 Array: TypeAlias = NDArray[np.float32]
 Features: TypeAlias = object
@@ -26,7 +27,7 @@ class SegmentRunner(Protocol):
         """Make the segment at `position` ready to run; cheap if it is already.
 
         Raises:
-            ModelError: the backend cannot load this segment.
+            ModelError: the backend cannot load this segment, or the runner is closed.
         """
 
     def run(self, position: Position, x: Array | Features) -> tuple[Features, Array]:
@@ -35,5 +36,14 @@ class SegmentRunner(Protocol):
         Returns the features for the next segment and logits float32 [S, classes].
 
         Raises:
-            ModelError: the backend fails on this segment.
+            ModelError: the backend fails on this segment, or the runner is closed.
         """
+
+    def close(self) -> None:
+        """Let go of all segments and of the memory of the device; harmless if done before."""
+
+
+def closed(backend: str) -> ModelError:
+    """What a runner raises that is used after `close`."""
+    return ModelError(f"the runner on {backend} is closed; allowed: none of its segments.",
+                      hint="Open another one: edgepkd.pipeline.open_session(bundle, config)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +49,8 @@ class Clip(Protocol):
 class Session:
     """A bundle on a runner with one order and one policy, ready to classify clips.
 
+    As a context manager it closes itself, and with it the runner, on the way out.
+
     Attributes:
         order: modalities in the order they are asked. cascade: the decision. runner: the backend.
     """
@@ -88,6 +91,19 @@ class Session:
         """Modalities that may be asked for, in order; `max_exit` may leave some out."""
         reachable = self.cascade.positions[: self.cascade.last]
         return tuple(dict.fromkeys(position.modality for position in reachable))
+
+    def close(self) -> None:
+        """Close the runner: nothing can be classified any more; harmless if done before."""
+        self.runner.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def warm_up(self) -> None:
         """Make every segment that may run ready now, so that no clip pays for it."""

@@ -7,13 +7,11 @@ what its sidecar says, before the library sees a byte of it.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import importlib
 import weakref
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,15 +23,15 @@ from edgepkd.bundle.engines import (
     VERSION_COMPATIBLE,
     EngineSet,
     PlanRecord,
-    engines_folder,
     mismatches,
     read_engines,
-    rebuild_command,
+    read_plan,
+    rebuild_hint,
     this_machine,
 )
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, MissingExtraError, ModelError
-from edgepkd.runtime.runner import Array, Features
+from edgepkd.runtime.runner import Array, Features, closed
 
 CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 """cuda-python's runtime, by its name since 12.6 and the one before."""
@@ -82,8 +80,7 @@ class TensorRtRunner:
             ModelError: CUDA does not work here.
         """
         self._bundle, self._engines = bundle, read_engines(bundle.path, target)
-        self._folder = engines_folder(bundle.path, target)
-        self._rebuild = f"Build them again: {rebuild_command(bundle.path, self._engines)} --force"
+        self._rebuild = rebuild_hint(bundle.path, self._engines)
         self._trt: Any = _import_library(self._engines)
         version = str(self._trt.__version__).split("-")[0]
         here = this_machine(self._engines.built_on.library, version)
@@ -95,7 +92,7 @@ class TensorRtRunner:
         self._runtime, self._complaints = _open_runtime(self._trt, self._engines)
         self._loaded: dict[Position, _Loaded] = {}
         memory = ExitStack()
-        weakref.finalize(self, memory.close)
+        self._free_memory = weakref.finalize(self, memory.close)
         self._memory = memory
         self._stream = self._call("cudaStreamCreate")
         memory.callback(self._cuda.cudaStreamDestroy, self._stream)
@@ -106,14 +103,16 @@ class TensorRtRunner:
 
         Raises:
             BundleError: the plan is missing or not the one that the sidecar describes.
-            ModelError: the library refuses it, its tensors are not the manifest's, or the GPU's
-                memory is full.
+            ModelError: the library refuses it, its tensors are not the manifest's, the GPU's
+                memory is full, or the runner is closed.
         """
+        if not self._free_memory.alive:
+            raise closed(self.backend)
         if position in self._loaded:
             return
         record = self._engines.plans[str(position)]
         entry = self._bundle.manifest.segment(position.modality, position.exit)
-        content = _verified(self._folder / record.file, record, hint=self._rebuild)
+        content = read_plan(self._bundle.path, self._engines, str(position))
         engine = self._runtime.deserialize_cuda_engine(content)
         context = engine.create_execution_context() if engine is not None else None
         if context is None:
@@ -144,6 +143,17 @@ class TensorRtRunner:
         features = None if loaded.features is None else DeviceFeatures(
             position, loaded.features, frames)
         return features, logits.copy()
+
+    def close(self) -> None:
+        """Free engines, contexts, the stream and all memory of the GPU; harmless if done before."""
+        if not self._free_memory.alive:
+            return
+        # A call that failed half-way may have left work behind, which still uses the memory. What
+        # this answers does not matter: it is over either way.
+        self._cuda.cudaStreamSynchronize(self._stream)
+        self._loaded.clear()
+        self._free_memory()
+        self._runtime = None
 
     # ---- loading
 
@@ -293,18 +303,3 @@ def _open_runtime(trt: Any, engines: EngineSet) -> tuple[Any, list[str]]:
     if engines.flags.get("dla") is not None:
         runtime.DLA_core = engines.flags["dla"]
     return runtime, complaints
-
-
-def _verified(path: Path, record: PlanRecord, *, hint: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}.", hint=hint) from error
-    if len(content) != record.bytes:
-        raise BundleError(f"{path} has {len(content)} bytes; its sidecar says {record.bytes}.",
-                          hint=hint)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != record.sha256:
-        raise BundleError(f"{path} has SHA-256 {digest[:12]}…; its sidecar says"
-                          f" {record.sha256[:12]}….", hint=hint)
-    return content

@@ -37,6 +37,7 @@ from torch import nn
 from edgepkd.config import NUM_EXITS, InputSpec, Modality
 from edgepkd.deploy import Networks, export_segments
 from edgepkd.engines.parity import SegmentChain, Segments
+from edgepkd.libraries import openvino
 from edgepkd.models.registry import build_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.pipeline import load_bundle
@@ -137,17 +138,13 @@ class Way:
 
 def openvino_way(case: Case, segments: Segments, *, threads: int) -> Way:
     """The segments on OpenVINO, as `OpenVinoRunner` compiles and chains them."""
-    import openvino
-
-    core, steps, size = openvino.Core(), {}, 0
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
-                "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
+    steps, size = {}, 0
     for modality in case.networks:
-        x = openvino.Tensor(case.frames(modality, seed=2).numpy())
+        x = openvino.module().Tensor(case.frames(modality, seed=2).numpy())
         for k in range(1, NUM_EXITS + 1):
-            model = core.read_model(segments[modality, k])
-            model.reshape({"x": list(x.shape)})
-            compiled = core.compile_model(model, "CPU", settings)
+            frames, *frame_shape = x.shape
+            compiled = openvino.compile_segment(segments[modality, k], frames=frames,
+                                                frame_shape=frame_shape, threads=threads)
             blob = io.BytesIO()
             compiled.export_model(blob)
             size += len(blob.getvalue())
@@ -280,14 +277,12 @@ def _error(got: Any, wanted: Any) -> float:
 
 def byte_products() -> dict[str, Any]:
     """What this CPU multiplies bytes with, as the kernel and OpenVINO tell it."""
-    import openvino
-
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         flags = set()
     return {"vnni": [flag for flag in VNNI_FLAGS if flag in flags],
-            "openvino": sorted(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))}
+            "openvino": sorted(openvino.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))}
 
 
 # ---- tables

@@ -25,6 +25,7 @@ from edgepkd.cli.output import JsonLines
 from edgepkd.errors import ModelError, SourceError, UsageError
 from edgepkd.video.clips import Clip, ClipReader
 from tests.clips import encode_clip, translating_texture
+from tests.processes import started
 from tests.runtime.bundles import make_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +92,7 @@ def test_help_lists_every_verb() -> None:
         assert f"\n  {verb} " in shown.stdout
 
 
+@pytest.mark.smoke
 def test_version() -> None:
     assert invoke("--version").stdout == f"edgepkd {__version__}\n"
 
@@ -98,6 +100,7 @@ def test_version() -> None:
 # ---- run
 
 
+@pytest.mark.smoke
 def test_table_and_summary_on_stdout_notes_on_stderr(clips: Path, bundle: Bundle) -> None:
     done = process("run", clips / "right.mp4", "--model", bundle.path)
     assert done.returncode == 0, done.stderr
@@ -121,6 +124,7 @@ def test_a_narrow_terminal_gets_whole_rows(
     assert max(map(len, shown.stdout.splitlines()[2:])) <= 80
 
 
+@pytest.mark.smoke
 def test_json_to_stdout_is_nothing_but_json(clips: Path, bundle: Bundle) -> None:
     done = process("run", clips / "right.mp4", "--model", bundle.path, "--json", "-", "--top-k", 1)
     first, second, last = lines(done.stdout)
@@ -143,6 +147,7 @@ def test_json_to_a_file_keeps_the_table(clips: Path, bundle: Bundle, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
 
 
+@pytest.mark.smoke
 def test_several_sources_are_labelled_and_a_bad_one_does_not_stop_the_run(
     clips: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -183,6 +188,7 @@ def test_a_pipe_answers_line_by_line(clips: Path, bundle: Bundle) -> None:
     assert "0.96-1.44 s  right" in second
 
 
+@pytest.mark.smoke
 def test_save(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     done = invoke("run", clips / "right.mp4", "--model", bundle.path, "--save", out)
@@ -269,6 +275,7 @@ def test_errors_are_one_message_and_a_next_step(
     assert "hunter2" not in done.stderr
 
 
+@pytest.mark.smoke
 def test_unknown_options_and_verbs_are_usage_errors() -> None:
     assert invoke("run", "x.mp4", "--fast").exit_code == 2
     assert invoke("walk").exit_code == 2
@@ -300,17 +307,17 @@ def test_ctrl_c_while_saving_leaves_no_video_and_keeps_the_answers(
     assert ", interrupted;" in done.stdout
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_process_leaves_nothing(bundle: Bundle, tmp_path: Path, number: int) -> None:
     clip = encode_clip(tmp_path / "long.mp4", translating_texture(600, (160, 96), (1, 0)))
-    running = subprocess.Popen(
-        [sys.executable, "-u", "-m", "edgepkd.cli.main", "run", str(clip), "--model",
-         str(bundle.path), "--save", str(tmp_path / "out.mp4"), "--clip-frames", "12"],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert running.stderr is not None
-    assert "long.mp4" in running.stderr.readline()
-    running.send_signal(number)
-    running.communicate(timeout=60)
+    command = [sys.executable, "-u", "-m", "edgepkd.cli.main", "run", str(clip), "--model",
+               str(bundle.path), "--save", str(tmp_path / "out.mp4"), "--clip-frames", "12"]
+    with started(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        assert "long.mp4" in running.stderr.readline()
+        running.send_signal(number)
+        running.communicate(timeout=60)
     assert running.returncode == 128 + number
     assert [path.name for path in tmp_path.iterdir()] == ["long.mp4"]
 
@@ -587,6 +594,7 @@ def test_inspect_tampered_bundle(bundle: Bundle, tmp_path: Path) -> None:
     assert "wise.json has 2 bytes" in shown.stderr
 
 
+@pytest.mark.smoke
 def test_inspect_videos(clips: Path) -> None:
     shown = invoke("inspect", clips / "right.mp4")
     for part in ("mpeg4", "160x96", "25 fps", "12 frames", "native: mpeg4 exports"):
@@ -605,6 +613,7 @@ def test_inspect_goes_on_after_a_bad_file(clips: Path, tmp_path: Path) -> None:
     assert "native" in shown.stdout
 
 
+@pytest.mark.smoke
 def test_doctor() -> None:
     shown = invoke("doctor")
     assert shown.exit_code == 0

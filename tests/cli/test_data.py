@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from edgepkd.datasets.layouts import SourceSpec
 from edgepkd.pipeline import data
 from tests.clips import encode_clip, moving_scene
 from tests.datasets.sets import FakePool, make_folder_set
+from tests.processes import started
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "av", "openvino", "numba", "numpy", "rich", "onnx", "PIL", "ray")
@@ -150,14 +150,13 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path) -> None:
             encode_clip(source / label / f"{label}{number}.avi",
                         moving_scene(48, seed=number + 50 * (label == "run")))
     command = [sys.executable, "-m", "edgepkd.cli.main", "data", "prepare", str(source)]
-    running = subprocess.Popen([*command, str(tmp_path / "set"), "--jobs", "1", "-q"], cwd=ROOT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     progress = tmp_path / "set" / "progress.jsonl"
-    while not progress.exists() or progress.read_bytes().count(b"\n") < 3:
-        assert running.poll() is None
-        time.sleep(0.005)
-    os.kill(running.pid, signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
+    with started([*command, str(tmp_path / "set"), "--jobs", "1", "-q"],
+                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while not progress.exists() or progress.read_bytes().count(b"\n") < 3:
+            assert running.poll() is None
+            time.sleep(0.005)
+    assert running.returncode == -signal.SIGKILL
     assert not (tmp_path / "set" / "index.csv").exists()
     resumed = invoke("prepare", source, tmp_path / "set", "--jobs", 1, "--json", "-")
     assert lines(resumed.stdout)[-1]["num_kept"] >= 3

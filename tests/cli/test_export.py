@@ -53,6 +53,7 @@ def test_json_has_a_line_for_each_segment_and_one_for_the_set(bundle: Bundle) ->
     (("--target", "openvino", "--precision", "int4"), 2, "precision is 'int4'"),
     (("--target", "openvino", "--precision", "fp16"), 2, "allowed: fp32, int8, auto"),
     (("--target", "openvino", "--batch", "0"), 2, "batch is 0; allowed: 3 or more"),
+    (("--target", "openvino", "--batch", "8"), 2, "batch is 8; allowed: none here"),
     (("--target", "openvino", "--workspace-mb", "64"), 2, "only for TensorRT"),
     (("--target", "tensorrt-rtx", "--version-compatible"), 2, "not for tensorrt-rtx"),
     (("--target", "jetson-orin-nano", "--dla", "0"), 2, "built on the board itself"),

@@ -13,6 +13,7 @@ import pytest
 
 from edgepkd.datasets.pools import Crash, LocalPool
 from edgepkd.errors import ConfigError, DataError
+from tests.processes import started
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,6 +57,7 @@ def test_at_least_one_process() -> None:
         LocalPool(0)
 
 
+@pytest.mark.smoke
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(f"""
@@ -68,14 +70,11 @@ def work(job):
 if __name__ == "__main__":
     for _ in LocalPool(1).run(work, range(10_000)): pass
 """)
-    parent = subprocess.Popen([sys.executable, str(script)], cwd=ROOT,
-                              env={**os.environ, "PYTHONPATH": str(ROOT)},
-                              stderr=subprocess.DEVNULL)
-    while not (found := list(tmp_path.glob("*.pid"))):
-        assert parent.poll() is None
-        time.sleep(0.02)
-    parent.kill()
-    parent.wait()
+    with started([sys.executable, str(script)], stderr=subprocess.DEVNULL,
+                 env={**os.environ, "PYTHONPATH": str(ROOT)}) as parent:
+        while not (found := list(tmp_path.glob("*.pid"))):
+            assert parent.poll() is None
+            time.sleep(0.02)
     worker = int(found[0].stem)
     for _ in range(500):
         if not is_alive(worker):

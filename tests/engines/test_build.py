@@ -23,6 +23,7 @@ from edgepkd.engines.targets import Target, load_target
 from edgepkd.errors import ConfigError, MissingExtraError, ModelError, StorageError
 from tests.engines.builders import FOLDER, SPEC
 from tests.engines.segments import FRAMES, broken, conv_bundle, convolution
+from tests.processes import started
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = Target(purpose="A test.", name="gpu", builder="tensorrt", portable=True, dla_cores=1,
@@ -217,6 +218,7 @@ def test_without_resume_a_build_starts_anew(bundle: Bundle) -> None:
     assert [line.split()[0] for line in built(bundle)] == ["mv_1", *SEGMENTS]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_build_leaves_no_child_and_no_engines(
     bundle: Bundle, number: signal.Signals
@@ -233,7 +235,7 @@ list(build_engines(Request(read_bundle({str(bundle.path)!r}), GPU), builder={SPE
 """
     before = listing(bundle)
     pid_file = bundle.path.parent / "child.pid"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL) as it:
+    with started([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as it:
         wait_for(lambda: pid_file.is_file() and pid_file.read_text() != "")
         child = int(pid_file.read_text())
         it.send_signal(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def test_a_good_bundle_is_ok(path: Path) -> None:
     (lambda v: v["built_on"].update(os="windows"), "built on system windows"),
     (lambda v: v["plans"]["mv_2"].update(source_sha256="0" * 64), "mv_2 was built from another"),
     (lambda v: v["plans"].pop("mv_3"), "mv_3 has no engine"),
+    (lambda v: v["built_on"]["instruction_sets"].append("sve9"), "another kind of CPU, with sve9"),
     (lambda v: v.update(schema_version=9), "schema_version 9; this edgepkd reads up to 1"),
 ])
 def test_stale_engines_will_be_rebuilt_by_the_command_given(
@@ -77,6 +79,20 @@ def test_damaged_and_missing_plans_are_all_named(path: Path) -> None:
     assert found.reasons == ("mv_1.engine has another SHA-256 than engines.json says",
                              "mv_2.engine is missing")
     assert found.command == f"edgepkd export {path} --target openvino --precision int8"
+
+
+def test_int8_engines_on_a_cpu_that_overflows_cannot_be(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = read_bundle(path)
+    segments = tuple(replace(s, precision="int8", weight_bits=8)
+                     for s in bundle.manifest.segments)
+    bundle = replace(bundle, manifest=replace(bundle.manifest, segments=segments))
+    monkeypatch.setattr(hardware, "overflows_bytes", lambda: True)
+    edit(path, lambda v: v["plans"]["mv_1"].update(precision="fp32"))
+    (found,) = check_targets(bundle, None)
+    assert found.verdict == "cannot"
+    assert [reason.split()[0] for reason in found.reasons] == ["mv_2", "mv_3", "mv_4"]
 
 
 def test_engines_that_are_not_there_yet(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from edgepkd.engines import graph as graph_module
 from edgepkd.engines.graph import ALLOWED_OPS
 from edgepkd.engines.onnx import export_network, export_segment
 from edgepkd.errors import ModelError
+from edgepkd.libraries import openvino
 from edgepkd.models.macs import macs_per_exit
 from edgepkd.models.segmented import BACKBONES, BackboneName
 from tests.engines.chains import logits_difference
@@ -96,13 +97,9 @@ def test_fp16_halves_the_weights_and_moves_the_logits_little() -> None:
 
 
 def test_openvino_folds_the_casts_away() -> None:
-    import openvino
-
     network = small_network()
     content = export_network(network, crop_px=64, weights="fp16")["mv", 1]
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(content), "CPU",
-                                  {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.compile_segment(content, frames=None)
     kinds = [op.get_rt_info()["layerType"] for op in compiled.get_runtime_model().get_ops()]
     assert "Convolution" in kinds
     assert "Convert" not in kinds

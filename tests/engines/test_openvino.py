@@ -11,20 +11,20 @@ from edgepkd.engines.builder import Settings, Shapes
 from edgepkd.engines.graph import load, with_precision
 from edgepkd.engines.openvino import OpenVinoBuilder
 from edgepkd.errors import ConfigError, ModelError
+from edgepkd.libraries import openvino
 from tests.engines.segments import WIDTH, broken, convolution
 
 SHAPES = Shapes(frame=(WIDTH, 16, 16), min_frames=3, opt_frames=3, max_frames=3)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_plan_answers_as_the_segment_does(precision: Precision) -> None:
     content = convolution(2, quantized=True)
-    import openvino
-
     plan = OpenVinoBuilder().build(content, precision=precision, shapes=SHAPES,
                                    settings=Settings())
     x = np.random.default_rng(0).standard_normal(SHAPES.batch(3)).astype(np.float32)
-    request = openvino.Core().import_model(plan.content, "CPU").create_infer_request()
+    request = openvino.import_segment(plan.content).create_infer_request()
     got = request.infer({"x": x})
     form = content if precision == "int8" else with_precision(content, precision)
     _, logits = ReferenceEvaluator(load(form)).run(None, {"x": x})

@@ -59,6 +59,7 @@ def test_pool_first_is_an_equal_copy_and_reversible(name: BackboneName) -> None:
         assert not torch.equal(network(x)[0], rewritten(x)[0])  # nothing is shared
 
 
+@pytest.mark.smoke
 def test_pooled_inputs_are_all_that_heads_need() -> None:
     network = small_network()
     x = torch.randn(2, 2, 64, 64)

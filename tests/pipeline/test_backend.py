@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from edgepkd.bundle import Bundle
+from edgepkd.bundle.engines import SIDECAR
 from edgepkd.errors import BundleError, ConfigError
-from edgepkd.pipeline import RunConfig, open_runner
+from edgepkd.pipeline import BackendChosen, ClipDone, RunConfig, RunSummary, open_runner, run
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.tensorrt_runner import TensorRtRunner
+from tests.clips import encode_clip, translating_texture
 from tests.runtime.bundles import make_bundle
 from tests.runtime.fake_gpu import TARGET, add_engines, install
+from tests.runtime.openvino_engines import add_openvino_engines, edit, forge
 
 
 @pytest.fixture
@@ -55,6 +58,116 @@ def test_engines_that_are_not_there_are_an_error_with_the_command(bundle: Bundle
     with pytest.raises(BundleError, match="no engines for 'jetson-thor'") as caught:
         open_runner(bundle, RunConfig("x", backend="jetson-thor"))
     assert "--target jetson-thor" in str(caught.value.hint)
+
+
+# ---- engines for the CPU
+
+
+def opened(bundle: Bundle, backend: str = "auto") -> tuple[str, str | None, str]:
+    """Engines that a run would use (none: ''), and what it tells of its choice."""
+    runner, choice = open_runner(bundle, RunConfig("x", backend=backend, threads=1))
+    _, _, engines = runner.backend.partition(" with engines/")
+    return engines, choice and choice.backend, choice.reason if choice else ""
+
+
+@pytest.mark.parametrize("backend", ["auto", "openvino"])
+def test_engines_for_the_cpu_are_taken_and_it_is_told(bundle: Bundle, backend: str) -> None:
+    add_openvino_engines(bundle)
+    assert opened(bundle, backend) == ("openvino", "openvino",
+                                       "its engines were built for this machine.")
+
+
+@pytest.mark.parametrize("backend", ["auto", "openvino"])
+def test_foreign_engines_for_the_cpu_are_left_alone_and_it_is_told(
+    bundle: Bundle, backend: str
+) -> None:
+    add_openvino_engines(bundle, instruction_sets=("avx9",))
+    engines, chosen, reason = opened(bundle, backend)
+    assert (engines, chosen) == ("", "openvino")
+    assert reason.startswith("the engines for 'openvino' do not fit: built on another kind of CPU,"
+                             " with avx9")
+    assert reason.endswith("ONNX files of the bundle are compiled for the CPU instead.")
+
+
+def test_damaged_engines_are_a_note_under_auto_and_an_error_where_asked_for(
+    bundle: Bundle
+) -> None:
+    folder = add_openvino_engines(bundle)
+    for plan in folder.glob("*.engine"):
+        plan.write_bytes(b"rubbish")
+    engines, chosen, reason = opened(bundle)
+    assert (engines, chosen) == ("", "openvino")
+    assert "'openvino' are damaged: mv_1.engine has another SHA-256" in reason
+    with pytest.raises(BundleError, match=r"are damaged: mv_1\.engine") as caught:
+        open_runner(bundle, RunConfig("x", backend="openvino"))
+    assert f"edgepkd export {bundle.path} --target openvino" in str(caught.value.hint)
+    (folder / SIDECAR).write_text("{")
+    engines, chosen, reason = opened(bundle)
+    assert (engines, chosen, "cannot be read as JSON" in reason) == ("", "openvino", True)
+    with pytest.raises(BundleError, match="cannot be read as JSON"):
+        open_runner(bundle, RunConfig("x", backend="openvino"))
+
+
+def test_damaged_engines_for_a_gpu_are_a_note_under_auto(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt, _ = install(monkeypatch)
+    (add_engines(bundle) / "residual_4.engine").write_bytes(b"rubbish")
+    engines, chosen, reason = opened(bundle)
+    assert (engines, chosen) == ("", "openvino")
+    assert f"'{TARGET}' are damaged: residual_4.engine" in reason
+    assert trt.deserialised == []
+
+
+def test_an_engine_that_openvino_refuses_is_a_note_under_auto(bundle: Bundle) -> None:
+    forge(add_openvino_engines(bundle), "mv_1", b"rubbish" * 100)
+    engines, chosen, reason = opened(bundle)
+    assert (engines, chosen, "cannot load mv_1.engine" in reason) == ("", "openvino", True)
+
+
+def test_a_gpu_comes_first_and_the_cpu_next(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch)
+    add_openvino_engines(bundle, target="a-kiosk")
+    folder = add_engines(bundle)
+    runner, choice = open_runner(bundle, RunConfig("x"))
+    assert isinstance(runner, TensorRtRunner)
+    assert choice is not None
+    edit(folder, lambda values: values["built_on"].update(compute_capability="7.2"))
+    engines, chosen, reason = opened(bundle)
+    assert (engines, chosen) == ("a-kiosk", "a-kiosk")
+    assert "7.2" in reason
+    assert reason.endswith("built for this machine.")
+    assert opened(bundle, "openvino")[0] == "a-kiosk"
+    assert opened(bundle, "a-kiosk") == ("a-kiosk", None, "")
+
+
+def test_a_run_answers_with_the_engines_and_with_rubbish_in_their_place(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    clip = encode_clip(tmp_path / "right.mp4", translating_texture(24, (160, 96), (2, 0)))
+    config = RunConfig(str(clip), model=bundle.path, threads=1)
+
+    def answers() -> tuple[object, list[float], str]:
+        first, *events = run(config)
+        got = [event.answer for event in events if isinstance(event, ClipDone)]
+        assert {answer.label for answer in got} == {"right"}
+        assert isinstance(events[-1], RunSummary)
+        return first, [answer.confidence for answer in got], events[-1].backend
+
+    _, onnx, backend = answers()
+    assert "engines" not in backend
+    folder = add_openvino_engines(bundle)
+    first, with_engines, backend = answers()
+    assert first == BackendChosen("openvino", "its engines were built for this machine.")
+    assert backend.endswith("with engines/openvino")
+    assert with_engines == pytest.approx(onnx, abs=1e-5)
+    (folder / "mv_1.engine").write_bytes(b"rubbish")
+    first, fallen_back, backend = answers()
+    assert isinstance(first, BackendChosen)
+    assert "damaged" in first.reason
+    assert (fallen_back, "engines" in backend) == (onnx, False)
 
 
 def test_a_backend_that_is_a_path_is_refused() -> None:

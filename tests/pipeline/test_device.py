@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import pytest
@@ -14,6 +14,7 @@ from PIL import Image
 
 from edgepkd import pipeline
 from edgepkd.bundle import Bundle
+from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, ConfigError, ModelError, SourceError, UsageError
 from edgepkd.pipeline import (
     BundleReport,
@@ -27,6 +28,7 @@ from edgepkd.pipeline import (
     VideoReport,
 )
 from edgepkd.runtime.answers import ClipAnswer
+from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.video.clips import Clip, ClipReader
 from tests.clips import encode_clip, translating_texture
 from tests.runtime.bundles import make_bundle
@@ -72,6 +74,7 @@ def summary(events: list[pipeline.RunEvent]) -> RunSummary:
     return events[-1]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("name", "label"), [("right.mp4", "right"), ("left.avi", "left")])
 def test_motion_alone_answers_and_makes_no_picture(
     clips: Path, bundle: Bundle, name: str, label: str
@@ -296,6 +299,65 @@ def test_stopping_half_way_leaves_nothing(clips: Path, bundle: Bundle, tmp_path:
     next(event for event in events if isinstance(event, SaveProgress))
     events.close()
     assert list(tmp_path.iterdir()) == []
+
+
+class Watched(OpenVinoRunner):
+    """Counts how often it is closed, and fails where a test says."""
+
+    made: ClassVar[list[Watched]] = []
+    fails = False
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.closed = 0
+        self.made.append(self)
+
+    def run(self, position: Position, x: Any) -> tuple[Any, Any]:
+        if self.fails:
+            raise ModelError("broken")
+        return super().run(position, x)
+
+    def close(self) -> None:
+        super().close()
+        self.closed += 1
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
+    monkeypatch.setattr("edgepkd.runtime.openvino_runner.OpenVinoRunner", Watched)
+    monkeypatch.setattr(Watched, "made", [])
+    return Watched
+
+
+def test_the_runner_is_closed_at_the_end(
+    clips: Path, bundle: Bundle, watched: type[Watched]
+) -> None:
+    run(clips / "right.mp4", bundle, clips=1)
+    assert [runner.closed for runner in watched.made] == [1]
+
+
+def test_the_runner_is_closed_when_the_run_is_given_up(
+    clips: Path, bundle: Bundle, watched: type[Watched]
+) -> None:
+    events = pipeline.run(RunConfig(str(clips), model=bundle.path))
+    next(event for event in events if isinstance(event, ClipDone))
+    assert [runner.closed for runner in watched.made] == [0]
+    events.close()
+    assert [runner.closed for runner in watched.made] == [1]
+
+
+def test_the_runner_is_closed_on_errors(
+    clips: Path, bundle: Bundle, watched: type[Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="available"):
+        run(clips, bundle, order="residual")
+    with pytest.raises(UsageError, match="available"):
+        pipeline.open_session(bundle, RunConfig("x.mp4", order="residual"))
+    monkeypatch.setattr(Watched, "fails", True)
+    with pytest.raises(ModelError, match="broken"):
+        run(clips / "right.mp4", bundle)
+    assert len(watched.made) == 3
+    assert all(runner.closed for runner in watched.made)
 
 
 def test_what_is_wrong_with_the_request_or_the_model_ends_the_run(

@@ -92,6 +92,7 @@ def test_until_s_cuts_the_rest_off(tmp_path: Path) -> None:
     assert len(frames(tmp_path / "out.mp4")) == 10
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("size", [(16, 16), (33, 19), (640, 32), (48, 200)])
 @pytest.mark.parametrize("label", ["x", "a very long label " * 8, "日本 [bold] é"])
 def test_any_size_and_any_label(tmp_path: Path, size: tuple[int, int], label: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("bundle"))
 
 
+@pytest.mark.smoke
 def test_chain_agrees_with_numpy(bundle: Bundle) -> None:
     runner: SegmentRunner = OpenVinoRunner(bundle, threads=1)
     x = np.random.default_rng(0).normal(size=(2, 2, 32, 32)).astype(np.float32)
@@ -49,7 +51,7 @@ def test_logits_are_copies(bundle: Bundle) -> None:
 
 def test_segments_are_compiled_when_first_needed(bundle: Bundle) -> None:
     runner = OpenVinoRunner(bundle)
-    assert not runner._requests
+    assert runner._requests == {}
     runner.prepare(Position("iframe", 2))
     runner.prepare(Position("iframe", 2))
     assert list(runner._requests) == [Position("iframe", 2)]
@@ -93,6 +95,22 @@ def test_a_network_without_features(tmp_path: Path) -> None:
     bundle = replace_segment(tmp_path, last)
     with pytest.raises(ModelError, match=r"mv_1\.onnx"):
         OpenVinoRunner(bundle).prepare(Position("mv", 1))
+
+
+def test_a_closed_runner_holds_nothing_and_refuses(bundle: Bundle) -> None:
+    runner, other = OpenVinoRunner(bundle), OpenVinoRunner(bundle)
+    x = np.ones((2, 2, 32, 32), np.float32)
+    features, _ = runner.run(Position("mv", 1), x)
+    assert runner._requests is not None
+    request = weakref.ref(runner._requests[Position("mv", 1)])
+    runner.close()
+    runner.close()
+    assert request() is None
+    for use in (lambda: runner.prepare(Position("mv", 1)),
+                lambda: runner.run(Position("mv", 2), features)):
+        with pytest.raises(ModelError, match="is closed"):
+            use()
+    other.run(Position("mv", 1), x)
 
 
 @pytest.mark.parametrize("weight_bits", [7, 8])

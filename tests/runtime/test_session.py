@@ -155,6 +155,22 @@ def test_a_clip_is_released_even_if_it_cannot_be_decoded(bundle: Bundle) -> None
     assert clip.num_released == 1
 
 
+@pytest.mark.smoke
+def test_a_session_closes_its_runner_on_errors_too(bundle: Bundle) -> None:
+    fake = runner(Position("mv", 1))
+    with Session(bundle, fake) as session:
+        assert session.classify(FakeClip()).exit_number == 1
+        assert fake.closed == 0
+    assert fake.closed == 1
+    session.close()
+    with pytest.raises(ModelError, match="the runner on fake is closed"):
+        session.classify(FakeClip())
+    other = runner()
+    with pytest.raises(DecodeError), Session(bundle, other):
+        raise DecodeError("broken")
+    assert other.closed == 1
+
+
 def test_order_without_weights_names_those_there_are(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match=r"'residual,mv'.*available: iframe; iframe,mv,residual"):
         Session(bundle, runner(), order=("residual", "mv"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,30 @@ def test_memory_is_given_back(bundle: Bundle, fakes: Fakes) -> None:
     assert cuda.calls["cudaFree"] == cuda.calls["cudaMalloc"] > 0
     assert cuda.calls["cudaFreeHost"] == cuda.calls["cudaMallocHost"] > 0
     assert cuda.calls["cudaStreamDestroy"] == 1
+
+
+def test_closing_frees_everything_once_and_refuses_what_comes(
+    bundle: Bundle, fakes: Fakes
+) -> None:
+    trt, cuda = fakes
+    add_engines(bundle)
+    runner = TensorRtRunner(bundle, TARGET)
+    features, _ = runner.run(Position("mv", 1), motion())
+    context = weakref.ref(runner._loaded[Position("mv", 1)].context)
+    synchronised = cuda.calls["cudaStreamSynchronize"]
+    cuda.fails.add("cudaStreamSynchronize")  # a device that is lost must not keep its memory
+    runner.close()
+    runner.close()
+    assert context() is None
+    assert cuda.calls["cudaStreamSynchronize"] == synchronised + 1
+    assert cuda.calls["cudaFree"] == cuda.calls["cudaMalloc"] > 0
+    assert cuda.calls["cudaFreeHost"] == cuda.calls["cudaMallocHost"] > 0
+    assert cuda.calls["cudaStreamDestroy"] == 1
+    for use in (lambda: runner.prepare(Position("mv", 1)),
+                lambda: runner.run(Position("mv", 2), features)):
+        with pytest.raises(ModelError, match=r"runner on tensorrt .* is closed"):
+            use()
+    assert len(trt.enqueued) == 1
 
 
 def test_without_tensorrt_the_extra_is_named(

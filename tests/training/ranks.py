@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -21,9 +21,9 @@ from edgepkd.training.execution import process_group, rank
 from edgepkd.training.exits import OnlineFeatures, ViewPlan, label_rows, train_exits
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.recipe import BackboneRecipe, ExitRecipe
+from tests.processes import started
 from tests.training.fake_clips import fake_clip
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = LabelledClips([fake_clip(seed=i, brightness=170 * (i % 2)) for i in range(8)],
                      [i % 2 for i in range(8)])
 HELD_OUT = LabelledClips([fake_clip(seed=20 + i, brightness=170 * i) for i in range(2)], [0, 1])
@@ -89,17 +89,12 @@ def run_ranks(folder: Path, *, count: int) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "tests.training.ranks", str(folder)]
-    processes = [
-        subprocess.Popen(command, cwd=ROOT, env={
+    with ExitStack() as stack:
+        processes = [stack.enter_context(started(command, env={
             **os.environ, "OMP_NUM_THREADS": "1", "RANK": str(number), "LOCAL_RANK": str(number),
-            "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
-        for number in range(count)
-    ]
-    try:
+            "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}))
+            for number in range(count)]
         assert [process.wait(timeout=200) for process in processes] == [0] * count
-    finally:
-        for process in processes:
-            process.kill()
 
 
 def main(folder: Path) -> None:

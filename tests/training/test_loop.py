@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import errno
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,9 @@ from edgepkd.training.loop import (
 from edgepkd.training.recipe import BackboneRecipe, ExitRecipe, Selection, Steps
 from edgepkd.training.runlog import RunLog
 from edgepkd.training.steps import make_optimizer
+from tests.processes import started
 from tests.training.fake_clips import fake_clip
 
-ROOT = Path(__file__).resolve().parents[2]
 SPEC = InputSpec("residual", num_segments=2, resize_px=32, crop_px=32)
 DATA = LabelledClips([fake_clip(seed=i, brightness=170 * (i % 2)) for i in range(6)],
                      [i % 2 for i in range(6)])
@@ -104,11 +104,11 @@ def epochs_in(folder: Path) -> list[int]:
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """Two processes that train, each ended by SIGKILL in the third epoch or soon after."""
     folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("backbone", "exits")}
-    running = {kind: subprocess.Popen([sys.executable, "-c", SLOW, kind, str(folder)], cwd=ROOT,
-                                      env={**os.environ, "OMP_NUM_THREADS": "1"})
-               for kind, folder in folders.items()}
     deadline = time.monotonic() + 120
-    try:
+    with ExitStack() as stack:
+        running = {kind: stack.enter_context(started(
+            [sys.executable, "-c", SLOW, kind, str(folder)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"})) for kind, folder in folders.items()}
         for kind, process in running.items():
             while len(epochs_in(folders[kind])) < 2:
                 assert process.poll() is None
@@ -117,9 +117,6 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
             time.sleep(0.05)
             process.kill()
             assert process.wait() == -9
-    finally:
-        for process in running.values():
-            process.kill()
     return folders
 
 

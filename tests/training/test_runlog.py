@@ -31,6 +31,7 @@ def train(log: Log, epochs: range) -> None:
                 accuracy_calibration=0.1 * epoch, learning_rate=1e-3, seconds=0.5)
 
 
+@pytest.mark.smoke
 def test_a_run_leaves_its_log_its_results_and_plots(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "mv"
     with RunLog(folder) as log:

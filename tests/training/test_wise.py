@@ -54,6 +54,7 @@ def test_objective_equals_a_hand_computation() -> None:
     assert value == pytest.approx(np.log(1 + np.exp(3.0 - 2.0)) + 0.25 * 10)
 
 
+@pytest.mark.smoke
 def test_the_fit_is_at_the_optimum(noisy_exits: tuple[Floats, Labels]) -> None:
     logits, labels = noisy_exits
     weights = fit_vector(logits, labels, l2=0.01)

@@ -173,6 +173,7 @@ def test_tensors_have_their_shapes_and_are_crops_of_images(mpeg4) -> None:
         assert clip.frame_rgb().shape == (64, 96, 3)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("route", ["native", "normalize"])
 @pytest.mark.parametrize("size", [(340, 256), (170, 128)])
 def test_known_motion_arrives_in_training_pixels(tmp_path, route, size) -> None:

@@ -134,6 +134,7 @@ def test_a_stream_of_rubbish_is_given_up(tmp_path: Path) -> None:
     assert 100 < counters.errors <= 200
 
 
+@pytest.mark.smoke
 def test_rgb_equals_pyavs_own_and_resizing_keeps_the_format(tmp_path: Path) -> None:
     path = encode_clip(tmp_path / "clip.avi", moving_scene(2, (98, 66)))
     frame = next(plain_frames(path))

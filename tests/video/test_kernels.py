@@ -117,6 +117,7 @@ def test_the_cell_kernel_equals_the_general_one(keep_outside: bool) -> None:
         np.testing.assert_array_equal(rings[0], rings[1])
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("size", "grid_px", "largest"),
                          [((50, 37), 1, 288), ((50, 37), 4, 288), ((338, 250), 8, 288),
                           ((1280, 720), 8, 288)])

@@ -19,6 +19,7 @@ def look(tmp_path, name: str = "clip.mp4", num_frames: int = 40, **kw) -> Stream
     return probe(str(encode_clip(tmp_path / name, moving_scene(num_frames), **kw)))
 
 
+@pytest.mark.smoke
 def test_training_form_is_native(tmp_path) -> None:
     info = look(tmp_path)
     assert (info.codec, info.pix_fmt, info.width_px, info.height_px) == (
@@ -156,6 +157,7 @@ def test_rotation_that_is_no_quarter_turn_is_not_native(tmp_path) -> None:
     assert not judge(info).native_possible
 
 
+@pytest.mark.smoke
 def test_a_missing_source_is_said(tmp_path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         probe(str(tmp_path / "no.mp4"))

@@ -69,6 +69,7 @@ def test_residual_mapping_clips_and_turns_to_bgr() -> None:
     assert residual_to_uint8(residual).tolist() == [[[255, 128, 0], [255, 0, 0]]]
 
 
+@pytest.mark.smoke
 def test_tensor_values_are_those_of_the_table() -> None:
     def value(modality: Modality, level: int, channels: int) -> list[float]:
         pixels = np.full((4, 4, channels), level, np.uint8)
