@@ -111,6 +111,7 @@ class RunView:
         self.failure: EdgepkdError | None = None
         self._as_lines, self._on_stdout, self._quiet = as_lines, on_stdout, quiet
         self._rows: dict[str, list[tuple[str, ...]]] = {}
+        self._warnings: dict[str, list[str]] = {}
         self._out: Console = output.stdout()
         self._narrow = self._out.width < output.NARROW
         self._err: Console = output.stderr()
@@ -146,8 +147,7 @@ class RunView:
         elif isinstance(event, SaveProgress):
             self._progress(event.done_s, "saving")
         elif isinstance(event, SourceWarning):
-            named = event.source in event.message
-            self._err.print(f"warning: {'' if named else event.source + ': '}{event.message}")
+            self._warn(event)
         elif isinstance(event, SourceFailed):
             self.failure = event.error
             self._err.print(f"error: {event.error.message}")
@@ -167,13 +167,25 @@ class RunView:
         """Print the tables and the summary."""
         if not self._on_stdout or self.summary is None:
             return
-        for source, rows in self._rows.items():
+        for source in dict.fromkeys([*self._rows, *self._warnings]):
             self._out.print()
             self._out.print(source, soft_wrap=True)
-            self._out.print(output.table(columns(narrow=self._narrow), rows, right=NUMBERS,
-                                         whole=("exit",)))
+            if rows := self._rows.get(source):
+                self._out.print(output.table(columns(narrow=self._narrow), rows, right=NUMBERS,
+                                             whole=("exit",)))
+            for warning in self._warnings.get(source, ()):
+                self._out.print(warning, soft_wrap=True)
         for line in summary_lines(self.summary):
             self._out.print(line)
+
+    def _warn(self, event: SourceWarning) -> None:
+        """Under the table of its source; at once where there is no table."""
+        named = event.source in event.message
+        line = f"warning: {'' if named else event.source + ': '}{event.message}"
+        if self._as_lines or not self._on_stdout:
+            self._err.print(line)
+        else:
+            self._warnings.setdefault(event.source, []).append(line)
 
     def _start(self, event: SourceStarted) -> None:
         info = event.info
