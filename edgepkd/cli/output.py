@@ -6,8 +6,8 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -38,9 +38,25 @@ class PlainConsole(Console):
                          markup=False, emoji=False)
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """As rich's; strings go through `text.shown`, so that none can break out of its line."""
-        super().print(*(shown(one) if isinstance(one, str) else one for one in objects),
-                      **settings)
+        """As rich's; strings go through `text.shown`, so that none can break out of its line.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        with _full_disk("standard output" if self.file is sys.stdout else "standard error"):
+            super().print(*(shown(one) if isinstance(one, str) else one for one in objects),
+                          **settings)
+
+
+@contextmanager
+def _full_disk(target: object) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # whoever read has seen enough
+        raise
+    except OSError as error:
+        raise StorageError(f"{target} cannot be written: {error.strerror or error}.",
+                           hint="Free some space.") from error
 
 
 def stdout() -> Console:
@@ -114,7 +130,7 @@ class JsonLines:
         """Open `target`.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: it cannot be written, or holds what this program has not written.
         """
         self._kept = False
         self._final: Path | None = None
@@ -127,6 +143,7 @@ class JsonLines:
             return
         self._final = path = Path(target)
         try:
+            _check_overwritten(path)
             if not stream and (path.is_file() or not path.exists()):
                 path = self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             self._file = path.open("w", encoding="utf-8")
@@ -143,15 +160,10 @@ class JsonLines:
         if self._file is None:
             return
         line = json.dumps({"schema_version": JSON_SCHEMA_VERSION, "kind": kind, **values})
-        try:
+        with _full_disk(self._final or "standard output"):
             # The one control character that JSON does not escape.
             self._file.write(line.replace("\x7f", "\\u007f") + "\n")
             self._file.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise StorageError(f"{self._final or 'standard output'} cannot be written: "
-                               f"{error.strerror or error}.", hint="Free some space.") from error
 
     def keep(self) -> None:
         """What was written so far is whole: the file stays, whatever happens from here on."""
@@ -173,3 +185,13 @@ class JsonLines:
             os.replace(self._temporary, self._final)
         else:
             self._temporary.unlink(missing_ok=True)
+
+
+def _check_overwritten(path: Path) -> None:
+    """Refuse to replace what holds no JSON lines: it may be the video itself."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if file.read(1) not in (b"", b"{"):
+            raise UsageError(f"--json {path} is there and holds no JSON lines; it is not"
+                             " overwritten.", hint="Choose another name, or remove it.")

@@ -470,6 +470,15 @@ def test_a_full_disk_is_an_error(clips: Path, bundle: Bundle) -> None:
     done = invoke("run", clips / "right.mp4", "--model", bundle.path, "--json", "/dev/full", "-q")
     assert done.exit_code == 1
     assert done.stderr.startswith("error: /dev/full cannot be written: No space left")
+    for options in ((), ("--json", "-")):
+        with Path("/dev/full").open("w") as full:
+            stopped = subprocess.run(
+                [sys.executable, "-m", "edgepkd.cli.main", "run", str(clips / "right.mp4"), "-q",
+                 "--model", str(bundle.path), *options],
+                stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=120)
+        assert stopped.returncode == 1
+        assert stopped.stderr.startswith("error: standard output cannot be written: No space left")
+        assert "Traceback" not in stopped.stderr
 
 
 def test_a_closed_pipe_is_quiet(clips: Path, bundle: Bundle) -> None:
@@ -506,6 +515,22 @@ def test_json_of_a_camera_is_there_as_it_comes(tmp_path: Path) -> None:
         assert len(lines(out.read_text())) == 1
         raise KeyboardInterrupt
     assert len(lines(out.read_text())) == 1
+
+
+def test_json_replaces_json_and_nothing_else(
+    clips: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    clip = tmp_path / "right.mp4"
+    clip.write_bytes((clips / "right.mp4").read_bytes())
+    done = invoke("run", clip, "--model", bundle.path, "--json", clip, "-q")
+    assert done.exit_code == 2
+    assert "holds no JSON lines; it is not overwritten" in done.stderr
+    assert clip.read_bytes() == (clips / "right.mp4").read_bytes()
+    out = tmp_path / "out.jsonl"
+    for content in (b"", b'{"kind": "clip"}\n'):
+        out.write_bytes(content)
+        assert invoke("run", clip, "--model", bundle.path, "--json", out, "-q").exit_code == 0
+        assert len(lines(out.read_text())) == 3
 
 
 def test_json_to_a_folder(tmp_path: Path) -> None:
