@@ -309,8 +309,8 @@ def test_ctrl_c_while_saving_leaves_no_video_and_keeps_the_answers(
     assert ", interrupted;" in done.stdout
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [
+    signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.smoke)])
 def test_a_stopped_process_leaves_nothing(bundle: Bundle, tmp_path: Path, number: int) -> None:
     clip = encode_clip(tmp_path / "long.mp4", translating_texture(600, (160, 96), (1, 0)))
     command = [sys.executable, "-u", "-m", "edgepkd.cli.main", "run", str(clip), "--model",

@@ -218,8 +218,8 @@ def test_without_resume_a_build_starts_anew(bundle: Bundle) -> None:
     assert [line.split()[0] for line in built(bundle)] == ["mv_1", *SEGMENTS]
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [
+    pytest.param(signal.SIGINT, marks=pytest.mark.smoke), signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_build_leaves_no_child_and_no_engines(
     bundle: Bundle, number: signal.Signals
 ) -> None:

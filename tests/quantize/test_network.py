@@ -82,8 +82,8 @@ def test_weights_are_quantised_a_channel_and_activations_a_tensor_both_symmetric
             assert (quantizer.num_bits, quantizer.amax.numel()) == (8, 1)
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize(("bits", "steps"), [(7, 63), (8, 127)])
+@pytest.mark.parametrize(("bits", "steps"), [
+    pytest.param(7, 63, marks=pytest.mark.smoke), (8, 127)])
 def test_quantised_weights_lie_on_the_grid_of_their_channel(bits: int, steps: int) -> None:
     network = small_int8(QuantSpec(weight_bits=bits))  # type: ignore[arg-type]
     layer = network.segments[1].trunk.layer2[0].conv1  # type: ignore[union-attr,index]
