@@ -199,7 +199,7 @@ class VideoInput:
         errors_in_a_row = 0
         while errors_in_a_row < _MAX_READ_ERRORS:
             try:
-                for packet in pictures.packets if pictures else self.container.demux(self.stream):
+                for packet in pictures.packets if pictures else self._stream_packets():
                     if packet is None:
                         self.num_read_errors += 1
                     elif packet.size:
@@ -211,12 +211,21 @@ class VideoInput:
                 errors_in_a_row += 1
                 self.num_read_errors += 1
 
+    def _stream_packets(self) -> Iterator[Packet[Any]]:
+        """Packets of the stream, though others may begin after the container was opened (TS)."""
+        while True:
+            try:
+                yield from self.container.demux(self.stream)
+                return
+            except IndexError:
+                continue  # PyAV looked for the stream of a packet that has a new one
+
     def _demux_live(self) -> Generator[Packet[Any], None, None]:
         """Yield packets for ever: a camera that ends has failed."""
         begin, num_packets = time.monotonic(), 0
         failure: Exception | None = None
         try:
-            for packet in self.container.demux(self.stream):
+            for packet in self._stream_packets():
                 if packet.size:
                     num_packets += 1
                     yield packet

@@ -339,3 +339,13 @@ def test_paths_that_cannot_be_looked_at_are_said(tmp_path, clip) -> None:
         for opening in (open_video, resolve_sources):
             with pytest.raises(SourceError, match=message):
                 opening(name if isinstance(name, str) else str(name))
+
+
+def test_a_stream_that_begins_later_is_passed_over(shared_cases: Path) -> None:
+    """A TS may gain a stream after it was opened; PyAV knows only those that it began with."""
+    path = shared_cases / "hostile" / "exc_17009.ts"
+    with av.open(str(path)) as container, pytest.raises(IndexError):
+        for _ in container.demux(container.streams.video[0]):
+            pass
+    with open_video(str(path)) as video:
+        assert len(list(video.packets())) > 10
