@@ -80,11 +80,12 @@ class Intake:
         self._run: Run | None = None
         self.turn: Turn | None = None
 
-    def pictures(self) -> Iterator[Picture]:
-        """The pictures in decoding order."""
-        while self._ahead or self.read_one():
-            if self._ahead:
-                yield self._ahead.popleft()
+    def next_picture(self) -> Picture | None:
+        """The next picture in decoding order; None at the end, or at a turn."""
+        while not self._ahead:
+            if not self.read_one():
+                return None
+        return self._ahead.popleft()
 
     def read_one(self) -> bool:
         """Take in one more packet; False at the end, or at a turn."""
@@ -100,23 +101,27 @@ class Intake:
         return False
 
     def _take(self, packet: Packet[Any], kind: int) -> None:
-        self._number += 1
-        if self._run is None or kind == Kind.CLOSED_KEY:
-            if self._run is not None:
-                self._run.close()
-            # A weak method: a run must not keep its reader alive, nor form a cycle with it.
-            self._run = Run(self._engine, starts_closed=kind == Kind.CLOSED_KEY,
-                            read_more=weakref.WeakMethod(self.read_one))
-        picture = Picture(self._number, kind, packet.pts, packet.dts, self._run)
+        self._number = number = self._number + 1
+        run = self._run
+        if run is None or kind == Kind.CLOSED_KEY:
+            run = self._begin_run(starts_closed=kind == Kind.CLOSED_KEY)
         if kind == Kind.NOTHING:
             return
-        if not packet.is_discard:  # an edit list hides it: decoded for those after, never shown
+        is_hidden = packet.is_discard  # by an edit list: decoded for those after, never shown
+        if not is_hidden:
             if kind <= Kind.DROPPED_IN_ORDER:
                 self._engine.counters.packets_skipped += 1
-            self._ahead.append(picture)
+            self._ahead.append(Picture(number, kind, packet.pts, packet.dts, run))
         if kind != Kind.DROPPED_IN_ORDER:
-            self._run.append(packet, self._number,
-                             is_dropped=kind == Kind.DROPPED or packet.is_discard)
+            run.append(packet, number, is_dropped=kind == Kind.DROPPED or is_hidden)
+
+    def _begin_run(self, *, starts_closed: bool) -> Run:
+        if self._run is not None:
+            self._run.close()
+        # A weak method: a run must not keep its reader alive, nor form a cycle with it.
+        self._run = Run(self._engine, starts_closed=starts_closed,
+                        read_more=weakref.WeakMethod(self.read_one))
+        return self._run
 
     def _is_turn(self, packet: Packet[Any], kind: int) -> bool:
         if kind == Kind.H264_B:
@@ -185,7 +190,7 @@ def shown_pictures(intake: Intake) -> Iterator[Picture]:
     reordering there is where B-frames are not references.
     """
     waiting: Picture | None = None
-    for picture in intake.pictures():
+    while (picture := intake.next_picture()) is not None:
         if waiting is not None and picture.kind != Kind.DROPPED:
             yield waiting
             waiting = None

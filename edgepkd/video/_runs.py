@@ -197,8 +197,8 @@ class Run:
         self._gop_starts: list[int] = []
         self._last_number = -1
         """Of the newest GOP."""
-        self._early: deque[VideoFrame] = deque()
-        """Frames that came out before their GOP was cut."""
+        self._early: deque[tuple[int, VideoFrame]] = deque()
+        """Frames, by number, that came out before their GOP was cut."""
         self._recent: list[VideoFrame] = []
         """Frames since the anchor of the GOP being decoded, newest last, at most as many as the
         reference choice looks at."""
@@ -234,8 +234,8 @@ class Run:
         self._gops.append(weakref.ref(gop))
         self._gop_starts.append(gop.first_number)
         self._last_number = gop.last_number
-        while self._early and (self._early[0].pts or 0) <= self._last_number:
-            self._hand_on(self._early.popleft())
+        while self._early and self._early[0][0] <= self._last_number:
+            self._hand_on(*self._early.popleft())
 
     def close(self) -> None:
         """No packet will follow."""
@@ -328,7 +328,8 @@ class Run:
         if not item.is_dropped:
             counters.packets_decoded += 1
         held_back = _MAX_HELD_BACK if decoder.holds_back else 0
-        self._settled = max(self._settled, item.number - held_back)
+        if item.number - held_back > self._settled:
+            self._settled = item.number - held_back
         if frames:
             self._engine.errors_in_a_row = 0
         elif failed or not (held_back or item.is_dropped):
@@ -358,14 +359,14 @@ class Run:
         number = frame.pts
         if number is None:
             return
-        self._settled = max(self._settled, number)
+        if number > self._settled:
+            self._settled = number
         if self._early or number > self._last_number:
-            self._early.append(frame)
+            self._early.append((number, frame))
         else:
-            self._hand_on(frame)
+            self._hand_on(number, frame)
 
-    def _hand_on(self, frame: VideoFrame) -> None:
-        number = frame.pts or 0
+    def _hand_on(self, number: int, frame: VideoFrame) -> None:
         at = bisect.bisect_right(self._gop_starts, number) - 1
         if at < 0:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Literal
@@ -171,10 +171,12 @@ def frame_rate(video: VideoInput) -> Fraction | None:
 
 def codec_params(video: VideoInput, info: StreamInfo) -> CodecParams:
     """Return what the native route must know of `video`."""
-    return codec_params_from_stream(
+    params = codec_params_from_stream(
         video.stream, orientation=Display(info.rotation_deg, info.mirrored).orientation,
         num_ref_frames=info.num_ref_frames or 1, has_b_frames=info.has_b_frames,
         fps=frame_rate(video), crop=info.crop or NO_CROP)
+    # The stream's own context may have decoded on into pictures of another size.
+    return replace(params, width_px=info.width_px, height_px=info.height_px)
 
 
 def sps_obstacle(sps: Sps) -> str | None:
@@ -320,6 +322,8 @@ def _decode_some(
             break
         if not has_inter and decoded.pix_fmt is not None:
             break
+        if decoded.pix_fmt is not None and packet and packet.has_sidedata("new_extradata"):
+            break  # the context would keep the new settings, and what comes first is yet to be read
         try:
             for frame in context.decode(packet):
                 decoded.add(frame)

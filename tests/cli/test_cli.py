@@ -330,15 +330,15 @@ def test_a_stopped_run_keeps_what_was_answered_with_a_summary(
     bundle: Bundle, tmp_path: Path, number: signal.Signals, json_to: str
 ) -> None:
     clip = encode_clip(tmp_path / "long.mp4", translating_texture(600, (64, 48), (1, 0)))
-    running = subprocess.Popen(
-        [sys.executable, "-c", SLOW_MAIN, "run", str(clip), "--model", str(bundle.path),
-         "--clip-frames", "12", "--json", json_to], stderr=subprocess.PIPE, text=True,
-        stdout=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert running.stderr is not None
-    assert "long.mp4" in running.stderr.readline()
-    assert running.stderr.readline() == "two clips\n"
-    running.send_signal(number)
-    shown, errors = running.communicate(timeout=60)
+    out = json_to if json_to == "-" else str(tmp_path / json_to)
+    command = [sys.executable, "-c", SLOW_MAIN, "run", str(clip), "--model", str(bundle.path),
+               "--clip-frames", "12", "--json", out]
+    with started(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        assert "long.mp4" in running.stderr.readline()
+        assert running.stderr.readline() == "two clips\n"
+        running.send_signal(number)
+        shown, errors = running.communicate(timeout=60)
     assert running.returncode == 128 + number, errors
     assert "Traceback" not in errors
     if json_to == "-":
@@ -373,21 +373,21 @@ main()
 
 
 def test_a_stopped_pipe_is_summed_up(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
-    running = subprocess.Popen(
-        [sys.executable, "-c", SLOW_MAIN, "run", "-", "--model", str(bundle.path), "--json",
-         str(tmp_path / "out.jsonl"), "--clip-frames", "12"], stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
-    assert running.stdin is not None
-    assert running.stderr is not None
     encode_clip(tmp_path / "right.mpg", translating_texture(600, (160, 96), (2, 0)),
                 codec="mpeg2video")
-    running.stdin.write((tmp_path / "right.mpg").read_bytes())
-    running.stdin.flush()  # and left open: a pipe that says no more
-    while running.stderr.readline() != b"two clips\n":
-        assert running.poll() is None
-    running.send_signal(signal.SIGINT)
-    shown = running.stdout.read().decode() if running.stdout else ""
-    assert running.wait(timeout=60) == 130
+    command = [sys.executable, "-c", SLOW_MAIN, "run", "-", "--model", str(bundle.path), "--json",
+               str(tmp_path / "out.jsonl"), "--clip-frames", "12"]
+    with started(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                 stdout=subprocess.PIPE) as running:
+        assert running.stdin is not None
+        assert running.stderr is not None
+        running.stdin.buffer.write((tmp_path / "right.mpg").read_bytes())
+        running.stdin.flush()  # and left open: a pipe that says no more
+        while running.stderr.readline() != "two clips\n":
+            assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        shown = running.stdout.read() if running.stdout else ""
+        assert running.wait(timeout=60) == 130
     *clips_, last = lines((tmp_path / "out.jsonl").read_text())
     assert (last["ended"], last["num_clips"]) == ("interrupted", len(clips_))
     assert f"{len(clips_)} clips in" in shown

@@ -80,8 +80,8 @@ def test_the_bundle_holds_them_and_answers_with_one(run: Path) -> None:
     bundle = run.with_name("mine.edgepkd")
     assert read_bundle(bundle).manifest.labels == KEPT
     card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "`50% off`" in card
-    assert "`` $x_{$ *a* `b`|c ``" in card
+    assert "50% off, Café, walk 🚶, चलना" in card
+    assert r"\$x\_{\$ \*a\* \`b\`\|c, " in card
     clip = run.parent / "source" / "50% off" / "g0.avi"
     answers: list[dict[str, Any]] = [json.loads(line) for line in invoke(
         "run", clip, "--model", bundle, "--json", "-", "-q").splitlines()]

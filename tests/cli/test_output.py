@@ -17,6 +17,7 @@ from edgepkd.bundle import Bundle, write_bundle
 from edgepkd.cli import output
 from edgepkd.cli.main import app
 from tests.clips import encode_clip, moving_scene, translating_texture
+from tests.processes import started
 from tests.runtime.bundles import make_manifest, make_policy, make_segments, make_wise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,17 +143,17 @@ def test_errors_quote_what_was_typed(
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
 def test_a_progress_bar_shows_a_name_as_text(folder: Path, bundle: Bundle) -> None:
     ours, theirs = os.openpty()
-    running = subprocess.Popen(
-        [sys.executable, "-m", "edgepkd.cli.main", "run", str(folder / f"{EVIL}.mp4"), "--model",
-         str(bundle.path)], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
-        env={**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "300"})
-    os.close(theirs)
-    shown = b""
-    with suppress(OSError):  # the end of a terminal
-        while more := os.read(ours, 65536):
-            shown += more
-    os.close(ours)
-    assert running.wait(timeout=60) == 0
+    command = [sys.executable, "-m", "edgepkd.cli.main", "run", str(folder / f"{EVIL}.mp4"),
+               "--model", str(bundle.path)]
+    with started(command, stdin=theirs, stdout=theirs, stderr=theirs, env={
+            **os.environ, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "300"}) as running:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # the end of a terminal
+            while more := os.read(ours, 65536):
+                shown += more
+        os.close(ours)
+        assert running.wait(timeout=60) == 0
     assert b"\x1b[?25l" in shown, "a bar was drawn"
     assert shown.count(SEEN.encode()) >= 4
     for obeyed in (b"\x1b[31m", b"\x07", b"\x7f", "\x9b".encode(), "\u202e".encode()):
