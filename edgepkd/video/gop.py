@@ -367,10 +367,8 @@ def _choose_references(
 class _Cut:
     """A GOP that is being gathered."""
 
-    before: State
+    before: State | None
     """The timeline before its first picture."""
-    num_before: int
-    """Pictures of its run that were shown before it."""
     begins_anew: bool
     pictures: list[Picture] = field(default_factory=list)
     ticks: list[float] = field(default_factory=list)
@@ -431,39 +429,41 @@ class GopReader:
         """The GOPs in order, each with all its packets read and none decoded."""
         intake = Intake(self._packets, params=self._params, engine=self._engine)
         timeline, breaks, cut = self._timeline, self._begins_anew, None
-        run, num_before, has_stamps = None, 0, True
+        has_stamps: bool | None = None
         for picture in shown_pictures(intake):
-            if run is None:
+            if has_stamps is None:
                 has_stamps = picture.pts is not None
-            num_before = num_before + 1 if picture.run is run else 0
-            run, before = picture.run, timeline.state()
+            ends = cut is None or picture.is_key or (
+                len(cut.pictures) >= self._spec.gop_frames and picture.is_reference)
+            before = timeline.state() if ends else None
             moment = timeline.place(picture.pts if has_stamps else picture.dts)
-            breaks = breaks or moment.after != ""
-            if cut is not None and (breaks or self._ends(cut, picture)):
-                yield self._gop(cut)
-                cut = None
-            if cut is None:
+            if moment.after:
+                ends = breaks = True
+                before = timeline.before_break
+            if ends:
+                if cut is not None:
+                    yield self._gop(cut)
+                    cut = None
                 if not picture.is_reference:
                     continue
-                cut, breaks = _Cut(before, num_before, breaks), False
+                cut, breaks = _Cut(before, breaks), False
+            assert cut is not None
             cut.pictures.append(picture)
             cut.ticks.append(moment.ticks)
         self.turn = intake.turn
         if cut is not None:
             if self.turn is not None and self.turn.why == "b_frames":
-                self._resume_at(cut, has_stamps)
+                self._resume_at(cut, has_stamps is True)
             else:
                 yield self._gop(cut)
 
-    def _ends(self, cut: _Cut, following: Picture) -> bool:
-        is_full = len(cut.pictures) >= self._spec.gop_frames
-        return following.is_key or (is_full and following.is_reference)
-
     def _resume_at(self, cut: _Cut, has_stamps: bool) -> None:
         """B-frames begin: those shown within this GOP were not read, so it goes with them."""
-        self._timeline.go_back(cut.before)
+        if cut.before is not None:
+            self._timeline.go_back(cut.before)
         first = cut.pictures[0]
-        self.resumption = Resumption(first.pts if has_stamps else None, cut.num_before)
+        self.resumption = Resumption(first.pts if has_stamps else None,
+                                     first.number - first.run.first_number)
 
     def _gop(self, cut: _Cut) -> Gop:
         run = cut.pictures[0].run

@@ -89,6 +89,7 @@ class StreamReader:
             if (reason := self._obstacle(turn)) is not None:
                 self._leave_native(reason)
                 stamp, num_given = reader.resumption
+                num_given = num_given if turn.is_whole else 0
                 yield from self._normalized(
                     Remainder(self._decodable(turn), self._timeline, stamp, num_given),
                     begins_anew=turn.why == "pictures")

@@ -48,6 +48,8 @@ class Timeline:
         self._counted_from: float | None = None
         self._newest: float | None = None
         self._steps: deque[float] = deque(maxlen=_NUM_STEPS)
+        self.before_break: State | None = None
+        """Where it was before the last break."""
 
     def state(self) -> State:
         """Where the timeline is, to come back to with `go_back`."""
@@ -66,7 +68,10 @@ class Timeline:
                 self._steps.append(ticks - newest)
                 self._newest, self._counted_from = ticks, None
                 return Moment(ticks, "")
+        before = self.state()
         moment = self._counted_on() if stamp is None else self._stamped(stamp, newest)
+        if moment.after:
+            self.before_break = before
         if newest is None:
             self._newest = moment.ticks
         elif moment.ticks > newest:
