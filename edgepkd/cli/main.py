@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgepkd import __version__
+from edgepkd.allocator import keep_freed_memory
 from edgepkd.cli.check import check
 from edgepkd.cli.data import data_app
 from edgepkd.cli.demo import demo
@@ -112,6 +113,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Entry point of the `edgepkd` command."""
+    keep_freed_memory()
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP; nohup has it ignored
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:

@@ -111,7 +111,7 @@ def _timed_frames(
     timeline = Timeline(time_base=video.stream.time_base or 1 / rate, fps=rate)
     first: float | None = None
     for frame in _frames(video):
-        ticks = timeline.place(frame.pts if timed else None).ticks
+        ticks = timeline.place(frame.pts if timed else None)
         first = ticks if first is None else first
         yield frame, (ticks - first) * float(timeline.time_base)
 

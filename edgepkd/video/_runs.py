@@ -29,6 +29,7 @@ from edgepkd.video.decoder import (
 )
 from edgepkd.video.fields import NUM_REFERENCES, Accumulator, WorkingGrid, working_grid
 from edgepkd.video.h264 import NO_CROP
+from edgepkd.video.orientation import UPRIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,6 +78,8 @@ class Engine:
         """Of the frames decoded last: what the next GOP is expected to have."""
         self.is_h264 = params.codec_name == "h264"
         self.orientation = params.orientation
+        self.shows_all = params.orientation == UPRIGHT and params.crop == NO_CROP
+        """True: what is decoded is looked at as it is."""
         multi = params.codec_name == "h264" and params.num_ref_frames > 1
         self.num_references = NUM_REFERENCES if multi else 1
         self.whole_pixels = spec.arithmetic == "coviar"

@@ -338,9 +338,13 @@ class Gop:
 
     def _shown(self, array: NDArray[Any]) -> NDArray[Any]:
         """What is looked at of a decoded picture or its residual."""
+        if self._engine.shows_all:
+            return array
         return self._orientation.turned(np.ascontiguousarray(array[self._grid.window.pixels]))
 
     def _shown_field(self, field: NDArray[np.int16]) -> NDArray[np.int16]:
+        if self._engine.shows_all:
+            return field
         cut = np.ascontiguousarray(field[self._grid.window.points])
         return self._orientation.turned_field(cut)
 
@@ -436,8 +440,8 @@ class GopReader:
             ends = cut is None or picture.is_key or (
                 len(cut.pictures) >= self._spec.gop_frames and picture.is_reference)
             before = timeline.state() if ends else None
-            moment = timeline.place(picture.pts if has_stamps else picture.dts)
-            if moment.after:
+            ticks = timeline.place(picture.pts if has_stamps else picture.dts)
+            if timeline.broke:
                 ends = breaks = True
                 before = timeline.before_break
             if ends:
@@ -449,7 +453,7 @@ class GopReader:
                 cut, breaks = _Cut(before, breaks), False
             assert cut is not None
             cut.pictures.append(picture)
-            cut.ticks.append(moment.ticks)
+            cut.ticks.append(ticks)
         self.turn = intake.turn
         if cut is not None:
             if self.turn is not None and self.turn.why == "b_frames":

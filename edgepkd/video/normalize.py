@@ -141,13 +141,13 @@ class NormalizedVideo:
             yield self._stamped(packet, times.popleft())
 
     def _shots(self) -> Iterator[_Shot]:
-        size, part = None, 0
+        size, part, timeline = None, 0, self._remainder.timeline
         for frame in self._new_frames():
-            moment = self._remainder.timeline.place(self._stamps.of(frame))
+            ticks = timeline.place(self._stamps.of(frame))
             resized = size is not None and size != (frame.width, frame.height)
-            part += resized or moment.after != ""
+            part += resized or timeline.broke != ""
             size = frame.width, frame.height
-            yield _Shot(frame, self._stamps.rising(moment.ticks), part)
+            yield _Shot(frame, self._stamps.rising(ticks), part)
 
     def _new_frames(self) -> Iterator[VideoFrame]:
         """The frames that were not given out before the source was normalised."""

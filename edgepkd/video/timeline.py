@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from fractions import Fraction
 from statistics import median
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 DEFAULT_FPS = Fraction(25)
 MAX_OVERLAP_S = 0.5
@@ -20,14 +20,6 @@ _MIN_GAP_STEPS = 10
 _NUM_STEPS, _FEW_STEPS = 32, 3
 
 Break = Literal["", "gap", "restart"]
-
-
-class Moment(NamedTuple):
-    """When a frame is shown, in ticks of the stream; what lies between it and the one before."""
-
-    ticks: float
-    after: Break
-
 
 State: TypeAlias = "tuple[float, float | None, int, float | None]"
 """A point on a timeline, for `Timeline.go_back` alone; made for every frame, so a plain tuple."""
@@ -48,8 +40,10 @@ class Timeline:
         self._counted_from: float | None = None
         self._newest: float | None = None
         self._steps: deque[float] = deque(maxlen=_NUM_STEPS)
+        self.broke: Break = ""
+        """What lies between the frame placed last and the one before it."""
         self.before_break: State | None = None
-        """Where it was before the last break."""
+        """Where the timeline was before the last break."""
 
     def state(self) -> State:
         """Where the timeline is, to come back to with `go_back`."""
@@ -59,46 +53,47 @@ class Timeline:
         """Forget the frames placed since `state`."""
         self._offset, self._newest, self._counted, self._counted_from = state
 
-    def place(self, stamp: int | None) -> Moment:
-        """The moment of the next frame, whose timestamp is `stamp`; None: it has none."""
+    def place(self, stamp: int | None) -> float:
+        """When the next frame is shown, in ticks of the stream.
+
+        `stamp` is its timestamp; None: it has none. `broke` says what lies before it.
+        """
         newest = self._newest
         if stamp is not None and newest is not None:
             ticks = stamp + self._offset
             if 0 < ticks - newest <= self._min_gap_ticks:  # nearly all frames
                 self._steps.append(ticks - newest)
-                self._newest, self._counted_from = ticks, None
-                return Moment(ticks, "")
+                self._newest, self._counted_from, self.broke = ticks, None, ""
+                return ticks
         before = self.state()
-        moment = self._counted_on() if stamp is None else self._stamped(stamp, newest)
-        if moment.after:
+        ticks, self.broke = (self._counted_on(), "") if stamp is None \
+            else self._stamped(stamp, newest)
+        if self.broke:
             self.before_break = before
-        if newest is None:
-            self._newest = moment.ticks
-        elif moment.ticks > newest:
-            if not moment.after:
-                self._steps.append(moment.ticks - newest)
-            self._newest = moment.ticks
-        return moment
+        elif newest is not None and ticks > newest:
+            self._steps.append(ticks - newest)
+        self._newest = ticks if newest is None else max(ticks, newest)
+        return ticks
 
-    def _counted_on(self) -> Moment:
+    def _counted_on(self) -> float:
         if self._counted_from is None:
             self._counted = 0
             self._counted_from = 0.0 if self._newest is None else self._newest + self._frame_ticks
         ticks = self._counted_from + self._counted * self._frame_ticks
         self._counted += 1
-        return Moment(ticks, "")
+        return ticks
 
-    def _stamped(self, stamp: int, newest: float | None) -> Moment:
+    def _stamped(self, stamp: int, newest: float | None) -> tuple[float, Break]:
         self._counted_from = None
         ticks = stamp + self._offset
         if newest is None:
-            return Moment(ticks, "")
+            return ticks, ""
         if ticks < newest - self._overlap_ticks:
             self._offset += newest + self._usual_step() - ticks
-            return Moment(stamp + self._offset, "restart")
+            return stamp + self._offset, "restart"
         is_gap = (ticks - newest > self._min_gap_ticks
                   and ticks - newest > _MIN_GAP_STEPS * self._usual_step())
-        return Moment(ticks, "gap" if is_gap else "")
+        return ticks, "gap" if is_gap else ""
 
     def _usual_step(self) -> float:
         if len(self._steps) > _FEW_STEPS:

@@ -31,6 +31,7 @@ import numba
 import numpy as np
 from av.packet import Packet
 
+from edgepkd.allocator import keep_freed_memory
 from edgepkd.config import DecodeSpec
 from edgepkd.video.decoder import codec_params_from_stream
 from edgepkd.video.gop import GopReader
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the source clips")
     parser.add_argument("--child", nargs=2, metavar=("JOB", "CLIP"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command does
     if arguments.child:
         _child(*arguments.child)
         return

@@ -14,7 +14,7 @@ def _timeline(*, fps: int = 25, per_second: int = 1000) -> Timeline:
 
 
 def _placed(timeline: Timeline, *stamps: int | None) -> list[tuple[float, str]]:
-    return [tuple(timeline.place(stamp)) for stamp in stamps]
+    return [(timeline.place(stamp), timeline.broke) for stamp in stamps]
 
 
 def test_timestamps_stay_what_they_are() -> None:
