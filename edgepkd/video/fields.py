@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgepkd.errors import DecodeError
 from edgepkd.video import _kernels as kernels
+from edgepkd.video.decoder import luma
 from edgepkd.video.h264 import NO_CROP, Crop
 from edgepkd.video.orientation import Margins
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from av.video.frame import VideoFrame
     from numpy.typing import NDArray
 
     from edgepkd.config import DecodeSpec
@@ -68,6 +74,7 @@ class WorkingGrid:
     picture_scale_y: float
     cell_columns: int
     cell_rows: int
+    num_cells: int
     cell_x_starts: NDArray[np.int32]
     cell_y_starts: NDArray[np.int32]
     point_x_starts: NDArray[np.int32]
@@ -105,7 +112,7 @@ def working_grid(
     scale_x, scale_y = out_w / width_px / 4, out_h / height_px / 4
     return WorkingGrid(
         width_px, height_px, out_w, out_h, columns, rows,
-        scale_x / point_px, scale_y / point_px, scale_x, scale_y, *cells,
+        scale_x / point_px, scale_y / point_px, scale_x, scale_y, *cells, cells[0] * cells[1],
         _cell_starts(cells[0], columns, out_w / width_px / point_px),
         _cell_starts(cells[1], rows, out_h / height_px / point_px),
         _point_starts(columns, out_w, point_px), _point_starts(rows, out_h, point_px),
@@ -136,6 +143,60 @@ def _point_starts(num_points: int, size_px: int, point_px: int) -> NDArray[np.in
     return np.append(np.arange(num_points) * point_px, size_px).astype(np.int32)
 
 
+def no_cells(grid: WorkingGrid) -> NDArray[np.int32]:
+    """The map of cells of a frame without a vector."""
+    return np.zeros(grid.num_cells, np.int32)
+
+
+def vector_cells(
+    words: NDArray[np.int32], *, grid: WorkingGrid, whole_pixels: bool, limit: int
+) -> NDArray[np.int32]:
+    """The exported vectors of a frame as a map of cells, int32 [cells], packed.
+
+    `whole_pixels` truncates towards zero; no component is longer than `limit` quarter pixels.
+    """
+    cells = np.empty(grid.num_cells, np.int32)
+    kernels.fill_cells(words, cells, grid.cell_columns, grid.cell_rows, whole_pixels, limit)
+    return cells
+
+
+def chosen_references(
+    words: NDArray[np.int32], frame: VideoFrame, recent: Sequence[VideoFrame], *, grid: WorkingGrid
+) -> NDArray[np.uint8]:
+    """How many decoded frames back each cell's reference lies, uint8 [cells]; 0: the last one.
+
+    `recent` are the frames before `frame`, newest last, looked at back to one of another size.
+    """
+    references = np.zeros(grid.num_cells, np.uint8)
+    now, stride = luma(frame)
+    alike = takewhile(lambda back: (back.width, back.height) == (frame.width, frame.height),
+                      reversed(recent[-NUM_REFERENCES:]))
+    planes = [plane for plane, _ in takewhile(lambda pair: pair[1] == stride, map(luma, alike))]
+    if not planes:
+        return references
+    _check_sizes("luma planes", stride * grid.source_height_px, now, *planes, at_least=True)
+    one, two, three, four = planes + [planes[-1]] * (NUM_REFERENCES - len(planes))
+    kernels.choose_references(
+        words, references, grid.cell_columns, grid.cell_rows, now, one, two, three, four,
+        len(planes), stride, grid.source_width_px, grid.source_height_px)
+    return references
+
+
+def _check_sizes(
+    what: str, size: int, *arrays: NDArray[Any], at_least: bool = False
+) -> None:
+    """Kernels index without looking: arrays that are not of one geometry must not reach them.
+
+    Raises:
+        DecodeError: an array has not `size` elements.
+    """
+    for array in arrays:
+        if array.size != size and not (at_least and array.size > size):
+            raise DecodeError(f"The {what} of a frame have {array.size} elements; allowed: {size}, "
+                              "as the picture size says.",
+                              hint="The stream is damaged; use --route normalize.")
+
+
 class Accumulator:
     """The accumulated field of one GOP, moved on frame by frame."""
 
@@ -145,7 +206,7 @@ class Accumulator:
         self._num_slots = num_references + 1
         self._size = grid.columns * grid.rows
         self._ring = np.empty(self._num_slots * self._size, np.int32)
-        self._one_reference = np.zeros(grid.cell_columns * grid.cell_rows, np.uint8)
+        self._one_reference = np.zeros(grid.num_cells, np.uint8)
         self.restart()
 
     def restart(self) -> None:
@@ -158,6 +219,7 @@ class Accumulator:
         self._slot = (self._slot + 1) % self._num_slots
         grid = self.grid
         chosen = self._one_reference if references is None else references
+        _check_sizes("cells", grid.num_cells, cells, chosen)
         if grid.is_cells:
             kernels.accumulate_cells(self._ring, self._slot, self._num_slots, cells, chosen,
                                      grid.columns, grid.rows, self._keep_outside)
@@ -189,7 +251,12 @@ def residual(
 
     `picture[y, x] == anchor[y - A_y, x - A_x] + residual[y, x]` holds exactly, with A rounded to
     whole pixels of the picture (half up) and the look-up clamped to the picture (paper.md 1.2).
+
+    Raises:
+        DecodeError: the arrays are not those of one geometry.
     """
+    _check_sizes("pictures", 3 * grid.width_px * grid.height_px, picture, anchor)
+    _check_sizes("field", grid.columns * grid.rows, state)
     out = np.empty(picture.shape, np.int16)
     kernels.warp_difference(
         picture.reshape(-1), anchor.reshape(-1), state, grid.point_x_starts, grid.point_y_starts,

@@ -16,11 +16,16 @@ import numpy as np
 
 from edgepkd.config import DecodeSpec
 from edgepkd.errors import ConfigError, DecodeError
-from edgepkd.video import _kernels as kernels
 from edgepkd.video._order import Intake, Picture, Turn, shown_pictures
 from edgepkd.video._runs import Engine, Run
-from edgepkd.video.decoder import CodecParams, DecodeCounters, check_native, check_size, luma
-from edgepkd.video.fields import NUM_REFERENCES, Accumulator, WorkingGrid, residual
+from edgepkd.video.decoder import CodecParams, DecodeCounters, check_native, check_size
+from edgepkd.video.fields import (
+    Accumulator,
+    chosen_references,
+    no_cells,
+    residual,
+    vector_cells,
+)
 from edgepkd.video.orientation import Margins
 from edgepkd.video.timeline import State, Timeline
 from edgepkd.video.vectors import vector_words
@@ -61,6 +66,7 @@ class Gop:
         self._engine = engine
         self._orientation = engine.orientation
         self._grid = engine.grid(*engine.size)
+        self._has_size = False
         self._planned: frozenset[int] | None = None
         self._wanted: set[int] = set()
         self._frames: dict[int, VideoFrame] = {}
@@ -210,12 +216,9 @@ class Gop:
         t = self._position_of.get(number)
         if t is None or self._run is None:
             return
-        grid = self._grid
-        if frame.width != grid.source_width_px or frame.height != grid.source_height_px:
-            if self._arrived >= 0 and t > 0:
-                self._engine.counters.errors += 1
-                return
-            self._grid = self._engine.grid(frame.width, frame.height)
+        if not self._fits(frame):
+            self._engine.counters.errors += 1
+            return
         if self._wants(t):
             self._keep(t, frame)
         if number <= self._arrived:
@@ -224,19 +227,32 @@ class Gop:
         if t > 0 and recent:
             self._take_vectors(t, frame, recent)
 
+    def _fits(self, frame: VideoFrame) -> bool:
+        """Whether `frame` has the size of this GOP; the first one that comes decides on it."""
+        grid = self._grid
+        if frame.width == grid.source_width_px and frame.height == grid.source_height_px:
+            self._has_size = True
+            return True
+        if self._has_size:
+            return False
+        # What was made before any frame came is a field at rest, in the size that was expected.
+        self._grid = self._engine.grid(frame.width, frame.height)
+        self._fields.clear()
+        self._accumulator, self._next_step = None, 0
+        self._has_size = True
+        return True
+
     def _take_vectors(self, t: int, frame: VideoFrame, recent: list[VideoFrame]) -> None:
         grid, engine = self._grid, self._engine
         words = vector_words(frame)
         if frame.pict_type == _INTRA or not words.size:
             if engine.num_references > 1:  # the states are counted back frame by frame
-                self._cells[t] = np.zeros(grid.cell_columns * grid.cell_rows, np.int32)
+                self._cells[t] = no_cells(grid)
             return
-        cells = np.empty(grid.cell_columns * grid.cell_rows, np.int32)
-        kernels.fill_cells(words, cells, grid.cell_columns, grid.cell_rows,
-                           engine.whole_pixels, engine.vector_limit)
-        self._cells[t] = cells
+        self._cells[t] = vector_cells(
+            words, grid=grid, whole_pixels=engine.whole_pixels, limit=engine.vector_limit)
         if engine.num_references > 1:
-            self._references[t] = _choose_references(words, frame, recent, grid)
+            self._references[t] = chosen_references(words, frame, recent, grid=grid)
 
     def _wants(self, t: int) -> bool:
         if t in self._wanted:
@@ -310,8 +326,7 @@ class Gop:
                 if later in self._frames:
                     return self._frames[later]
         newest = self._engine.newest
-        if newest is not None:
-            self._grid = self._engine.grid(newest.width, newest.height)
+        if newest is not None and self._fits(newest):
             self._keep(t, newest)
             return self._frames[t]
         raise DecodeError(
@@ -347,24 +362,6 @@ class Gop:
             return field
         cut = np.ascontiguousarray(field[self._grid.window.points])
         return self._orientation.turned_field(cut)
-
-
-def _choose_references(
-    words: NDArray[np.int32], frame: VideoFrame, recent: list[VideoFrame], grid: WorkingGrid
-) -> NDArray[np.uint8]:
-    references = np.empty(grid.cell_columns * grid.cell_rows, np.uint8)
-    now, stride = luma(frame)
-    planes = [luma(back) for back in reversed(recent[-NUM_REFERENCES:])]
-    planes = [plane for plane in planes if plane[1] == stride]
-    if not planes:
-        references[:] = 0
-        return references
-    views = [plane for plane, _ in planes]
-    one, two, three, four = views + [views[-1]] * (NUM_REFERENCES - len(views))
-    kernels.choose_references(
-        words, references, grid.cell_columns, grid.cell_rows, now, one, two, three, four,
-        len(views), stride, grid.source_width_px, grid.source_height_px)
-    return references
 
 
 @dataclass
