@@ -9,7 +9,8 @@ from av.sidedata.sidedata import SideDataContainer, Type
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-_container: Any = SideDataContainer  # its stub does not know its constructor
+container: Any = SideDataContainer
+"""Its stub does not know its constructor."""
 
 
 def side_data(frame: VideoFrame, kind: Type) -> Any:
@@ -21,4 +22,4 @@ def side_data(frame: VideoFrame, kind: Type) -> Any:
     Raises:
         ValueError: the frame also carries a kind that PyAV does not know (EXIF), which hides all.
     """
-    return _container(frame).get(kind)
+    return container(frame).get(kind)

@@ -219,7 +219,8 @@ class Accumulator:
         self._slot = (self._slot + 1) % self._num_slots
         grid = self.grid
         chosen = self._one_reference if references is None else references
-        _check_sizes("cells", grid.num_cells, cells, chosen)
+        if cells.size != grid.num_cells or chosen.size != grid.num_cells:  # for every frame
+            _check_sizes("cells", grid.num_cells, cells, chosen)
         if grid.is_cells:
             kernels.accumulate_cells(self._ring, self._slot, self._num_slots, cells, chosen,
                                      grid.columns, grid.rows, self._keep_outside)

@@ -216,7 +216,9 @@ class Gop:
         t = self._position_of.get(number)
         if t is None or self._run is None:
             return
-        if not self._fits(frame):
+        grid = self._grid
+        if not (self._has_size and frame.width == grid.source_width_px
+                and frame.height == grid.source_height_px) and not self._fits(frame):
             self._engine.counters.errors += 1
             return
         if self._wants(t):

@@ -8,7 +8,7 @@ import numpy as np
 from av.sidedata.sidedata import Type
 
 from edgepkd.errors import DecodeError
-from edgepkd.video._sidedata import side_data
+from edgepkd.video._sidedata import container
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -36,7 +36,7 @@ def vector_words(frame: VideoFrame) -> NDArray[np.int32]:
         DecodeError: the frame carries something that PyAV does not know, which hides its vectors.
     """
     try:
-        exported = side_data(frame, _MOTION_VECTORS)
+        exported = container(frame).get(_MOTION_VECTORS)  # `side_data`, for every frame
     except ValueError as error:
         raise DecodeError(f"The motion vectors of a frame cannot be read: {error}.",
                           hint="Use --route normalize, which re-encodes the stream.") from error
