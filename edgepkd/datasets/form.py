@@ -16,6 +16,7 @@ from edgepkd.video.cut_off import cut_off
 from edgepkd.video.normalize import normalized
 from edgepkd.video.probe import frame_rate, has_display_times, probe
 from edgepkd.video.source import VideoInput
+from edgepkd.video.timeline import DEFAULT_FPS
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
 
 SUFFIX = ".mp4"
@@ -62,7 +63,8 @@ def encode(video: VideoInput) -> Encoded:
             packet.pts = packet.dts = packet.pts - first
             packet.stream = stream
             container.mux(packet)
-    read_s = float((last - (first or 0)) * source.params.time_base + 1 / (source.params.fps or 25))
+    params = source.params
+    read_s = float((last - (first or 0)) * params.time_base + 1 / (params.fps or DEFAULT_FPS))
     is_cut_off = cut_off(info, read_s=read_s) is not None
     return Encoded(content.getvalue(), source.counters.frames_encoded,
                    source.counters.errors + video.num_read_errors + is_cut_off)

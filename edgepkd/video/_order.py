@@ -140,7 +140,7 @@ class Intake:
         if header in (known, b""):
             return False
         self._header = header
-        if not known or same_pictures(known, header, is_h264=self._engine.is_h264):
+        if not known or same_pictures(known, header, is_h264=self._codec_name == "h264"):
             return False
         self.turn = Turn("pictures", header, None, self._rest(packet))
         return True

@@ -76,7 +76,6 @@ class Engine:
         self.pictures = PictureMaker()
         self.size = params.decoded_size_px
         """Of the frames decoded last: what the next GOP is expected to have."""
-        self.is_h264 = params.codec_name == "h264"
         self.orientation = params.orientation
         self.shows_all = params.orientation == UPRIGHT and params.crop == NO_CROP
         """True: what is decoded is looked at as it is."""
@@ -316,7 +315,7 @@ class Run:
             for frame in decoder.decode(None):
                 self._deliver(frame)
         decoder.reset()
-        self._settled = self._held[-1].number if self._held else _NEVER
+        self._settled = _NEVER  # past every number that may still be asked for
 
     def _feed(self, decoder: PacketDecoder, item: _Held) -> None:
         counters = self._engine.counters

@@ -21,7 +21,7 @@ from edgepkd.video._order import Turn
 from edgepkd.video.cut_off import cut_off
 from edgepkd.video.decoder import CodecParams, DecodeCounters, cropped_too_large
 from edgepkd.video.gop import Gop, GopReader
-from edgepkd.video.h264 import NO_CROP, read_sps
+from edgepkd.video.h264 import NO_CROP, Sps, read_sps
 from edgepkd.video.normalize import NormalizedVideo, Part, Remainder, normalized
 from edgepkd.video.probe import (
     StreamInfo,
@@ -31,7 +31,7 @@ from edgepkd.video.probe import (
     sps_obstacle,
 )
 from edgepkd.video.source import VideoInput
-from edgepkd.video.timeline import Timeline
+from edgepkd.video.timeline import DEFAULT_FPS, Timeline
 
 
 class StreamReader:
@@ -100,7 +100,7 @@ class StreamReader:
         """Why the route native cannot go on; None if it can."""
         if turn.why == "b_frames":
             return "h264 B-frames begin"
-        sps = read_sps(turn.header) if self._params.codec_name == "h264" else None
+        sps = _sps(self._params, turn)
         if sps is None:
             return None
         return sps_obstacle(sps) or cropped_too_large(
@@ -159,15 +159,21 @@ class StreamReader:
             return
         first, last = self._span_s
         start = first if self._info.start_s is None else max(self._info.start_s, first)
-        reason = cut_off(self._info, read_s=last - start + 1 / (self._info.fps or 25.0))
+        frame_s = 1 / (self._info.fps or float(DEFAULT_FPS))
+        reason = cut_off(self._info, read_s=last - start + frame_s)
         if reason is not None:
             self.warnings.append(reason)
+
+
+def _sps(params: CodecParams, turn: Turn) -> Sps | None:
+    """The parameter set that a turn brings; None for other codecs, and where it is damaged."""
+    return read_sps(turn.header) if params.codec_name == "h264" else None
 
 
 def _turned(params: CodecParams, turn: Turn) -> CodecParams:
     """Parameters of the pictures after a turn; where no header tells their size, the first one
     that is decoded does."""
-    sps = read_sps(turn.header) if params.codec_name == "h264" else None
+    sps = _sps(params, turn)
     params = replace(params, header=turn.header, extradata=turn.extradata or params.extradata)
     if sps is None:
         return params
