@@ -10,11 +10,13 @@ demo:
 test *args:
     {{python}} -m pytest {{args}}
 
-# style, types, layers
+# style, types, layers, what bandit finds in the code, known faults of the dependencies
 check:
     {{venv}}/bin/ruff check .
     {{venv}}/bin/mypy
     {{venv}}/bin/lint-imports
+    {{venv}}/bin/bandit -q -c pyproject.toml -r edgepkd export calibration
+    {{python}} -m tests.audit
 
 # every benchmark, on a quiet machine; tables on stdout, JSON in docs/results
 bench:
