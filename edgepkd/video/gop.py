@@ -146,11 +146,13 @@ class Gop:
         `arithmetic="coviar"` every step is truncated to whole pixels (multiples of 4).
 
         Raises:
-            DecodeError: the stream is something the native route cannot decode.
+            DecodeError: the stream is something the native route cannot decode, or the GOP was
+                released.
         """
         t = self._nearest(t)
         field = self._fields.get(t)
         if field is None:
+            self._live_run()
             self._decode_vectors(t)
             field = self._shown_field(self._accumulate(t).field())
             if field.nbytes > _SMALL_FIELD_BYTES:

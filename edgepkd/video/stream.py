@@ -67,7 +67,10 @@ class StreamReader:
         native = self._verdict.route == "native"
         try:
             for gop in self._native() if native else self._normalized(None):
-                first = gop.times_s[0] if self._span_s is None else self._span_s[0]
+                first, newest = self._span_s or (gop.times_s[0], gop.times_s[0])
+                if gop.times_s[0] < newest:
+                    # Each part of a stream is in order; a clock may go back a little between two.
+                    gop.times_s = tuple(max(time_s, newest) for time_s in gop.times_s)
                 self._span_s = first, gop.times_s[-1]
                 yield gop
         except av.FFmpegError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -88,7 +89,8 @@ def _coded(kind: str, length: int, value: int) -> str:
 _HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 
 
-def read_sps(header: Header) -> None:
+def read_sps(header: Header) -> int | None:
+    """Returns where in the fields the width stands; None where the unit is unusual."""
     profile = header.u(8)
     header.u(8)
     header.u(8)
@@ -100,15 +102,16 @@ def read_sps(header: Header) -> None:
         header.e()
         header.u(1)
         if header.u(1):
-            return
+            return None
     header.e()
     order = header.e()
     if order == 0:
         header.e()
     elif order == 1:
-        return
+        return None
     header.e()
     header.u(1)
+    size_at = len(header.fields)
     header.e()
     header.e()
     if not header.u(1):
@@ -118,6 +121,7 @@ def read_sps(header: Header) -> None:
         for _ in range(4):
             header.e()
     header.u(1)
+    return size_at
 
 
 def read_pps(header: Header) -> None:
@@ -153,10 +157,8 @@ def with_changed_unit(unit: bytes, rng: random.Random) -> bytes:
     if reader is None or rng.random() < 0.1:
         return with_flips(unit, rng, within=16)
     header = Header.of(unescaped(unit[1:]))
-    try:
+    with contextlib.suppress(ValueError):
         reader(header)
-    except ValueError:
-        pass
     for _ in range(rng.choice((1, 1, 1, 2))):
         header.change(rng)
     return unit[:1] + escaped(header.written())
@@ -166,25 +168,13 @@ def sps_with_size(unit: bytes, width_mbs: int, height_mbs: int) -> bytes:
     """An SPS with the picture size given in macroblocks; the unit itself where it is unusual."""
     header = Header.of(unescaped(unit[1:]))
     try:
-        read_sps(header)
+        at = read_sps(header)
     except ValueError:
         return unit
-    at = _size_at(header.fields)
     if at is None:
         return unit
-    header.fields[at] = "e", 0, width_mbs - 1
-    header.fields[at + 1] = "e", 0, height_mbs - 1
+    header.fields[at : at + 2] = [("e", 0, width_mbs - 1), ("e", 0, height_mbs - 1)]
     return unit[:1] + escaped(header.written())
-
-
-def _size_at(fields: Sequence[tuple[str, int, int]]) -> int | None:
-    """Where the width stands: after num_ref_frames and the one-bit flag that follows it."""
-    for at in range(5, len(fields) - 2):
-        one, two, three = fields[at - 1 : at + 2]
-        if one[:2] == ("u", 1) and two[0] == three[0] == "e" and fields[at - 2][0] == "e":
-            if at > 8 or fields[0][2] not in _HIGH_PROFILES:
-                return at
-    return None
 
 
 # -- MPEG-4 part 2 and MPEG-1/2 -------------------------------------------------------------------
@@ -242,10 +232,8 @@ def with_changed_mpeg_unit(unit: bytes, rng: random.Random, *, is_mpeg4: bool) -
     if reader is None:
         return with_flips(unit, rng, within=12)
     header = Header.of(unit[1:])
-    try:
+    with contextlib.suppress(ValueError):
         reader(header)
-    except ValueError:
-        pass
     header.change(rng)
     return unit[:1] + header.written()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 _PARENT_BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mvex",
                            b"edts", b"dinf", b"udta"})
@@ -177,4 +178,4 @@ def _start_codes(data: bytes) -> list[Unit]:
     places = [match.start() for match in _START_CODE.finditer(data)]
     borders = [*([0] if places[0] else []), *places, len(data)]
     return [_plain(data[begin:end], data[begin:begin + 4])
-            for begin, end in zip(borders, borders[1:], strict=False)]
+            for begin, end in pairwise(borders)]

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import mmap
 import os
+import re
 import resource
 import signal
 import struct
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 CPU_LIMIT_S = 10.0
 WALL_LIMIT_S = 90.0
-MEMORY_LIMIT = 3 << 30
+SPACE_LIMIT = 4 << 30
 """Address space that a child may take beyond what it begins with."""
+MEMORY_LIMIT = 3 << 29
+"""Memory that it may really use beyond that. FFmpeg answers a lack of address space with an error
+that the product refuses the input with, so that the first limit alone would show nothing."""
+
+_NUMBER = re.compile(r"-?\d[\d.]*(e-?\d+)?")
 
 Kind = Literal["crash", "hang", "bounds", "memory", "foreign", "wrong"]
 Work = Callable[[int], bool]
@@ -37,10 +46,11 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """Where it happened, to tell findings apart: the last lines of the traceback."""
+        """Where it happened, to tell findings apart: file and line, and the last line of what was
+        said, without its numbers."""
         lines = [line.strip() for line in self.what.splitlines() if line.strip()]
-        return " | ".join([*[line for line in lines if line.startswith("File")][-1:],
-                           *lines[-1:]])[:300]
+        said = _NUMBER.sub("#", lines[-1]) if lines else ""
+        return " | ".join([*[line for line in lines if line.startswith("File")][-1:], said])[:300]
 
 
 @dataclass
@@ -74,32 +84,38 @@ def work_through(numbers: Iterator[range], work: Work, *, until: float) -> Itera
 
 def _in_a_child(batch: range, work: Work, *, until: float) -> Tally:
     """Work through as much of `batch` as goes; an input that ends the child is the last."""
-    shared = mmap.mmap(-1, 32)
+    shared = mmap.mmap(-1, 16)
     reader, writer = os.pipe()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _child(batch, work, shared, writer, until)
-    os.close(writer)
-    code, said = _wait(child, reader, shared)
+    with tempfile.TemporaryFile() as trace:
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            _child(batch, work, shared, writer, trace, until)
+        os.close(writer)
+        code, said = _wait(child, reader, shared)
+        trace.seek(0)
+        frames = trace.read().decode(errors="replace")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     done, answered = struct.unpack("qq", shared[:16])
     tally = Tally(inputs=done, answered=answered,
                   cpu_s=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     tally.findings = [Finding(**json.loads(line)) for line in said.splitlines()]
     if code != 0:
-        tally.findings.append(_ended(code, batch.start + done))
+        tally.findings.append(_ended(code, batch.start + done, frames))
         tally.inputs += 1
     shared.close()
     return tally
 
 
-def _ended(code: int, number: int) -> Finding:
+def _ended(code: int, number: int, frames: str) -> Finding:
+    """What `faulthandler` shows is turned round, so that it reads like other tracebacks."""
+    what = "\n".join(reversed([line for line in frames.splitlines() if "  File " in line]))
     if code in (-signal.SIGPROF, -signal.SIGKILL):
-        return Finding("hang", number, f"more than {CPU_LIMIT_S:.0f} s of CPU, or no progress")
+        return Finding("hang", number,
+                       f"{what}\nmore than {CPU_LIMIT_S:.0f} s of CPU, or no progress")
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return Finding("crash", number, name)
+    return Finding("crash", number, f"{what}\n{name}")
 
 
 def _wait(child: int, reader: int, shared: mmap.mmap) -> tuple[int, str]:
@@ -117,7 +133,7 @@ def _wait(child: int, reader: int, shared: mmap.mmap) -> tuple[int, str]:
             last, since = shared[:8], time.monotonic()
         elif time.monotonic() - since > WALL_LIMIT_S:
             os.kill(child, signal.SIGKILL)
-        time.sleep(0.01)
+        time.sleep(0.02)
     with suppress(BlockingIOError):
         while block := os.read(reader, 1 << 16):
             said += block
@@ -125,28 +141,45 @@ def _wait(child: int, reader: int, shared: mmap.mmap) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(status), said.decode(errors="replace")
 
 
-def _child(batch: range, work: Work, shared: mmap.mmap, writer: int, until: float) -> None:
+def _child(
+    batch: range, work: Work, shared: mmap.mmap, writer: int, trace: IO[bytes], until: float
+) -> None:
     code = 1
     try:
-        _limit_memory()
+        faulthandler.enable(trace, all_threads=False)
+        faulthandler.register(signal.SIGPROF, trace, all_threads=False, chain=True)
+        most = _limit_memory()
         answered = 0
         for done, number in enumerate(batch):
             shared[:16] = struct.pack("qq", done, answered)
             signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
-            finding = None
-            try:
-                answered += work(number)
-            except BaseException as error:
-                finding = _finding(error, number)
+            is_answered, findings = _worked(work, number)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            if finding is not None:
+            if (used := _most_used()) > most:
+                findings.append(Finding("memory", number, f"{used >> 20} MiB at once"))
+            for finding in findings:
                 os.write(writer, (json.dumps(finding.__dict__) + "\n").encode())
+            answered += is_answered
             shared[:16] = struct.pack("qq", done + 1, answered)
-            if time.monotonic() > until:
+            if time.monotonic() > until or used > most:
                 break
         code = 0
     finally:
         os._exit(code)
+
+
+def _worked(work: Work, number: int) -> tuple[bool, list[Finding]]:
+    """Whether the input was answered, and what it did that must not be."""
+    findings: list[Finding] = []
+
+    def unraisable(lost: Any) -> None:
+        findings.append(_finding(lost.exc_value, number))
+
+    sys.unraisablehook = unraisable
+    try:
+        return work(number), findings
+    except BaseException as error:
+        return False, [*findings, _finding(error, number)]
 
 
 def _finding(error: BaseException, number: int) -> Finding:
@@ -160,7 +193,13 @@ def _finding(error: BaseException, number: int) -> Finding:
     return Finding(kind, number, "".join(traceback.format_exception(error))[-6000:])
 
 
-def _limit_memory() -> None:
+def _limit_memory() -> int:
+    """Limit the address space; returns how much memory may have been used."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_LIMIT, used + MEMORY_LIMIT))
+    resource.setrlimit(resource.RLIMIT_AS, (used + SPACE_LIMIT, used + SPACE_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return _most_used() + MEMORY_LIMIT
+
+
+def _most_used() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
