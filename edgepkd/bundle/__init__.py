@@ -29,6 +29,7 @@ from edgepkd.bundle._schema import (
     require,
     typed,
 )
+from edgepkd.bundle.folder import open_folder
 from edgepkd.config import MODALITIES, NUM_EXITS, ClipSpec, DecodeSpec, InputSpec, Modality
 from edgepkd.errors import BundleError
 
@@ -125,9 +126,13 @@ class Bundle:
     wise: WiseTable
     policy: PolicyTable
 
-    def segment_path(self, modality: Modality, exit: int) -> Path:
-        """ONNX file of one segment."""
-        return self.path / self.manifest.segment(modality, exit).file
+    def segment_content(self, modality: Modality, exit: int) -> bytes:
+        """ONNX of one segment, read once: these bytes have the SHA-256 of the manifest.
+
+        Raises:
+            BundleError: the file is missing, no plain file, or not what the manifest says.
+        """
+        return _read_listed(self.path, self.manifest.segment(modality, exit).file, self.manifest)
 
 
 def segment_file(modality: Modality, exit: int) -> str:
@@ -261,6 +266,23 @@ def _verify_file(root: Path, relative: str, entry: FileEntry, *, hashed: bool) -
     if hashed and (digest := _sha256(path)) != entry.sha256:
         raise BundleError(f"{path} has SHA-256 {digest[:12]}…; the manifest says"
                           f" {entry.sha256[:12]}….", hint=broken)
+
+
+def _read_listed(root: Path, relative: str, manifest: Manifest) -> bytes:
+    """Content of a file that the manifest lists, compared with what that says of it."""
+    broken = "The bundle is damaged or was changed; copy or build it again."
+    entry, folder = manifest.files[relative], open_folder(root)
+    if folder is None:
+        raise BundleError(f"{root} is gone.", hint="Copy or build the bundle again.")
+    with folder:
+        content = folder.read(_inside(relative), max_bytes=entry.bytes)
+    if content is None:
+        raise BundleError(f"{root / relative} is missing from the bundle.", hint=broken)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != entry.sha256:
+        raise BundleError(f"{root / relative} has SHA-256 {digest[:12]}…; the manifest says"
+                          f" {entry.sha256[:12]}….", hint=broken)
+    return content
 
 
 def _sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ from edgepkd.config import from_mapping
 from edgepkd.errors import BundleError, ConfigError
 
 SCHEMA_VERSION = 1
+DAMAGED = "The bundle is damaged; copy or build it again."
 FOREIGN = "The bundle is damaged, or was written by another program."
 
 
@@ -20,19 +21,34 @@ def load_json(
 ) -> Mapping[str, Any]:
     """Top-level object of a JSON file of schema_version `oldest` (None: `newest`) to `newest`."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} cannot be read as JSON: {error}.",
-                          hint="The bundle is damaged; copy or build it again.") from error
-    values = typed(value, dict, where=path.name)
-    version = typed(values.get("schema_version"), int, where=f"{path.name}: schema_version")
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error}.", hint=DAMAGED) from error
+    return parse_json(content, where=path.name, oldest=oldest, newest=newest)
+
+
+def parse_json(
+    content: bytes, *, where: str, oldest: int | None = None, newest: int = SCHEMA_VERSION
+) -> Mapping[str, Any]:
+    """Top-level object of the JSON in `content`, of schema_version `oldest` (None: `newest`) to
+    `newest`; `where` is the name of the file.
+
+    Raises:
+        BundleError: it is no such object; names `where`.
+    """
+    try:
+        value = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where} cannot be read as JSON: {error}.", hint=DAMAGED) from error
+    values = typed(value, dict, where=where)
+    version = typed(values.get("schema_version"), int, where=f"{where}: schema_version")
     if version > newest:
         raise BundleError(
-            f"{path} has schema_version {version}; this edgepkd reads up to {newest}.",
+            f"{where} has schema_version {version}; this edgepkd reads up to {newest}.",
             hint="Upgrade: pip install --upgrade edgepkd",
         )
     oldest = newest if oldest is None else oldest
-    require(version >= oldest, f"{path.name}: schema_version", version, f"{oldest}..{newest}")
+    require(version >= oldest, f"{where}: schema_version", version, f"{oldest}..{newest}")
     return cast(Mapping[str, Any], values)
 
 

@@ -97,12 +97,13 @@ class OpenVinoRunner:
         return self._requests[position]
 
     def _compiled(self, position: Position) -> Any:
-        path = self._bundle.segment_path(position.modality, position.exit)
         entry = self._bundle.manifest.segment(position.modality, position.exit)
+        path = self._bundle.path / entry.file
         _refuse_overflow(position, entry)
+        content = self._bundle.segment_content(position.modality, position.exit)
         try:
             compiled = openvino.compile_segment(
-                path, frames=self._frames(position), frame_shape=entry.input_shape,
+                content, frames=self._frames(position), frame_shape=entry.input_shape,
                 threads=self._threads, cache_dir=self._cache_dir)
         except RuntimeError as error:
             raise ModelError(f"{path} cannot be compiled by OpenVINO: {openvino.reason_of(error)}",

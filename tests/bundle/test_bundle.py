@@ -66,7 +66,20 @@ def test_round_trip(pristine: Bundle) -> None:
     assert again.manifest.segment("iframe", 4).features_shape is None
     assert again.policy["mv"].thresholds == (0.9,) * 4
     assert again.wise["mv"][1] == (0.0, 1.0)
-    assert again.segment_path("mv", 1).read_bytes() == make_segments()["mv", 1]
+    assert again.segment_content("mv", 1) == make_segments()["mv", 1]
+
+
+def test_a_segment_changed_after_the_check_is_refused(copy: Path) -> None:
+    bundle, path = read_bundle(copy), copy / "segments" / "mv_3.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"?")
+    with pytest.raises(BundleError, match=r"segments/mv_3\.onnx has SHA-256"):
+        bundle.segment_content("mv", 3)
+    path.unlink()
+    (copy / "elsewhere").write_bytes(content)
+    path.symlink_to(copy / "elsewhere")
+    with pytest.raises(BundleError, match=r"segments/mv_3\.onnx is a link"):
+        bundle.segment_content("mv", 3)
 
 
 def test_layout_on_disk(pristine: Bundle) -> None:
