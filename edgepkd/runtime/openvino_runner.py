@@ -21,6 +21,7 @@ from edgepkd.bundle.engines import (
     read_engines,
     read_plan,
     rebuild_hint,
+    refuse_uncovered,
     this_machine,
 )
 from edgepkd.cascade import Position
@@ -37,18 +38,20 @@ class OpenVinoRunner:
 
     def __init__(
         self, bundle: Bundle, *, target: str | None = None, threads: int | None = None,
-        cache_dir: Path | None = None,
+        cache_dir: Path | None = None, trust_engines: bool = False,
     ) -> None:
         """Make a runner for `bundle` that compiles its ONNX files, or for its engines of `target`.
 
-        `cache_dir` keeps compiled ONNX files between processes.
+        `cache_dir` keeps compiled ONNX files between processes. `trust_engines`: also engines that
+        `edgepkd export` has not built here for this user.
 
         Raises:
-            BundleError: there are no engines for `target`, or they do not belong to this machine
-                or bundle: names every reason, and the command that builds them anew.
+            BundleError: there are no engines for `target`, they do not belong to this machine or
+                bundle, or were not built here: names every reason, and the command that builds
+                them anew.
         """
         self._bundle, self._threads, self._cache_dir = bundle, threads, cache_dir
-        self._engines = None if target is None else _fitting(bundle, target)
+        self._engines = None if target is None else _fitting(bundle, target, trust_engines)
         self._requests: dict[Position, Any] | None = {}
         """None once it is closed."""
         self.backend = f"openvino {openvino.version()} CPU"
@@ -140,8 +143,9 @@ class OpenVinoRunner:
         return self._bundle.manifest.inputs[position.modality].num_segments
 
 
-def _fitting(bundle: Bundle, target: str) -> EngineSet:
+def _fitting(bundle: Bundle, target: str, trust_engines: bool) -> EngineSet:
     engines = read_engines(bundle.path, target)
+    refuse_uncovered(bundle.path, engines, trusted=trust_engines)
     if reasons := mismatches(engines, bundle.manifest,
                              this_machine("openvino", openvino.version())):
         raise BundleError(f"the engines for {target!r} do not fit: {'; '.join(reasons)}.",
