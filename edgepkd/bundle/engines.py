@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgepkd import hardware
-from edgepkd.bundle._schema import build, load_json, require
+from edgepkd.bundle._schema import MAX_JSON_BYTES, build, parse_json, require
+from edgepkd.bundle.folder import open_folder
 from edgepkd.errors import BundleError
 from edgepkd.files import write_atomically
 from edgepkd.libraries import openvino
@@ -128,13 +129,16 @@ def read_engines(bundle_path: Path, target: str) -> EngineSet:
     Raises:
         BundleError: there is none, it is damaged, or a newer edgepkd wrote it.
     """
-    path = engines_folder(bundle_path, target) / SIDECAR
-    if not path.is_file():
+    folder, content = open_folder(bundle_path), None
+    if folder is not None:
+        with folder:
+            content = folder.read(f"{ENGINES}/{target}/{SIDECAR}", max_bytes=MAX_JSON_BYTES)
+    if content is None:
         there = ", ".join(engine_targets(bundle_path)) or "none"
         raise BundleError(
             f"{bundle_path} has no engines for {target!r}; it has: {there}.",
             hint=f"Build them: edgepkd export {shlex.quote(str(bundle_path))} --target {target}")
-    values = dict(load_json(path, newest=ENGINES_SCHEMA_VERSION))
+    values = dict(parse_json(content, where=SIDECAR, newest=ENGINES_SCHEMA_VERSION))
     del values["schema_version"]
     engines: EngineSet = build(EngineSet, values, where=SIDECAR)
     require(engines.target == target, f"{SIDECAR}: target", engines.target, target)

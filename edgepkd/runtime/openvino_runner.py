@@ -6,7 +6,6 @@ sees a byte of them.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,17 +36,14 @@ class OpenVinoRunner:
 
     def __init__(
         self, bundle: Bundle, *, target: str | None = None, threads: int | None = None,
-        cache_dir: Path | None = None,
     ) -> None:
         """Make a runner for `bundle` that compiles its ONNX files, or for its engines of `target`.
-
-        `cache_dir` keeps compiled ONNX files between processes.
 
         Raises:
             BundleError: there are no engines for `target`, or they do not belong to this machine
                 or bundle: names every reason, and the command that builds them anew.
         """
-        self._bundle, self._threads, self._cache_dir = bundle, threads, cache_dir
+        self._bundle, self._threads = bundle, threads
         self._engines = None if target is None else _fitting(bundle, target)
         self._requests: dict[Position, Any] | None = {}
         """None once it is closed."""
@@ -104,7 +100,7 @@ class OpenVinoRunner:
         try:
             compiled = openvino.compile_segment(
                 content, frames=self._frames(position), frame_shape=entry.input_shape,
-                threads=self._threads, cache_dir=self._cache_dir)
+                threads=self._threads)
         except RuntimeError as error:
             raise ModelError(f"{path} cannot be compiled by OpenVINO: {openvino.reason_of(error)}",
                              hint="Run `edgepkd doctor`, and build the bundle again.") from error
