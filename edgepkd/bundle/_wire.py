@@ -20,7 +20,7 @@ _WIRE_TYPES: Mapping[Kind, tuple[int, ...]] = {
     "floats": (_FIXED32, _BYTES), "text": (_BYTES,), "bytes": (_BYTES,),
     "ignored": (_VARINT, _FIXED64, _BYTES, _FIXED32),
 }
-MAX_VALUES = 1_000_000
+MAX_VALUES = 300_000
 """Fields and packed integers in one file; large tensors are one value each."""
 MAX_TEXT = 1_000
 """Bytes of a name."""
