@@ -34,10 +34,10 @@ def markdown(text: str) -> str:
 
 
 def command(*words: str | os.PathLike[str]) -> str:
-    """`words` as a line to be typed into a shell, with nothing in it that a terminal obeys.
+    r"""`words` as a line to be typed into a shell, with nothing in it that a terminal obeys.
 
     A path that begins with '-' is written as './-...': no program takes it for an option. What
-    `shown` would escape is written as $'\\033', which bash, zsh and ksh read.
+    `shown` would escape is written as $'\033', which bash, zsh and ksh read.
     """
     return " ".join(_quoted(word) for word in words)
 
