@@ -63,6 +63,30 @@ class Folder:
                 raise self._unreadable(relative, error) from error
         return _kind(mode)
 
+    def size(self, relative: str) -> int | None:
+        """Bytes of a plain file; None: nothing is there.
+
+        Raises:
+            BundleError: it, or a folder on the way, is a link, a FIFO or the like.
+        """
+        with self._above(relative) as (above, name):
+            if above is None or not self._is_there(above, name, relative, wanted="file"):
+                return None
+            try:
+                return os.stat(name, dir_fd=above, follow_symlinks=False).st_size
+            except OSError as error:
+                raise self._unreadable(relative, error) from error
+
+    def require(self, relative: str, kind: Kind) -> None:
+        """Refuse what is there and is no plain file, or no folder, as `kind` says.
+
+        Raises:
+            BundleError: says what it is.
+        """
+        found = self.kind(relative)
+        if found is not None and found != kind:
+            raise self._not_plain(relative, found, wanted=kind)
+
     def names(self) -> tuple[str, ...]:
         """All names in it, sorted.
 
@@ -97,7 +121,7 @@ class Folder:
             if status.st_size > max_bytes:
                 raise self._too_long(relative, status.st_size, max_bytes)
             try:
-                content = file.read(max_bytes + 1)
+                content = file.read(status.st_size + 1)  # as much is set aside for it
             except OSError as error:
                 raise self._unreadable(relative, error) from error
         if len(content) > max_bytes:  # it grew

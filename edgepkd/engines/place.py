@@ -36,6 +36,7 @@ class Place:
         """Take over open folders, `partial` locked; use `open_place`."""
         self._root, self._engines, self._partial, self._target = root, engines, partial, target
         self._records: list[str] = []
+        self._finished = False
         self.timing_cache = b""
 
     def clear(self) -> None:
@@ -84,6 +85,7 @@ class Place:
                 self._partial.remove(name)
         engines = write_engines(self._partial, engines)
         self._engines.replace(_partial(self._target), self._target)
+        self._finished = True
         cache = trust.digest_of(self.timing_cache)
         for digest in self._records:
             if digest != cache:
@@ -91,7 +93,9 @@ class Place:
         return engines
 
     def close(self) -> None:
-        """Let go of the folder and the lock."""
+        """Let go of the folder and the lock; it is left only where a build can go on with it."""
+        if not self._finished and not self._partial.names():
+            self._engines.remove(_partial(self._target))
         for folder in (self._partial, self._engines, self._root):
             folder.close()
 
@@ -133,8 +137,8 @@ def open_place(bundle_path: Path, target: str) -> Generator[None, None, Place]:
             if partial.is_called(_partial(target), engines):
                 break
             opened.pop().close()  # the other one has given it its name by now
-        engines.kind(f"{target}/{SIDECAR}")  # refuses a link before anything is built
         engines.recover(target)
+        _refuse_strange(engines, target)
     except BaseException:
         for folder in opened:
             folder.close()
@@ -145,6 +149,15 @@ def open_place(bundle_path: Path, target: str) -> Generator[None, None, Place]:
 def known_timing_cache(bundle_path: Path, target: str, place: Place) -> bytes:
     """The timing cache to begin with: of the build that is gone on with, or of the last one."""
     return place.kept(TIMING_CACHE) or read_timing_cache(bundle_path, target)
+
+
+def _refuse_strange(engines: Folder, target: str) -> None:
+    """Refuse links and the like among the engines that will be replaced, before any is built."""
+    folder = engines.folder(target)
+    if folder is not None:
+        with folder:
+            for name in folder.names():
+                folder.require(name, "file")
 
 
 def _made(above: Folder, name: str) -> Folder:

@@ -10,15 +10,14 @@ from typing import Literal, get_args
 
 from edgepkd import hardware
 from edgepkd.bundle.engines import AskedPrecision, Library, Precision, is_target_name
+from edgepkd.bundle.segment import OPERATORS
 from edgepkd.config import check, from_mapping
-from edgepkd.engines.graph import ALLOWED_OPS
 from edgepkd.errors import ConfigError
 from edgepkd.recipes import load_recipe, recipe_names
 
 BuilderName = Literal["tensorrt", "tensorrt_rtx", "openvino", "onnx"]
 
-SUPPORTED_OPS = ALLOWED_OPS | {"AveragePool", "Concat", "Identity", "Sigmoid", "Sub"}
-"""What all builders read from version 10.3 of TensorRT on; a bundle of edgepkd holds fewer."""
+SUPPORTED_OPS = OPERATORS
 
 # The CPU computes in FP32 where it does not compute in INT8: an FP16 plan would be the same.
 PRECISIONS: dict[BuilderName, tuple[Precision, ...]] = {

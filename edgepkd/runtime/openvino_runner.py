@@ -6,7 +6,6 @@ sees a byte of them.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,19 +37,18 @@ class OpenVinoRunner:
 
     def __init__(
         self, bundle: Bundle, *, target: str | None = None, threads: int | None = None,
-        cache_dir: Path | None = None, trust_engines: bool = False,
+        trust_engines: bool = False,
     ) -> None:
         """Make a runner for `bundle` that compiles its ONNX files, or for its engines of `target`.
 
-        `cache_dir` keeps compiled ONNX files between processes. `trust_engines`: also engines that
-        `edgepkd export` has not built here for this user.
+        `trust_engines`: also engines that `edgepkd export` has not built here for this user.
 
         Raises:
             BundleError: there are no engines for `target`, they do not belong to this machine or
                 bundle, or were not built here: names every reason, and the command that builds
                 them anew.
         """
-        self._bundle, self._threads, self._cache_dir = bundle, threads, cache_dir
+        self._bundle, self._threads = bundle, threads
         self._engines = None if target is None else _fitting(bundle, target, trust_engines)
         self._requests: dict[Position, Any] | None = {}
         """None once it is closed."""
@@ -107,7 +105,7 @@ class OpenVinoRunner:
         try:
             compiled = openvino.compile_segment(
                 content, frames=self._frames(position), frame_shape=entry.input_shape,
-                threads=self._threads, cache_dir=self._cache_dir)
+                threads=self._threads)
         except RuntimeError as error:
             raise ModelError(f"{path} cannot be compiled by OpenVINO: {openvino.reason_of(error)}",
                              hint="Run `edgepkd doctor`, and build the bundle again.") from error

@@ -284,7 +284,7 @@ def test_a_bundle_that_cannot_be_written_to_is_a_storage_error(bundle: Bundle) -
     ({"max_frames": 2}, "batch is 2; allowed: 3 or more"),
     ({"dla": 1}, r"dla for gpu is 1; allowed: 0\.\.0"),
     ({"dla": 0, "precision": "int8"}, "on the DLA is 'int8'; allowed: fp16"),
-    ({"require_timing_cache": True}, r"only where an export by this user has left engines/gpu/timing\.cache"),
+    ({"require_timing_cache": True}, r"an export by this user has left engines/gpu/timing\.cache"),
     ({"target": replace(GPU, versions=(">=11",))}, "tensorrt for gpu is '10.3.0'; allowed: >=11"),
     ({"dla": 0, "target": replace(GPU, dla_versions=(">=11.4.1",))}, "for the DLA of gpu is '10.3"),
     ({"target": replace(GPU, portable=False), "version_compatible": True},

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from edgepkd.bundle import Bundle, trust
-from edgepkd.bundle.engines import damaged, engine_targets, mismatches, read_engines
+from edgepkd.bundle.engines import damaged, engine_targets, outdated, read_engines
 from edgepkd.bundle.folder import Folder
 from edgepkd.engines.build import Request, Waiting, build_engines
 from edgepkd.errors import BundleError
@@ -189,7 +189,7 @@ def test_exports_in_two_processes_end_with_whole_engines(bundle: Bundle) -> None
         assert {one.wait(timeout=120), other.wait(timeout=120)} == {0}
     engines = read_engines(bundle.path, "gpu")
     assert damaged(bundle.path, engines) == ()
-    assert mismatches(engines, bundle.manifest, engines.built_on) == ()
+    assert outdated(engines, bundle.manifest) == ()
 
 
 # ---- kills
