@@ -16,6 +16,13 @@ Modality = Literal["mv", "residual", "iframe"]
 MODALITIES: tuple[Modality, ...] = ("mv", "residual", "iframe")
 NUM_CHANNELS: dict[Modality, int] = {"mv": 2, "residual": 3, "iframe": 3}
 MAX_FPS = 1000
+# What is beyond these asks for memory that no device has; a bundle may come from a stranger.
+MAX_SEGMENTS = 1000
+MAX_RESIZE_PX = 4096
+MAX_INPUT_VALUES = 1 << 27
+"""Of one modality's input for one clip."""
+MAX_GOP_FRAMES = 1000
+MAX_SHORT_SIDE_PX = 16384
 NUM_EXITS = 4
 """Exits of one network: internal classifiers after stages 1..3 and the network's own classifier."""
 
@@ -24,6 +31,16 @@ Route = Literal["auto", "native", "normalize"]
 Arithmetic = Literal["subpel", "coviar"]
 
 _T = TypeVar("_T")
+_MAX_QUOTED = 200
+
+
+def quoted(got: object) -> str:
+    """`got` as a message shows it: its repr, cut where it is long."""
+    try:
+        text = repr(got)
+    except ValueError:  # of an integer with more digits than Python writes
+        text = "a number of thousands of digits"
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED - 1]}…"
 
 
 def check(condition: bool, setting: str, *, got: object, allowed: str) -> None:
@@ -33,7 +50,7 @@ def check(condition: bool, setting: str, *, got: object, allowed: str) -> None:
         ConfigError: naming `setting`, the value got and the values allowed.
     """
     if not condition:
-        raise ConfigError(f"{setting} is {got!r}; allowed: {allowed}.")
+        raise ConfigError(f"{setting} is {quoted(got)}; allowed: {allowed}.")
 
 
 def check_fps(fps: float | Fraction | None) -> None:
@@ -54,7 +71,7 @@ def from_mapping(cls: type[_T], values: Mapping[str, Any], *, where: str) -> _T:
     """
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
-    check(not unknown, f"{where}: key {', '.join(unknown)}", got="unknown",
+    check(not unknown, f"{where}: key {', '.join(unknown)[:_MAX_QUOTED]}", got="unknown",
           allowed=", ".join(sorted(fields)))
     missing = [
         name for name, f in fields.items()
@@ -85,9 +102,15 @@ class InputSpec:
     def __post_init__(self) -> None:
         check(self.modality in MODALITIES, "modality", got=self.modality,
               allowed=", ".join(MODALITIES))
-        check(self.num_segments >= 1, "num_segments", got=self.num_segments, allowed="1 or more")
+        check(1 <= self.num_segments <= MAX_SEGMENTS, "num_segments", got=self.num_segments,
+              allowed=f"1..{MAX_SEGMENTS}")
+        check(32 <= self.resize_px <= MAX_RESIZE_PX, "resize_px", got=self.resize_px,
+              allowed=f"32..{MAX_RESIZE_PX}")
         check(32 <= self.crop_px <= self.resize_px, "crop_px", got=self.crop_px,
               allowed=f"32..resize_px ({self.resize_px})")
+        values = self.num_segments * self.num_channels * self.crop_px**2
+        check(values <= MAX_INPUT_VALUES, "num_segments x channels x crop_px x crop_px",
+              got=values, allowed=f"up to {MAX_INPUT_VALUES}")
 
     @property
     def num_channels(self) -> int:
@@ -112,7 +135,8 @@ class ClipSpec:
     """GOP position used by the 'gop' rule."""
 
     def __post_init__(self) -> None:
-        check(self.gop_frames >= 2, "gop_frames", got=self.gop_frames, allowed="2 or more")
+        check(2 <= self.gop_frames <= MAX_GOP_FRAMES, "gop_frames", got=self.gop_frames,
+              allowed=f"2..{MAX_GOP_FRAMES}")
         check(self.clip_frames >= 1, "clip_frames", got=self.clip_frames, allowed="1 or more")
         check(self.stride_frames >= 1, "stride_frames", got=self.stride_frames,
               allowed="1 or more")
@@ -138,7 +162,10 @@ class DecodeSpec:
     """Sources with a longer short side are worked on at an output grid of 256 px short side."""
 
     def __post_init__(self) -> None:
-        check(self.gop_frames >= 2, "gop_frames", got=self.gop_frames, allowed="2 or more")
+        check(2 <= self.gop_frames <= MAX_GOP_FRAMES, "gop_frames", got=self.gop_frames,
+              allowed=f"2..{MAX_GOP_FRAMES}")
         check(self.grid_px in (1, 4, 8), "grid_px", got=self.grid_px, allowed="1, 4, 8")
         check(self.arithmetic in ("subpel", "coviar"), "arithmetic", got=self.arithmetic,
               allowed="subpel, coviar")
+        check(16 <= self.max_short_side_px <= MAX_SHORT_SIDE_PX, "max_short_side_px",
+              got=self.max_short_side_px, allowed=f"16..{MAX_SHORT_SIDE_PX}")

@@ -6,14 +6,15 @@ import contextlib
 import csv
 import io
 import os
-import secrets
-import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgepkd.errors import StorageError
+from edgepkd.temporaries import Temporary, TemporaryFile, recover
+
+FREE_SPACE = "Free some space, or name another folder."
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -22,64 +23,90 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         StorageError: the disk is full, or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    write_together(path.parent, {path.name: content})
+
+
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files (name -> content) to `folder`; none gets its name before all are on the disk.
+
+    They get their names in the order given.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written to.
+    """
+    path = folder
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            waiting = []
+            for name, content in contents.items():
+                path = folder / name
+                waiting.append(stack.enter_context(TemporaryFile(path)))
+                waiting[-1].file.write(content)
+                waiting[-1].file.flush()
+            for temporary in waiting:
+                path = temporary.final
+                temporary.commit()
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}.",
-                           hint="Free some space, or name another folder.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+                           hint=FREE_SPACE) from error
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path, *, what: str) -> Iterator[Path]:
+def new_folder(folder: Path, *, what: str, replaces: bool = False) -> Iterator[Path]:
     """A temporary folder to fill, which gets the name `folder` when the block is left.
 
-    Where another process was first, its folder stays: the name stands for the content. After an
-    error nothing is left.
+    A folder that has the name then is replaced where `replaces`; else it stays: another process
+    was first, and the name stands for the content. After an error nothing is left.
 
     Raises:
         StorageError: `what` cannot be written: the disk is full, or the place is read-only.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with Temporary.new_folder(folder) as temporary:
+            yield temporary.path
+            if replaces:
+                temporary.replace()
+                return
+            try:
+                temporary.commit()
+            except OSError:
+                if not folder.is_dir():
+                    raise
     except OSError as error:
         raise StorageError(f"{what} cannot be written to {folder.parent}: "
-                           f"{error.strerror or error}.",
-                           hint="Free some space, or name another folder.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                           f"{error.strerror or error}.", hint=FREE_SPACE) from error
 
 
 def replace_folder(new: Path, folder: Path) -> None:
     """Give `new` the name `folder`; what was there before goes, or comes back if that fails.
 
+    At no time is the name without a folder, or, where the file system cannot exchange names and
+    the process is killed at that very moment, `recover_folder` brings the old one back.
+
     Raises:
-        StorageError: the place cannot be written to.
+        StorageError: the place cannot be written to; `new` is still there.
     """
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.old")
     try:
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        with Temporary.of_folder(new, folder) as temporary:
+            try:
+                temporary.replace()
+            except BaseException:
+                temporary.leave(new)
+                raise
     except OSError as error:
         raise StorageError(f"{folder} cannot be replaced: {error.strerror or error}.",
                            hint="Free some space, or make the folder writable.") from error
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(folder: Path) -> None:
+    """Bring back a folder that a killed process was just replacing; to be called before reading.
+
+    Nothing happens where there is nothing to bring back.
+    """
+    if not os.path.lexists(folder):
+        recover(folder)
 
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -143,10 +144,14 @@ def _lines(path: Path) -> list[str]:
 
 
 def _nvidia_smi(*arguments: str) -> str:
-    if shutil.which("nvidia-smi") is None:
+    # Without the parts of PATH that mean the current folder: what lies there is not run.
+    places = [place for place in os.environ.get("PATH", os.defpath).split(os.pathsep)
+              if os.path.isabs(place)]
+    program = shutil.which("nvidia-smi", path=os.pathsep.join(places)) if places else None
+    if program is None:
         return ""
     try:
-        asked = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True,
+        asked = subprocess.run([program, *arguments], capture_output=True, text=True,
                                timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""

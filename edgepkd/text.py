@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 
 _UNSEEN = re.compile(
     "["
@@ -29,6 +31,32 @@ def shown(text: str) -> str:
 def markdown(text: str) -> str:
     """`shown(text)` for a Markdown file, where it is text and not markup."""
     return _NUMBERED.sub(r"\1\\", _MARKUP.sub(r"\\\g<0>", shown(text)))
+
+
+def command(*words: str | os.PathLike[str]) -> str:
+    r"""`words` as a line to be typed into a shell, with nothing in it that a terminal obeys.
+
+    A path that begins with '-' is written as './-...': no program takes it for an option. What
+    `shown` would escape is written as $'\033', which bash, zsh and ksh read.
+    """
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str | os.PathLike[str]) -> str:
+    text = os.fspath(word)
+    if not isinstance(word, str) and text.startswith("-"):
+        text = f"./{text}"
+    if not _UNSEEN.search(text):
+        return shlex.quote(text)
+    escaped = text.replace("\\", r"\\").replace("'", r"\'")
+    return f"$'{_UNSEEN.sub(_as_bytes, escaped)}'"
+
+
+def _as_bytes(found: re.Match[str]) -> str:
+    """Octal escapes of a character's bytes: unlike others they end after three digits."""
+    char = found.group()
+    errors = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", errors))
 
 
 def _escape(found: re.Match[str]) -> str:

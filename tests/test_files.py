@@ -10,6 +10,7 @@ import pytest
 
 from edgepkd.errors import StorageError
 from edgepkd.files import Walk, walk_files, write_atomically
+from tests.disks import FULL, full_disk
 
 
 @pytest.mark.smoke
@@ -21,19 +22,11 @@ def test_a_file_and_its_folder_are_made(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["b.json"]
 
 
-def test_a_full_disk_keeps_the_old_file_and_leaves_no_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_part(tmp_path: Path) -> None:
     path = tmp_path / "b.json"
     path.write_bytes(b"old")
-
-    def fill(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[:1])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", fill)
-    with pytest.raises(StorageError, match=r"b\.json cannot be written: No space left") as caught:
+    with full_disk(), pytest.raises(StorageError, match=rf"b\.json cannot be written: {FULL}"
+                                    ) as caught:
         write_atomically(path, b"new")
     assert caught.value.hint == "Free some space, or name another folder."
     assert path.read_bytes() == b"old"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import unicodedata
+from pathlib import Path
 
 import pytest
 
-from edgepkd.text import markdown, shown
+from edgepkd.text import command, markdown, shown
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -47,3 +51,28 @@ def test_no_control_character_is_left() -> None:
 ])
 def test_markdown_is_text_and_no_markup(text: str, expected: str) -> None:
     assert markdown(text) == expected
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (("edgepkd", "export", Path("demo.edgepkd"), "--target", "onnx"),
+     "edgepkd export demo.edgepkd --target onnx"),
+    ((Path("my clips/it's.mp4"),), """'my clips/it'"'"'s.mp4'"""),
+    ((Path("$(id)`id`;&|>*"),), "'$(id)`id`;&|>*'"),
+    ((Path("-x.edgepkd"), "--force"), "./-x.edgepkd --force"),
+    ((Path("a\nb'\\\x1b7"),), r"$'a\012b\'\\\0337'"),
+    (("", "\ud800"), r"'' $'\355\240\200'"),
+])
+def test_a_command_is_quoted(words: tuple[str | Path, ...], expected: str) -> None:
+    assert command(*words) == expected
+    assert shown(command(*words)) == command(*words), "showing it changes nothing"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+@pytest.mark.parametrize("word", [
+    "plain", "two words", "it's", '"', "$(touch x)", "a\nb", "~", "!!", "{a,b}", "\x9b\u202e1",
+    "\x1b]52;c;aGk=\x07", "back\\slash\n'", os.fsdecode(b"caf\xe9"), "-rf", "--", "#", "चलना",
+])
+def test_a_shell_reads_back_what_was_meant(word: str) -> None:
+    line = command("printf", "%s", Path(word))
+    done = subprocess.run(["bash", "-c", os.fsencode(line)], capture_output=True, check=True)
+    assert os.fsdecode(done.stdout) == (f"./{word}" if word.startswith("-") else word)

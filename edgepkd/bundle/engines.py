@@ -4,26 +4,30 @@
     engines/<target>/mv_1.engine …   plain plans, as trtexec loads them; for OpenVINO its own blobs
     engines/<target>/timing.cache    where the builder keeps one
 
+Nothing here follows a link. What `edgepkd export` has not made here, for this user, is used only
+when the user says so (`trust`).
+
 A plan belongs to the library, system and GPU (for OpenVINO the kind of CPU) that it was built with.
 `mismatches` compares before anything is deserialised.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
+import math
 import platform
-import shlex
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgepkd import hardware
-from edgepkd.bundle._schema import build, load_json, require
+from edgepkd import hardware, text
+from edgepkd.bundle import trust
+from edgepkd.bundle._schema import build, parse_json, require
+from edgepkd.bundle.folder import Folder, open_folder
 from edgepkd.errors import BundleError
-from edgepkd.files import write_atomically
 from edgepkd.libraries import openvino
 
 if TYPE_CHECKING:
@@ -39,6 +43,17 @@ SIDECAR = "engines.json"
 TIMING_CACHE = "timing.cache"
 ENGINES_SCHEMA_VERSION = 1
 SEVEN_BITS = "Quantise with weight_bits = 7, the default; or use a GPU, or a CPU with VNNI."
+
+TRUST_HINT = "If you know who built them, add --trust-engines"
+"""For engines that are not on this user's list."""
+
+_TARGET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_VERSION = re.compile(r"\d{1,6}\.\d{1,6}(\.\w{1,20}){0,4}")
+_CAPABILITY = re.compile(r"\d{1,3}\.\d{1,3}")
+_MAX_SIDECAR_BYTES = 4 << 20
+_MAX_PLAN_BYTES = 8 << 30
+_MAX_FRAMES = 4096
+_MAX_TEXT = 1000
 
 NO_GPU = "no NVIDIA GPU is seen here"
 VERSION_COMPATIBLE = "version_compatible"
@@ -100,6 +115,13 @@ class EngineSet:
     flags: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the builder, and the GPUs it was told to build for."""
     schema_version: int = ENGINES_SCHEMA_VERSION
+    sidecar_sha256: str = field(default="", compare=False)
+    """Of the sidecar that this was read from; it is in no file."""
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether `edgepkd export` has built them here, for this user."""
+        return trust.is_listed(self.sidecar_sha256)
 
 
 def overflow_reason(entry: SegmentEntry) -> str | None:
@@ -110,16 +132,48 @@ def overflow_reason(entry: SegmentEntry) -> str | None:
             " a word")
 
 
+def is_target_name(name: str) -> bool:
+    """Whether a target may be called so: it is the name of a folder, and part of commands."""
+    return _TARGET.fullmatch(name) is not None
+
+
 def engines_folder(bundle_path: Path, target: str) -> Path:
-    """Where the engines of `target` lie."""
+    """What to call the folder of the engines of `target`; it is opened with `open_engines`."""
     return bundle_path / ENGINES / target
 
 
+def open_engines(bundle_path: Path, target: str) -> Folder | None:
+    """The folder of the engines of `target`; None: there is none.
+
+    Raises:
+        BundleError: it, or a folder above it in the bundle, is a link; `target` is no name.
+    """
+    require(is_target_name(target), "target", target, "letters, digits, '_', '-' and '.'")
+    root = open_folder(bundle_path)
+    if root is None:
+        return None
+    with root:
+        return root.folder(f"{ENGINES}/{target}")
+
+
 def engine_targets(bundle_path: Path) -> tuple[str, ...]:
-    """Targets that the bundle has engines for, sorted."""
-    return tuple(sorted(path.parent.name
-                        for path in (bundle_path / ENGINES).glob(f"*/{SIDECAR}")
-                        if not path.parent.name.startswith(".")))
+    """Targets that the bundle has engines for, sorted.
+
+    Raises:
+        BundleError: engines/ is a link or no folder.
+    """
+    root = open_folder(bundle_path)
+    if root is None:
+        return ()
+    with root:
+        engines = root.folder(ENGINES)
+    if engines is None:
+        return ()
+    with engines:
+        names = [name for name in engines.names() if is_target_name(name)]
+        # A link is listed, so that whoever opens it says what it is.
+        return tuple(name for name in names if engines.kind(name) != "folder"
+                     or engines.kind(f"{name}/{SIDECAR}") is not None)
 
 
 def read_engines(bundle_path: Path, target: str) -> EngineSet:
@@ -128,30 +182,101 @@ def read_engines(bundle_path: Path, target: str) -> EngineSet:
     Raises:
         BundleError: there is none, it is damaged, or a newer edgepkd wrote it.
     """
-    path = engines_folder(bundle_path, target) / SIDECAR
-    if not path.is_file():
+    folder = open_engines(bundle_path, target)
+    content = None
+    if folder is not None:
+        with folder:
+            content = folder.read(SIDECAR, max_bytes=_MAX_SIDECAR_BYTES)
+    if content is None:
         there = ", ".join(engine_targets(bundle_path)) or "none"
         raise BundleError(
             f"{bundle_path} has no engines for {target!r}; it has: {there}.",
-            hint=f"Build them: edgepkd export {shlex.quote(str(bundle_path))} --target {target}")
-    values = dict(load_json(path, newest=ENGINES_SCHEMA_VERSION))
+            hint="Build them: " + text.command("edgepkd", "export", bundle_path, "--target",
+                                               target))
+    values = dict(parse_json(content, where=SIDECAR, newest=ENGINES_SCHEMA_VERSION))
     del values["schema_version"]
+    require("sidecar_sha256" not in values, f"{SIDECAR}: key sidecar_sha256", "there", "no such")
     engines: EngineSet = build(EngineSet, values, where=SIDECAR)
     require(engines.target == target, f"{SIDECAR}: target", engines.target, target)
+    _check_machine(engines.built_on)
+    _check_flags(engines.flags)
     for segment, plan in engines.plans.items():
-        require(plan.file == f"{segment}.engine", f"{SIDECAR}: plans.{segment}.file", plan.file,
-                f"{segment}.engine")
-    return engines
+        _check_plan(segment, plan)
+    return replace(engines, sidecar_sha256=trust.digest_of(content))
 
 
-def write_engines(folder: Path, engines: EngineSet) -> None:
-    """Write the sidecar into `folder`.
+def sidecar_of(engines: EngineSet) -> bytes:
+    """The sidecar that says what `engines` are."""
+    values = asdict(engines)
+    del values["sidecar_sha256"]
+    return json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+
+
+def write_engines(folder: Folder, engines: EngineSet) -> EngineSet:
+    """Write the sidecar into `folder`, and put it on this user's list.
 
     Raises:
         StorageError: it cannot be written.
     """
-    text = json.dumps(asdict(engines), indent=1, allow_nan=False, ensure_ascii=False)
-    write_atomically(folder / SIDECAR, text.encode() + b"\n")
+    content = sidecar_of(engines)
+    folder.write(SIDECAR, content)
+    digest = trust.digest_of(content)
+    trust.add(digest)
+    return replace(engines, sidecar_sha256=digest)
+
+
+def refuse_uncovered(bundle_path: Path, engines: EngineSet, *, trusted: bool) -> None:
+    """Refuse engines that were not built here by this user, unless they are `trusted`.
+
+    Raises:
+        BundleError: says how to build them, and how to trust them.
+    """
+    if not trusted and not engines.is_covered:
+        raise BundleError(
+            f"the engines for {engines.target!r} were not built here by this user.",
+            hint=f"{rebuild_hint(bundle_path, engines)}. {TRUST_HINT}.")
+
+
+def _check_plan(segment: str, plan: PlanRecord) -> None:
+    where = f"{SIDECAR}: plans.{segment}"
+    require(plan.file == f"{segment}.engine", f"{where}.file", plan.file, f"{segment}.engine")
+    require(0 < plan.bytes <= _MAX_PLAN_BYTES, f"{where}.bytes", plan.bytes,
+            f"1..{_MAX_PLAN_BYTES}")
+    frames = plan.min_frames, plan.opt_frames, plan.max_frames
+    require(1 <= frames[0] <= frames[1] <= frames[2] <= _MAX_FRAMES, f"{where}: frames", frames,
+            f"min <= opt <= max, 1..{_MAX_FRAMES}")
+    times = [plan.build_s, *(plan.measured_ms or {}).values()]
+    require(all(math.isfinite(time) and time >= 0 for time in times), f"{where}: times", times,
+            "numbers from 0")
+    require(len(plan.notes) <= _MAX_TEXT and all(len(note) <= _MAX_TEXT for note in plan.notes),
+            f"{where}.notes", "too long", f"{_MAX_TEXT} characters each")
+
+
+def _check_machine(machine: BuiltOn) -> None:
+    where = f"{SIDECAR}: built_on"
+    require(_VERSION.fullmatch(machine.library_version) is not None,
+            f"{where}.library_version", machine.library_version[:80], "such as 10.3.0")
+    capability = machine.compute_capability
+    require(capability is None or _CAPABILITY.fullmatch(capability) is not None,
+            f"{where}.compute_capability", str(capability)[:80], "such as 8.7")
+
+
+def _check_flags(flags: Mapping[str, Any]) -> None:
+    where = f"{SIDECAR}: flags"
+    numbers, switches = {"workspace_mb", "dla", "optimization_level"}, {
+        VERSION_COMPATIBLE, HARDWARE_COMPATIBLE}
+    known = {*numbers, *switches, "compute_capabilities"}
+    require(set(flags) <= known, where, sorted(set(flags) - known), ", ".join(sorted(known)))
+    for name in numbers & set(flags):
+        value = flags[name]
+        require(value is None or (type(value) is int and 0 <= value < 1 << 31), f"{where}.{name}",
+                value, "a whole number from 0, or null")
+    for name in switches & set(flags):
+        require(isinstance(flags[name], bool), f"{where}.{name}", flags[name], "true, false")
+    given = flags.get("compute_capabilities") or []
+    require(isinstance(given, list) and len(given) <= 64
+            and all(isinstance(one, str) and _CAPABILITY.fullmatch(one) for one in given),
+            f"{where}.compute_capabilities", given, "a list such as [\"8.7\"]")
 
 
 # ---- this machine
@@ -192,16 +317,13 @@ def mismatches(engines: EngineSet, manifest: Manifest, here: BuiltOn) -> tuple[s
 def damaged(bundle_path: Path, engines: EngineSet) -> tuple[str, ...]:
     """Plans that are missing or not those that the sidecar describes."""
     reasons = []
-    for plan in engines.plans.values():
+    for segment in engines.plans:
         try:
-            content = (engines_folder(bundle_path, engines.target) / plan.file).read_bytes()
-        except FileNotFoundError:
-            reasons.append(f"{plan.file} is missing")
-        except OSError as error:
-            reasons.append(f"{plan.file} cannot be read: {error.strerror}")
-        else:
-            if hashlib.sha256(content).hexdigest() != plan.sha256:
-                reasons.append(f"{plan.file} has another SHA-256 than {SIDECAR} says")
+            _read_plan(bundle_path, engines, segment)
+        except _Damaged as error:
+            reasons.append(str(error))
+        except BundleError as error:
+            reasons.append(error.message.rstrip("."))
     return tuple(reasons)
 
 
@@ -211,19 +333,46 @@ def read_plan(bundle_path: Path, engines: EngineSet, segment: str) -> bytes:
     Raises:
         BundleError: it is not.
     """
-    record, hint = engines.plans[segment], rebuild_hint(bundle_path, engines)
-    path = engines_folder(bundle_path, engines.target) / record.file
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}.", hint=hint) from error
+        return _read_plan(bundle_path, engines, segment)
+    except _Damaged as error:
+        folder = engines_folder(bundle_path, engines.target)
+        raise BundleError(f"{folder}: {error}.",
+                          hint=rebuild_hint(bundle_path, engines)) from error
+
+
+def read_timing_cache(bundle_path: Path, target: str) -> bytes:
+    """The builder's timing cache of an export made here by this user; else empty.
+
+    Raises:
+        BundleError: it is a link, or no plain file.
+    """
+    folder = open_engines(bundle_path, target)
+    if folder is None:
+        return b""
+    with folder:
+        content = folder.read(TIMING_CACHE, max_bytes=_MAX_PLAN_BYTES) or b""
+    return content if trust.is_listed(trust.digest_of(content)) else b""
+
+
+class _Damaged(Exception):
+    """Why a plan is not the one that its sidecar describes."""
+
+
+def _read_plan(bundle_path: Path, engines: EngineSet, segment: str) -> bytes:
+    record, folder = engines.plans[segment], open_engines(bundle_path, engines.target)
+    content = None
+    if folder is not None:
+        with folder:
+            content = folder.read(record.file, max_bytes=_MAX_PLAN_BYTES)
+    if content is None:
+        raise _Damaged(f"{record.file} is missing")
     if len(content) != record.bytes:
-        raise BundleError(f"{path} has {len(content)} bytes; its sidecar says {record.bytes}.",
-                          hint=hint)
-    digest = hashlib.sha256(content).hexdigest()
+        raise _Damaged(f"{record.file} has {len(content)} bytes; its sidecar says {record.bytes}")
+    digest = trust.digest_of(content)
     if digest != record.sha256:
-        raise BundleError(f"{path} has SHA-256 {digest[:12]}…; its sidecar says"
-                          f" {record.sha256[:12]}….", hint=hint)
+        raise _Damaged(f"{record.file} has SHA-256 {digest[:12]}…; its sidecar says"
+                       f" {record.sha256[:12]}…")
     return content
 
 
@@ -312,12 +461,12 @@ def rebuild_command(bundle_path: Path, engines: EngineSet) -> str:
 
     Torch-TensorRT needs the run, which a bundle does not hold.
     """
-    options = [f"--target {engines.target}", f"--precision {engines.precision}"]
-    options += ["--version-compatible"] if engines.flags.get(VERSION_COMPATIBLE) else []
-    options += ["--hardware-compatible"] if engines.flags.get(HARDWARE_COMPATIBLE) else []
+    words: list[str | Path] = ["--target", engines.target, "--precision", engines.precision]
+    words += ["--version-compatible"] if engines.flags.get(VERSION_COMPATIBLE) else []
+    words += ["--hardware-compatible"] if engines.flags.get(HARDWARE_COMPATIBLE) else []
     dla = engines.flags.get("dla")
-    options += [f"--dla {dla}"] if dla is not None else []
+    words += ["--dla", str(dla)] if dla is not None else []
     batch = max((plan.max_frames for plan in engines.plans.values()), default=0)
     if any(plan.max_frames != plan.opt_frames for plan in engines.plans.values()):
-        options.append(f"--batch {batch}")
-    return f"edgepkd export {shlex.quote(str(bundle_path))} {' '.join(options)}"
+        words += ["--batch", str(batch)]
+    return text.command("edgepkd", "export", bundle_path, *words)

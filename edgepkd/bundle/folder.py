@@ -9,13 +9,16 @@ a folder is refused before it is opened. Only the path to the bundle itself may 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
+import functools
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from edgepkd.errors import BundleError, StorageError
 
@@ -60,6 +63,30 @@ class Folder:
                 raise self._unreadable(relative, error) from error
         return _kind(mode)
 
+    def size(self, relative: str) -> int | None:
+        """Bytes of a plain file; None: nothing is there.
+
+        Raises:
+            BundleError: it, or a folder on the way, is a link, a FIFO or the like.
+        """
+        with self._above(relative) as (above, name):
+            if above is None or not self._is_there(above, name, relative, wanted="file"):
+                return None
+            try:
+                return os.stat(name, dir_fd=above, follow_symlinks=False).st_size
+            except OSError as error:
+                raise self._unreadable(relative, error) from error
+
+    def require(self, relative: str, kind: Kind) -> None:
+        """Refuse what is there and is no plain file, or no folder, as `kind` says.
+
+        Raises:
+            BundleError: says what it is.
+        """
+        found = self.kind(relative)
+        if found is not None and found != kind:
+            raise self._not_plain(relative, found, wanted=kind)
+
     def names(self) -> tuple[str, ...]:
         """All names in it, sorted.
 
@@ -94,7 +121,7 @@ class Folder:
             if status.st_size > max_bytes:
                 raise self._too_long(relative, status.st_size, max_bytes)
             try:
-                content = file.read(max_bytes + 1)
+                content = file.read(status.st_size + 1)  # as much is set aside for it
             except OSError as error:
                 raise self._unreadable(relative, error) from error
         if len(content) > max_bytes:  # it grew
@@ -178,6 +205,64 @@ class Folder:
             os.rename(old, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
         except OSError as error:
             raise self._unwritable(new, error) from error
+
+    def replace(self, old: str, new: str) -> None:
+        """Give the folder `old` the name `new`; a folder that has it goes. Both are names in here.
+
+        Where the system can exchange names, `new` is a folder at all times. Elsewhere the folder
+        that goes is called `.NEW.RANDOM.old` for a moment; `recover` brings it back after a kill.
+
+        Raises:
+            BundleError: `new` is a link or no folder. StorageError: it cannot be done.
+        """
+        try:
+            if not self._is_there(self._descriptor, new, new, wanted="folder"):
+                self.rename(old, new)
+            elif _exchange(self._descriptor, old, new):
+                self.remove(old)
+            else:
+                aside = f".{new}.{secrets.token_hex(4)}.old"
+                self.rename(new, aside)
+                try:
+                    self.rename(old, new)
+                except BaseException:
+                    self.rename(aside, new)
+                    raise
+                self.remove(aside)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._unwritable(new, error) from error
+
+    def recover(self, name: str) -> None:
+        """Finish what a killed `replace` has left: `name` is there again, and nothing beside it."""
+        for aside in self.names():
+            if aside.startswith(f".{name}.") and aside.endswith(".old"):
+                if self.kind(name) is None and self.kind(aside) == "folder":
+                    self.rename(aside, name)
+                else:
+                    self.remove(aside)
+
+    def lock(self, *, wait: bool) -> bool:
+        """Hold this folder against others who ask for it, until it is closed or the process ends.
+
+        False: another holds it, and this call was not to wait. Where there are no locks (some
+        network file systems) nobody is held off.
+        """
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def is_called(self, name: str, above: Folder) -> bool:
+        """Whether this very folder still has the name `name` in `above`."""
+        try:
+            there = os.stat(name, dir_fd=above._descriptor, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self._descriptor))
 
     def remove(self, name: str) -> None:
         """Remove a name in this folder: a link as a link, a folder with all that is in it.
@@ -294,6 +379,25 @@ def _kind(mode: int) -> Kind:
     if stat.S_ISDIR(mode):
         return "folder"
     return "link" if stat.S_ISLNK(mode) else "other"
+
+
+def _exchange(above: int, one: str, other: str) -> bool:
+    """Exchange two names at once; False where this system or file system cannot."""
+    function = _renameat2()
+    exchange = 2
+    return function is not None and function(
+        above, os.fsencode(one), above, os.fsencode(other), exchange) == 0
+
+
+@functools.cache
+def _renameat2() -> Any:
+    try:
+        function: Any = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p,
+                         ctypes.c_uint)
+    return function
 
 
 def _remove(above: int, name: str) -> None:

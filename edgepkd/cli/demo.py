@@ -14,6 +14,7 @@ def demo(
     static: options.Static = False,
     threads: options.Threads = None,
     backend: options.Backend = "auto",
+    trust_engines: options.TrustEngines = False,
     json: options.Json = None,
     save: options.Save = None,
     quiet: options.Quiet = False,
@@ -27,7 +28,7 @@ def demo(
     facts = pipeline.demo_facts()
     config = pipeline.RunConfig(
         str(facts.clip), order=order, threshold=threshold, max_exit=max_exit, static=static,
-        threads=threads, backend=backend, save=save)
+        threads=threads, backend=backend, trust_engines=trust_engines, save=save)
     shown = show(pipeline.demo(config), source=[str(facts.clip)], json_to=json, quiet=quiet)
     if save is not None and not quiet:
         output.note(f"saved {save}")

@@ -96,17 +96,22 @@ def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: str | None) 
     from dataclasses import asdict
 
     from edgepkd.cli import output
-    from edgepkd.engines.build import EnginesBuilt, SegmentBuilt, SegmentStarted
+    from edgepkd.engines.build import EnginesBuilt, SegmentBuilt, SegmentStarted, Waiting
 
     with output.JsonLines(json_to) as lines:
         for event in events:
-            if isinstance(event, SegmentStarted):
+            if isinstance(event, Waiting):
+                output.note(f"another export builds engines for {event.target}: waiting for it")
+            elif isinstance(event, SegmentStarted):
                 output.note(f"[{event.number}/{event.num_segments}] {event.segment}")
             elif isinstance(event, SegmentBuilt):
                 lines.write("segment", {"segment": event.segment, "reused": event.reused,
                                         **asdict(event.plan)})
             elif isinstance(event, EnginesBuilt):
                 set_ = asdict(event.engines)
+                del set_["sidecar_sha256"]
+                for line in event.notes:
+                    output.note(f"note: {line}")
                 lines.write("engines", {
                     "folder": str(event.folder), "up_to_date": event.up_to_date,
                     "engines_schema_version": set_.pop("schema_version"), **set_})

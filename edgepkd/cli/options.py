@@ -23,6 +23,9 @@ Backend = Annotated[str, typer.Option(
     help="openvino (the CPU, with the bundle's engines for it if they fit) or another target of"
          " `edgepkd export` whose engines the bundle has, e.g. jetson-orin-nano, tensorrt-rtx;"
          " auto: engines that fit this machine, else the ONNX files on the CPU.")]
+TrustEngines = Annotated[bool, typer.Option(
+    "--trust-engines", help="Also use engines that were not built here by this user; they are as"
+                            " good as programs.")]
 Json = Annotated[str | None, typer.Option(
     metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")]
 Save = Annotated[Path | None, typer.Option(

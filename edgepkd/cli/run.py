@@ -33,6 +33,7 @@ def run(
     top_k: Annotated[int, typer.Option(help="Labels listed for each clip in the JSON.")] = 3,
     threads: options.Threads = None,
     backend: options.Backend = "auto",
+    trust_engines: options.TrustEngines = False,
     json: options.Json = None,
     save: options.Save = None,
     quiet: options.Quiet = False,
@@ -46,7 +47,7 @@ def run(
         source=source, model=model, order=order, threshold=threshold, max_exit=max_exit,
         static=static, clips=_count(clips), clip_frames=clip_frames, stride_frames=stride_frames,
         route=route, top_k=top_k, save=save, threads=threads,  # type: ignore[arg-type]
-        backend=backend, fps=fps,
+        backend=backend, trust_engines=trust_engines, fps=fps,
     )
     shown = show(pipeline.run(config), source=source, json_to=json, quiet=quiet)
     if save is not None and shown.failure is None and not quiet:

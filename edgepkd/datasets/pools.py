@@ -116,6 +116,8 @@ def _alone(function: Callable[[J], R], job: J) -> R | Crash:
 
 
 def _executor(num_processes: int) -> ProcessPoolExecutor:
+    # Else a worker looks for its first modules in the current folder; Python 3.10 always does.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     return ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"),
                                initializer=_start_worker)
 

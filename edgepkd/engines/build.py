@@ -1,49 +1,56 @@
 """A bundle's segments into engines of one target: one at a time, each in a process of its own.
 
 What is built lies in `engines/.<target>.partial/` until all is there; then the folder becomes
-`engines/<target>` at once. After a crash of the builder `resume` goes on with what was built from
-the same segment with the same settings. Needs no torch.
+`engines/<target>` at once (`engines.place`). A child works in a private folder outside of the
+bundle: it is handed the bytes that were verified, and gives a plan back. After a crash of the
+builder `resume` goes on with what was built from the same segment with the same settings. Needs no
+torch.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import shlex
-import shutil
 import signal
-from collections.abc import Generator, Iterator, Mapping
+import tempfile
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgepkd.bundle import SegmentEntry
 from edgepkd.bundle.engines import (
-    SIDECAR,
     TIMING_CACHE,
     BuiltOn,
     EngineSet,
     PlanRecord,
     Precision,
+    damaged,
     engines_folder,
     outdated,
     read_engines,
     this_machine,
-    write_engines,
 )
+from edgepkd.bundle.trust import digest_of
 from edgepkd.config import from_mapping
 from edgepkd.engines import graph
 from edgepkd.engines.builder import BUILDERS, Settings, Shapes
 from edgepkd.engines.child import Job
+from edgepkd.engines.place import Place, known_timing_cache, open_place
 from edgepkd.engines.process import Died, ask, storage
 from edgepkd.engines.request import Request, name_of, refuse, refuse_version, workspace_mb
 from edgepkd.errors import BundleError, ConfigError, ModelError
-from edgepkd.files import replace_folder, write_atomically
+from edgepkd.text import command
 
 # These say how hard a builder may try, not what it makes: a plan stays good without them.
 _EFFORT = ("workspace_mb", "require_timing_cache")
-_RECORD, _LOG = "record.json", "log"
+_RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Another export builds engines of this bundle for this target; this one goes on after it."""
+
+    target: str
 
 
 @dataclass(frozen=True)
@@ -74,9 +81,10 @@ class EnginesBuilt:
     engines: EngineSet
     up_to_date: bool
     """They all were before, and nothing was built."""
+    notes: tuple[str, ...] = ()
 
 
-BuildEvent = SegmentStarted | SegmentBuilt | EnginesBuilt
+BuildEvent = Waiting | SegmentStarted | SegmentBuilt | EnginesBuilt
 
 
 def build_engines(
@@ -94,22 +102,32 @@ def build_engines(
         The bundle's engines are then as they were before.
     """
     refuse(request)
-    segments = request.bundle.manifest.segments
     build = _Build(request, builder or BUILDERS[request.target.library])
     there = None if force else build.up_to_date()
     if there is not None:
         yield EnginesBuilt(build.folder, there, up_to_date=True)
         return
-    with build.partial_folder(resume=resume):
-        plans: dict[str, PlanRecord] = {}
-        for number, entry in enumerate(segments, start=1):
-            segment = name_of(entry)
-            yield SegmentStarted(segment, number, len(segments))
-            known = build.known(entry) if resume else None
-            plans[segment] = known or build.one(entry, num_built=len(plans))
-            yield SegmentBuilt(segment, plans[segment], reused=known is not None)
-        engines = build.finish(plans)
-    yield EnginesBuilt(build.folder, engines, up_to_date=False)
+    opening = open_place(request.bundle.path, request.target.name)
+    place = yield from opened(opening, request.target.name)
+    with place, tempfile.TemporaryDirectory(prefix="edgepkd-build-") as folder:
+        there = None if force else build.up_to_date()  # by whoever was waited for
+        if there is None:
+            yield from build.all(place, Path(folder), resume=resume)
+            return
+    yield EnginesBuilt(build.folder, there, up_to_date=True)
+
+
+def opened(
+    opening: Generator[None, None, Place], target: str
+) -> Generator[BuildEvent, None, Place]:
+    """The place, once it is free; says so where it must be waited for."""
+    while True:
+        try:
+            next(opening)
+        except StopIteration as done:
+            place: Place = done.value
+            return place
+        yield Waiting(target)
 
 
 # ---- one build
@@ -136,7 +154,6 @@ class _Build:
             optimization_level=self._target.optimization_level,
             require_timing_cache=request.require_timing_cache)
         self.folder = engines_folder(self._bundle.path, self._target.name)
-        self._partial = self.folder.with_name(f".{self._target.name}.partial")
 
     def up_to_date(self) -> EngineSet | None:
         """The engines that are there, if they are what is asked for."""
@@ -144,74 +161,88 @@ class _Build:
             there = read_engines(self._bundle.path, self._target.name)
         except BundleError:
             return None
-        same = (there.precision == self._request.asked and there.via == "onnx"
+        same = (there.is_covered and there.precision == self._request.asked
+                and there.via == "onnx"
                 and _lasting(there.flags) == _lasting(asdict(self._settings))
                 and _identity(there.built_on) == _identity(self._here)
                 and not outdated(there, self._bundle.manifest)
-                and all(_is_whole(self.folder / plan.file, plan)
-                        and _frames(self._shapes(self._entry(segment))) == _frames(plan)
+                and not damaged(self._bundle.path, there)
+                and all(_frames(self._shapes(self._entry(segment))) == _frames(plan)
                         for segment, plan in there.plans.items()))
         return there if same else None
 
-    @contextlib.contextmanager
-    def partial_folder(self, *, resume: bool) -> Iterator[None]:
-        """The folder that is filled, for this process alone; it stays after an error."""
-        with storage(self._partial):
-            if not resume:
-                shutil.rmtree(self._partial, ignore_errors=True)
-            self._partial.mkdir(parents=True, exist_ok=True)
-            cache = self.folder / TIMING_CACHE
-            if cache.is_file() and not (self._partial / TIMING_CACHE).exists():
-                shutil.copyfile(cache, self._partial / TIMING_CACHE)
-        yield
+    def all(
+        self, place: Place, folder: Path, *, resume: bool
+    ) -> Generator[BuildEvent, None, None]:
+        """Build every segment in `place`, with `folder` for the children; the last event is
+        EnginesBuilt."""
+        if not resume:
+            place.clear()
+        segments = self._bundle.manifest.segments
+        place.timing_cache = known_timing_cache(self._bundle.path, self._target.name, place)
+        plans: dict[str, PlanRecord] = {}
+        for number, entry in enumerate(segments, start=1):
+            segment = name_of(entry)
+            yield SegmentStarted(segment, number, len(segments))
+            known = self._known(entry, place) if resume else None
+            plans[segment] = known or self._one(entry, place, folder, num_built=len(plans))
+            yield SegmentBuilt(segment, plans[segment], reused=known is not None)
+        engines = self._finish(plans, place)
+        notes = () if engines.is_covered else (
+            "this user has no private folder to note in that these engines were built here:"
+            " they are used with --trust-engines",)
+        yield EnginesBuilt(self.folder, engines, up_to_date=False, notes=notes)
 
-    def known(self, entry: SegmentEntry) -> PlanRecord | None:
+    def _known(self, entry: SegmentEntry, place: Place) -> PlanRecord | None:
         """The plan of an earlier build of the same segment with the same settings."""
         try:
-            record = json.loads((self._partial / f"{name_of(entry)}.{_RECORD}").read_text())
+            record = json.loads(place.kept(f"{name_of(entry)}.{_RECORD}") or b"")
             plan = from_mapping(PlanRecord, record["plan"], where="record")
-        except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        except (ValueError, KeyError, TypeError, ConfigError):
             return None
         same = record["key"] == _plain(self._key(entry))
-        return plan if same and _is_whole(self._partial / plan.file, plan) else None
+        return plan if same and place.holds(plan) else None
 
-    def one(self, entry: SegmentEntry, *, num_built: int) -> PlanRecord:
+    def _one(
+        self, entry: SegmentEntry, place: Place, folder: Path, *, num_built: int
+    ) -> PlanRecord:
         """Build one segment."""
         segment, shapes = name_of(entry), self._shapes(entry)
-        job = Job(builder=self._builder, source=str(self._bundle.path / entry.file),
-                  plan=str(self._partial / f"{segment}.engine"),
-                  timing_cache=str(self._partial / TIMING_CACHE),
-                  precisions=self._precisions(entry), shapes=shapes, settings=self._settings)
+        source, cache = folder / "segment.onnx", folder / TIMING_CACHE
+        job = Job(builder=self._builder, source=str(source), plan=str(folder / "plan"),
+                  timing_cache=str(cache), precisions=self._precisions(entry), shapes=shapes,
+                  settings=self._settings)
+        with storage(folder):
+            source.write_bytes(self._content(entry))
+            cache.write_bytes(place.timing_cache)
         try:
-            done = ask(self._partial / f"{segment}.{_LOG}", asdict(job), segment)
+            done = ask(folder / "log", asdict(job), segment)
         except Died as died:
             raise self._explained(died, segment, num_built) from died
         content = Path(job.plan).read_bytes()
         plan = PlanRecord(
-            file=f"{segment}.engine", sha256=hashlib.sha256(content).hexdigest(),
+            file=f"{segment}.engine", sha256=digest_of(content),
             bytes=len(content), source=entry.file, source_sha256=self._source_sha256(entry),
             min_frames=shapes.min_frames, opt_frames=shapes.opt_frames,
             max_frames=shapes.max_frames, precision=done["precision"], build_s=done["build_s"],
             measured_ms=done["measured_ms"],
             notes=(*self._float_note(entry), *done["notes"]))
+        place.write(plan.file, content)
+        if (known := cache.read_bytes()) != place.timing_cache:
+            place.timing_cache = known
+        if place.timing_cache:
+            place.keep(TIMING_CACHE, place.timing_cache)
         record = {"key": self._key(entry), "plan": asdict(plan)}
-        write_atomically(self._partial / f"{segment}.{_RECORD}", json.dumps(record).encode())
+        place.keep(f"{segment}.{_RECORD}", json.dumps(record).encode())
         return plan
 
-    def finish(self, plans: Mapping[str, PlanRecord]) -> EngineSet:
+    def _finish(self, plans: Mapping[str, PlanRecord], place: Place) -> EngineSet:
         """Write the sidecar, and put the folder in its place."""
         flags = asdict(self._settings)
         del flags["require_timing_cache"]
-        engines = EngineSet(target=self._target.name, built_on=self._here, plans=plans,
-                            precision=self._request.asked, flags=flags)
-        wanted = {plan.file for plan in plans.values()} | {SIDECAR, TIMING_CACHE}
-        with storage(self._partial):
-            for path in self._partial.iterdir():
-                if path.name not in wanted:
-                    path.unlink()
-        write_engines(self._partial, engines)
-        replace_folder(self._partial, self.folder)
-        return engines
+        return place.finish(EngineSet(
+            target=self._target.name, built_on=self._here, plans=plans,
+            precision=self._request.asked, flags=flags))
 
     def _entry(self, segment: str) -> SegmentEntry:
         return next(e for e in self._bundle.manifest.segments if name_of(e) == segment)
@@ -239,7 +270,10 @@ class _Build:
         return ()
 
     def _is_quantized(self, entry: SegmentEntry) -> bool:
-        return graph.is_quantized((self._bundle.path / entry.file).read_bytes())
+        return graph.is_quantized(self._content(entry))
+
+    def _content(self, entry: SegmentEntry) -> bytes:
+        return self._bundle.segment_content(entry.modality, entry.exit)
 
     def _source_sha256(self, entry: SegmentEntry) -> str:
         return self._bundle.manifest.files[entry.file].sha256
@@ -252,18 +286,18 @@ class _Build:
 
     def _explained(self, died: Died, segment: str, num_built: int) -> ModelError:
         kept = f"{num_built} of {len(self._bundle.manifest.segments)} segments are built and kept"
-        command = (f"edgepkd export {shlex.quote(str(self._bundle.path))}"
-                   f" --target {self._target.name} --precision {self._request.asked}")
+        words = ("edgepkd", "export", self._bundle.path, "--target", self._target.name,
+                 "--precision", self._request.asked)
         if died.signal == signal.SIGKILL:
             less = max(16, (self._settings.workspace_mb or 512) // 2)
             return ModelError(
                 f"{segment}: the builder was killed (SIGKILL), most likely because memory ran"
                 f" out; {kept}.",
-                hint=f"Close other programs, give it less workspace, and go on: {command}"
-                     f" --workspace-mb {less} --resume")
+                hint="Close other programs, give it less workspace, and go on: "
+                     + command(*words, "--workspace-mb", str(less), "--resume"))
         return ModelError(f"{segment}: the builder {died.what}; {kept}."
                           + (f" Its last words: {died.last_words}" if died.last_words else ""),
-                          hint=f"Go on with: {command} --resume")
+                          hint="Go on with: " + command(*words, "--resume"))
 
 
 # ---- small parts
@@ -286,9 +320,3 @@ def _lasting(settings: Mapping[str, Any]) -> Any:
 def _frames(plan: Shapes | PlanRecord) -> tuple[int, int, int]:
     return plan.min_frames, plan.opt_frames, plan.max_frames
 
-
-def _is_whole(path: Path, plan: PlanRecord) -> bool:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() == plan.sha256
-    except OSError:
-        return False

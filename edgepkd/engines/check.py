@@ -5,10 +5,10 @@ Looks at hashes, versions and operators; deserialises nothing, and needs neither
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import Literal
 
+from edgepkd import text
 from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import (
     NO_GPU,
@@ -79,7 +79,7 @@ def check_target(bundle: Bundle, target: Target) -> TargetCheck:
     if not target.is_this_board():
         notes += ("its engines are built on the board itself: copy the bundle there",)
     command = rebuild_command(bundle.path, engines) if engines else (
-        f"edgepkd export {shlex.quote(str(bundle.path))} --target {target.name}")
+        text.command("edgepkd", "export", bundle.path, "--target", target.name))
     return TargetCheck(target.name, "will rebuild", stale, command, notes)
 
 
@@ -97,6 +97,8 @@ def _look(
         engines = read_engines(bundle.path, target.name)
     except BundleError as error:
         return None, (error.message,), notes
+    if not engines.is_covered:
+        notes += ("they were not built here by this user: to use them, add --trust-engines",)
     apart = foreign(engines, this_machine(target.library, version or "none"))
     if NO_GPU in apart:
         notes += (f"{NO_GPU}: compute capability not compared",)

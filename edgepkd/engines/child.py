@@ -1,7 +1,7 @@
 """The process that builds one segment: one JSON line in, one JSON line out, the plan to a file.
 
 A builder may run out of memory or crash; alone in a process it takes nothing else with it. Started
-by `edgepkd.engines.build` as `python -m edgepkd.engines.child`.
+by `edgepkd.engines.process`. What it reads and writes lies in a private folder, not in the bundle.
 """
 
 from __future__ import annotations
@@ -132,7 +132,3 @@ def verdict(candidates: Sequence[Candidate], winner: Candidate) -> tuple[str, ..
         return ()
     return (f"int8 lost: {int8.measured:.3f} ms against {winner.measured:.3f} ms in"
             f" {winner.precision}",)
-
-
-if __name__ == "__main__":
-    main()

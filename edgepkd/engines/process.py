@@ -15,6 +15,11 @@ from typing import Any, cast
 from edgepkd import errors
 from edgepkd.errors import StorageError
 
+# Python's own path is that of an isolated interpreter, without the current folder, until the child
+# has been told the one of its parent.
+_START = ("import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+          " from edgepkd.engines.child import main; main()")
+
 
 class Died(Exception):
     """A child gave no answer."""
@@ -33,14 +38,12 @@ def ask(log: Path | None, request: Mapping[str, Any], subject: str) -> Any:
     Raises:
         EdgepkdError: the child's own, which names `subject`. Died: it gave no answer.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with contextlib.ExitStack() as stack:
         with storage(log or Path(os.devnull)):
             stderr = stack.enter_context((log or Path(os.devnull)).open("wb"))
         child = stack.enter_context(subprocess.Popen(
-            [sys.executable, "-m", "edgepkd.engines.child"], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=stderr, env=environment, start_new_session=True,
-            bufsize=0))
+            [sys.executable, "-I", "-c", _START, json.dumps(_path())], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=stderr, start_new_session=True, bufsize=0))
         stack.callback(child.kill)
         assert child.stdin is not None
         assert child.stdout is not None
@@ -55,6 +58,11 @@ def ask(log: Path | None, request: Mapping[str, Any], subject: str) -> Any:
         kind = cast(type[errors.EdgepkdError], getattr(errors, answer["error"]))
         raise kind(f"{subject}: {answer['message']}", hint=answer["hint"])
     return answer["done"]
+
+
+def _path() -> list[str]:
+    """Where a child looks for modules: as this process does, but not in the current folder."""
+    return [place for place in sys.path if os.path.isabs(place)]
 
 
 def _last_words(log: Path | None) -> str:

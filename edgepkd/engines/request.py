@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from edgepkd import hardware
 from edgepkd.bundle import Bundle, SegmentEntry
 from edgepkd.bundle.engines import (
+    ENGINES,
     SEVEN_BITS,
     TIMING_CACHE,
     AskedPrecision,
-    engines_folder,
     overflow_reason,
+    read_timing_cache,
 )
 from edgepkd.config import check
 from edgepkd.engines import graph
@@ -63,9 +64,10 @@ def refuse(request: Request) -> None:
     for name in ("version_compatible", "hardware_compatible"):
         check(target.portable or not getattr(request, name), name, got=True,
               allowed=f"not for {target.name}")
-    cache = engines_folder(request.bundle.path, target.name) / TIMING_CACHE
-    check(not request.require_timing_cache or cache.is_file(), "require_timing_cache", got=True,
-          allowed=f"only where the bundle has {cache.relative_to(request.bundle.path)}")
+    check(not request.require_timing_cache
+          or read_timing_cache(request.bundle.path, target.name) != b"",
+          "require_timing_cache", got=True, allowed="only where an export by this user has left"
+          f" {ENGINES}/{target.name}/{TIMING_CACHE}")
     _refuse_dla(request)
     if request.asked != "fp32" and (reasons := overflows(request.bundle, target)):
         raise ConfigError(f"{reasons[0]}.", hint=SEVEN_BITS)
@@ -159,5 +161,5 @@ def name_of(entry: SegmentEntry) -> str:
 
 def contents_of(bundle: Bundle) -> dict[str, bytes]:
     """Segment -> its stored form."""
-    return {name_of(entry): (bundle.path / entry.file).read_bytes()
+    return {name_of(entry): bundle.segment_content(entry.modality, entry.exit)
             for entry in bundle.manifest.segments}

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from edgepkd import hardware
-from edgepkd.bundle.engines import AskedPrecision, Library, Precision
+from edgepkd.bundle.engines import AskedPrecision, Library, Precision, is_target_name
+from edgepkd.bundle.segment import OPERATORS
 from edgepkd.config import check, from_mapping
-from edgepkd.engines.graph import ALLOWED_OPS
 from edgepkd.errors import ConfigError
 from edgepkd.recipes import load_recipe, recipe_names
 
 BuilderName = Literal["tensorrt", "tensorrt_rtx", "openvino", "onnx"]
 
-SUPPORTED_OPS = ALLOWED_OPS | {"AveragePool", "Concat", "Identity", "Sigmoid", "Sub"}
-"""What all builders read from version 10.3 of TensorRT on; a bundle of edgepkd holds fewer."""
+SUPPORTED_OPS = OPERATORS
 
 # The CPU computes in FP32 where it does not compute in INT8: an FP16 plan would be the same.
 PRECISIONS: dict[BuilderName, tuple[Precision, ...]] = {
@@ -139,9 +138,12 @@ def load_target(name: str) -> Target:
     Raises:
         ConfigError: there is no such recipe (lists those there are), or a key is wrong.
     """
-    values = load_recipe("export", name)
-    return from_mapping(Target, {"name": Path(name).stem if name.endswith(".toml") else name,
-                                 **values}, where=f"export recipe {name}")
+    values = {"name": Path(name).stem if name.endswith(".toml") else name,
+              **load_recipe("export", name)}
+    target = from_mapping(Target, values, where=f"export recipe {name}")
+    check(is_target_name(target.name), "name of the target", got=target.name,
+          allowed="letters, digits, '_', '-' and '.', up to 64: it is the name of a folder")
+    return target
 
 
 def engine_target_names() -> tuple[str, ...]:

@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from edgepkd.errors import ModelError
@@ -87,7 +86,7 @@ def version() -> str:
     return str(module().__version__).split("-")[0]
 
 
-def settings(*, threads: int | None = None, cache_dir: Path | None = None) -> dict[str, Any]:
+def settings(*, threads: int | None = None) -> dict[str, Any]:
     """How every segment is compiled or imported; `threads` None: OpenVINO's choice."""
     # f32: CPUs with bf16 or fp16 units would otherwise answer differently from all others. A plan
     # does not hold these settings: imported without them it runs in bf16 where the CPU can.
@@ -96,28 +95,25 @@ def settings(*, threads: int | None = None, cache_dir: Path | None = None) -> di
     }
     if threads is not None:
         chosen["INFERENCE_NUM_THREADS"] = threads
-    if cache_dir is not None:
-        chosen["CACHE_DIR"] = str(cache_dir)
     return chosen
 
 
 def compile_segment(
-    source: Path | bytes, *, frames: int | None, frame_shape: Sequence[int] | None = None,
-    threads: int | None = None, cache_dir: Path | None = None,
+    content: bytes, *, frames: int | None, frame_shape: Sequence[int] | None = None,
+    threads: int | None = None,
 ) -> Any:
     """An ONNX segment as a compiled model for `x` [frames, *frame_shape].
 
-    `frames` None: any number. `frame_shape` None: as the graph says. `cache_dir` keeps compiled
-    segments between processes.
+    `frames` None: any number. `frame_shape` None: as the graph says.
 
     Raises:
         RuntimeError: OpenVINO refuses it; `reason_of` says why. ModelError: as `core`.
     """
-    model = core().read_model(source)
+    model = core().read_model(content)
     if frames is not None:
         shape = model.input("x").get_partial_shape()[1:] if frame_shape is None else frame_shape
         model.reshape({"x": [frames, *shape]})
-    return core().compile_model(model, DEVICE, settings(threads=threads, cache_dir=cache_dir))
+    return core().compile_model(model, DEVICE, settings(threads=threads))
 
 
 def import_segment(plan: bytes, *, threads: int | None = None) -> Any:

@@ -32,11 +32,13 @@ def open_runner(
 ) -> tuple[SegmentRunner, BackendChosen | None]:
     """The backend of `config`; where there was a choice, also what was chosen and why.
 
-    `auto` and `openvino` do without engines that do not fit, `auto` also without damaged ones.
+    `auto` and `openvino` do without engines that do not fit or were not built here by this user,
+    `auto` also without damaged ones.
 
     Raises:
-        BundleError: the bundle has no engines for the target asked for, they do not fit here, or
-            those for openvino, which was asked for, are damaged.
+        BundleError: the bundle has no engines for the target asked for, they do not fit here, were
+            not built here by this user (unless `trust_engines`), or those for openvino, which was
+            asked for, are damaged.
         MissingExtraError: what runs them is not installed. ModelError: CUDA does not work.
     """
     from edgepkd.bundle.engines import read_engines
@@ -51,16 +53,19 @@ def open_runner(
 def _first_that_fits(
     bundle: Bundle, config: RunConfig
 ) -> tuple[SegmentRunner, BackendChosen | None]:
+    from edgepkd.bundle.engines import refuse_uncovered
+
     sets, unreadable = _engine_sets(bundle)
     refused = [error.message for error in unreadable.values()]
     for engines in sets:
         try:
+            refuse_uncovered(bundle.path, engines, trusted=config.trust_engines)
             _refuse_damaged(bundle, engines)
             runner = _on_engines(bundle, engines, config)
             if engines.built_on.library == CPU:
                 _try_first_segment(bundle, runner)
         except EdgepkdError as error:
-            refused.append(error.message)
+            refused.append(_with_hint(error) if not engines.is_covered else error.message)
         else:
             return runner, BackendChosen(engines.target, " ".join([*refused, FITS]))
     return _on_onnx(bundle, config, refused)
@@ -69,6 +74,8 @@ def _first_that_fits(
 def _on_the_cpu(
     bundle: Bundle, config: RunConfig
 ) -> tuple[SegmentRunner, BackendChosen | None]:
+    from edgepkd.bundle.engines import refuse_uncovered
+
     sets, unreadable = _engine_sets(bundle)
     if CPU in unreadable:
         raise unreadable[CPU]
@@ -76,12 +83,21 @@ def _on_the_cpu(
     for engines in sets:
         if engines.built_on.library != CPU:
             continue
+        try:
+            refuse_uncovered(bundle.path, engines, trusted=config.trust_engines)
+        except BundleError as error:
+            refused.append(_with_hint(error))
+            continue
         _refuse_damaged(bundle, engines)
         try:
             return _on_engines(bundle, engines, config), BackendChosen(engines.target, FITS)
         except BundleError as error:
             refused.append(error.message)
     return _on_onnx(bundle, config, refused)
+
+
+def _with_hint(error: EdgepkdError) -> str:
+    return f"{error.message} {error.hint}" if error.hint else error.message
 
 
 def _on_onnx(
@@ -98,8 +114,9 @@ def _on_engines(bundle: Bundle, engines: EngineSet, config: RunConfig) -> Segmen
     from edgepkd.runtime.tensorrt_runner import TensorRtRunner
 
     if engines.built_on.library == CPU:
-        return OpenVinoRunner(bundle, target=engines.target, threads=config.threads)
-    return TensorRtRunner(bundle, engines.target)
+        return OpenVinoRunner(bundle, target=engines.target, threads=config.threads,
+                              trust_engines=config.trust_engines)
+    return TensorRtRunner(bundle, engines.target, trust_engines=config.trust_engines)
 
 
 def _engine_sets(bundle: Bundle) -> tuple[list[EngineSet], dict[str, BundleError]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -73,8 +72,13 @@ class RunConfig:
     backend: str = "auto"
     """auto: engines in the bundle that fit this machine, those for a GPU first, else its ONNX files
     on the CPU. openvino: the CPU, with engines or without. Else the target whose engines it is."""
+    trust_engines: bool = False
+    """Also use engines that `edgepkd export` has not built here for this user: a plan is as good as
+    code."""
 
     def __post_init__(self) -> None:
+        from edgepkd.bundle.engines import is_target_name
+
         if self.static and not (self.threshold is None and self.max_exit is None):
             raise UsageError("static goes with threshold or max_exit; allowed: only one of them.",
                              hint="--static runs every segment: drop the other option.")
@@ -87,7 +91,7 @@ class RunConfig:
         check(self.route in ("auto", "native", "normalize"), "route", got=self.route,
               allowed="auto, native, normalize")
         check_fps(self.fps)
-        check(re.fullmatch(r"\w[\w.-]*", self.backend) is not None, "backend", got=self.backend,
+        check(is_target_name(self.backend), "backend", got=self.backend,
               allowed="auto, openvino or a folder in the bundle's engines/")
 
 

@@ -5,10 +5,8 @@ The plans land where those built from ONNX would, with the same sidecar.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Generator
-from pathlib import Path
 
 from edgepkd.bundle import Bundle, SegmentEntry
 from edgepkd.bundle.engines import (
@@ -19,15 +17,15 @@ from edgepkd.bundle.engines import (
     engines_folder,
     library_version,
     this_machine,
-    write_engines,
 )
+from edgepkd.bundle.trust import digest_of
 from edgepkd.config import check
 from edgepkd.deploy import Networks
-from edgepkd.engines.build import BuildEvent, EnginesBuilt, SegmentBuilt, SegmentStarted
+from edgepkd.engines.build import BuildEvent, EnginesBuilt, SegmentBuilt, SegmentStarted, opened
+from edgepkd.engines.place import Place, open_place
 from edgepkd.engines.request import Request, name_of, refuse
 from edgepkd.engines.targets import load_target
 from edgepkd.engines.torch_tensorrt import build_segment, require_torch_tensorrt
-from edgepkd.files import new_folder, replace_folder
 from edgepkd.models.fold import fold_batch_norm
 from edgepkd.models.segmented import Segment
 from edgepkd.pipeline.export_bundle import ExportConfig
@@ -61,18 +59,17 @@ def export_by_torch(
              for m, n in networks.items()}
     folder = engines_folder(bundle.path, target.name)
     plans: dict[str, PlanRecord] = {}
-    fresh = folder.with_name(f".{target.name}.fresh")
-    with new_folder(fresh, what="engines") as partial:
+    place = yield from opened(open_place(bundle.path, target.name), target.name)
+    with place:
+        place.clear()
         for number, entry in enumerate(bundle.manifest.segments, start=1):
             yield SegmentStarted(name_of(entry), number, len(bundle.manifest.segments))
             segment = list(ready[entry.modality])[entry.exit - 1]
-            plans[name_of(entry)] = plan = _build(request, entry, segment, partial)
+            plans[name_of(entry)] = plan = _build(request, entry, segment, place)
             yield SegmentBuilt(name_of(entry), plan, reused=False)
-        engines = EngineSet(
+        engines = place.finish(EngineSet(
             target=target.name, plans=plans, precision=request.asked, via=VIA,
-            built_on=this_machine("tensorrt", library_version("tensorrt") or "unknown"))
-        write_engines(partial, engines)
-    replace_folder(fresh, folder)
+            built_on=this_machine("tensorrt", library_version("tensorrt") or "0.0")))
     yield EnginesBuilt(folder, engines, up_to_date=False)
 
 
@@ -89,7 +86,7 @@ def refuse_options(config: ExportConfig) -> None:
           allowed="--precision and --batch; the others go with the ONNX route")
 
 
-def _build(request: Request, entry: SegmentEntry, segment: Segment, folder: Path) -> PlanRecord:
+def _build(request: Request, entry: SegmentEntry, segment: Segment, place: Place) -> PlanRecord:
     frames = request.bundle.manifest.inputs[entry.modality].num_segments
     most, start = request.max_frames or frames, time.perf_counter()
     precision: Precision = "int8" if is_quantized(segment) else "fp16"
@@ -99,9 +96,9 @@ def _build(request: Request, entry: SegmentEntry, segment: Segment, folder: Path
     content = build_segment(segment, example_shape=(channels, height, width), min_frames=1,
                             opt_frames=frames, max_frames=most, precision=precision)
     file = f"{name_of(entry)}.engine"
-    (folder / file).write_bytes(content)
+    place.write(file, content)
     return PlanRecord(
-        file=file, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content),
+        file=file, sha256=digest_of(content), bytes=len(content),
         source=entry.file, source_sha256=request.bundle.manifest.files[entry.file].sha256,
         precision=precision, min_frames=1, opt_frames=frames, max_frames=most,
         build_s=round(time.perf_counter() - start, 2))

@@ -6,7 +6,6 @@ sees a byte of them.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from edgepkd.bundle.engines import (
     read_engines,
     read_plan,
     rebuild_hint,
+    refuse_uncovered,
     this_machine,
 )
 from edgepkd.cascade import Position
@@ -37,18 +37,19 @@ class OpenVinoRunner:
 
     def __init__(
         self, bundle: Bundle, *, target: str | None = None, threads: int | None = None,
-        cache_dir: Path | None = None,
+        trust_engines: bool = False,
     ) -> None:
         """Make a runner for `bundle` that compiles its ONNX files, or for its engines of `target`.
 
-        `cache_dir` keeps compiled ONNX files between processes.
+        `trust_engines`: also engines that `edgepkd export` has not built here for this user.
 
         Raises:
-            BundleError: there are no engines for `target`, or they do not belong to this machine
-                or bundle: names every reason, and the command that builds them anew.
+            BundleError: there are no engines for `target`, they do not belong to this machine or
+                bundle, or were not built here: names every reason, and the command that builds
+                them anew.
         """
-        self._bundle, self._threads, self._cache_dir = bundle, threads, cache_dir
-        self._engines = None if target is None else _fitting(bundle, target)
+        self._bundle, self._threads = bundle, threads
+        self._engines = None if target is None else _fitting(bundle, target, trust_engines)
         self._requests: dict[Position, Any] | None = {}
         """None once it is closed."""
         self.backend = f"openvino {openvino.version()} CPU"
@@ -97,13 +98,14 @@ class OpenVinoRunner:
         return self._requests[position]
 
     def _compiled(self, position: Position) -> Any:
-        path = self._bundle.segment_path(position.modality, position.exit)
         entry = self._bundle.manifest.segment(position.modality, position.exit)
+        path = self._bundle.path / entry.file
         _refuse_overflow(position, entry)
+        content = self._bundle.segment_content(position.modality, position.exit)
         try:
             compiled = openvino.compile_segment(
-                path, frames=self._frames(position), frame_shape=entry.input_shape,
-                threads=self._threads, cache_dir=self._cache_dir)
+                content, frames=self._frames(position), frame_shape=entry.input_shape,
+                threads=self._threads)
         except RuntimeError as error:
             raise ModelError(f"{path} cannot be compiled by OpenVINO: {openvino.reason_of(error)}",
                              hint="Run `edgepkd doctor`, and build the bundle again.") from error
@@ -139,8 +141,9 @@ class OpenVinoRunner:
         return self._bundle.manifest.inputs[position.modality].num_segments
 
 
-def _fitting(bundle: Bundle, target: str) -> EngineSet:
+def _fitting(bundle: Bundle, target: str, trust_engines: bool) -> EngineSet:
     engines = read_engines(bundle.path, target)
+    refuse_uncovered(bundle.path, engines, trusted=trust_engines)
     if reasons := mismatches(engines, bundle.manifest,
                              this_machine("openvino", openvino.version())):
         raise BundleError(f"the engines for {target!r} do not fit: {'; '.join(reasons)}.",

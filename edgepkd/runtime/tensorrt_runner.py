@@ -20,6 +20,7 @@ from edgepkd import _optional, hardware
 from edgepkd.bundle import Bundle, SegmentEntry
 from edgepkd.bundle.engines import (
     NO_GPU,
+    TRUST_HINT,
     VERSION_COMPATIBLE,
     EngineSet,
     PlanRecord,
@@ -27,6 +28,7 @@ from edgepkd.bundle.engines import (
     read_engines,
     read_plan,
     rebuild_hint,
+    refuse_uncovered,
     this_machine,
 )
 from edgepkd.cascade import Position
@@ -70,16 +72,21 @@ class TensorRtRunner:
     Features stay on the GPU as DeviceFeatures; only logits are copied back.
     """
 
-    def __init__(self, bundle: Bundle, target: str) -> None:
+    def __init__(self, bundle: Bundle, target: str, *, trust_engines: bool = False) -> None:
         """Make a runner for the engines of `target` in `bundle`; loads none of them.
 
+        `trust_engines`: also engines that `edgepkd export` has not built here for this user, and
+        plans that bring code of their own for the host (version-compatible ones).
+
         Raises:
-            BundleError: there are none, or they do not belong to this machine or bundle: names
-                every reason, and the command that builds them anew.
+            BundleError: there are none, they do not belong to this machine or bundle, or are not to
+                be trusted: names every reason, and the command that builds them anew.
             MissingExtraError: TensorRT or cuda-python is not installed.
             ModelError: CUDA does not work here.
         """
         self._bundle, self._engines = bundle, read_engines(bundle.path, target)
+        refuse_uncovered(bundle.path, self._engines, trusted=trust_engines)
+        _refuse_host_code(self._engines, trusted=trust_engines)
         self._rebuild = rebuild_hint(bundle.path, self._engines)
         self._trt: Any = _import_library(self._engines)
         version = str(self._trt.__version__).split("-")[0]
@@ -261,6 +268,13 @@ class TensorRtRunner:
         return said or "it gives no reason."
 
 
+def _refuse_host_code(engines: EngineSet, *, trusted: bool) -> None:
+    if engines.flags.get(VERSION_COMPATIBLE) and not trusted:
+        raise BundleError(
+            f"the engines for {engines.target!r} are version-compatible: they bring code that runs"
+            " on this computer.", hint=f"{TRUST_HINT}.")
+
+
 def _import_library(engines: EngineSet) -> Any:
     library, target = engines.built_on.library, engines.target
     if library == "openvino":
@@ -299,7 +313,7 @@ def _open_runtime(trt: Any, engines: EngineSet) -> tuple[Any, list[str]]:
 
     runtime = trt.Runtime(Logger())
     if engines.flags.get(VERSION_COMPATIBLE):
-        runtime.engine_host_code_allowed = True  # such a plan brings its own runtime
+        runtime.engine_host_code_allowed = True  # trusted: such a plan brings its own runtime
     if engines.flags.get("dla") is not None:
         runtime.DLA_core = engines.flags["dla"]
     return runtime, complaints

@@ -8,11 +8,8 @@ The three are written together; the record's hashes show when one was changed or
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +17,8 @@ from typing import Any
 
 from edgepkd.bundle import FIT_SCHEMA_VERSION, POLICY, WISE, PolicyEntry
 from edgepkd.cascade import ExitPolicy, Order, WiseWeights, order_key, parse_order
-from edgepkd.errors import DataError, StorageError, UsageError
+from edgepkd.errors import DataError, UsageError
+from edgepkd.files import write_together
 
 RECORD = "wise-fit.json"
 Fitted = Mapping[Order, tuple[WiseWeights, ExitPolicy]]
@@ -42,7 +40,7 @@ def write_fitted(fitted: Fitted, folder: Path, *, facts: Mapping[str, Any]) -> N
     }})
     files = {WISE: wise, POLICY: policy}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    _write_together(folder, {**files, RECORD: _json({**facts, "files": hashes})})
+    write_together(folder, {**files, RECORD: _json({**facts, "files": hashes})})
 
 
 def read_fitted(folder: Path) -> tuple[dict[Order, tuple[WiseWeights, ExitPolicy]], dict[str, Any]]:
@@ -100,22 +98,3 @@ def _json(values: Mapping[str, Any]) -> bytes:
     text = json.dumps({"schema_version": FIT_SCHEMA_VERSION, **values}, indent=1,
                       allow_nan=False, ensure_ascii=False)
     return text.encode() + b"\n"
-
-
-def _write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write all files under temporary names, then rename them, the last one last."""
-    mark = f"{os.getpid()}.{secrets.token_hex(4)}"
-    temporary = {folder / f".{name}.{mark}.tmp": name for name in contents}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, name in temporary.items():
-            path.write_bytes(contents[name])
-        for path, name in temporary.items():
-            path.replace(folder / name)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written to: {error.strerror or error}.",
-                           hint="Free some space, or name another folder.") from error
-    finally:
-        for path in temporary:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,20 @@ def test_round_trip(pristine: Bundle) -> None:
     assert again.manifest.segment("iframe", 4).features_shape is None
     assert again.policy["mv"].thresholds == (0.9,) * 4
     assert again.wise["mv"][1] == (0.0, 1.0)
-    assert again.segment_path("mv", 1).read_bytes() == make_segments()["mv", 1]
+    assert again.segment_content("mv", 1) == make_segments()["mv", 1]
+
+
+def test_a_segment_changed_after_the_check_is_refused(copy: Path) -> None:
+    bundle, path = read_bundle(copy), copy / "segments" / "mv_3.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"?")
+    with pytest.raises(BundleError, match=r"segments/mv_3\.onnx has SHA-256"):
+        bundle.segment_content("mv", 3)
+    path.unlink()
+    (copy / "elsewhere").write_bytes(content)
+    path.symlink_to(copy / "elsewhere")
+    with pytest.raises(BundleError, match=r"segments/mv_3\.onnx is a link"):
+        bundle.segment_content("mv", 3)
 
 
 def test_layout_on_disk(pristine: Bundle) -> None:
@@ -218,11 +232,59 @@ def test_no_path_leaves_the_bundle(copy: Path, evil: str) -> None:
         read_bundle(copy)
 
 
-def test_a_link_that_leaves_the_bundle(copy: Path) -> None:
-    outside = copy.parent / "outside.onnx"
-    os.rename(copy / "segments" / "mv_1.onnx", outside)
-    (copy / "segments" / "mv_1.onnx").symlink_to(outside)
-    with pytest.raises(BundleError, match=r"mv_1\.onnx is a link that leaves"):
+@pytest.mark.parametrize("name", [
+    "manifest.json", "wise.json", "policy.json", "MODEL_CARD.md", "segments/mv_1.onnx", "segments"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_links_in_a_bundle_are_refused(copy: Path, name: str, inside: bool) -> None:
+    elsewhere = (copy if inside else copy.parent) / "elsewhere"
+    os.rename(copy / name, elsewhere)
+    (copy / name).symlink_to(elsewhere)
+    with pytest.raises(BundleError, match=rf"{name} is a link; allowed: a plain"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "wise.json", "segments/mv_1.onnx"])
+@pytest.mark.parametrize("kind", ["fifo", "socket", "/dev/zero", "/etc/shadow", "folder"])
+def test_what_is_no_plain_file_is_refused_unopened(
+    copy: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / name).unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "fifo":
+            os.mkfifo(copy / name)
+        elif kind == "socket":
+            monkeypatch.chdir((copy / name).parent)  # an address has 107 bytes at most
+            listener.bind((copy / name).name)
+        elif kind == "folder":
+            (copy / name).mkdir()
+        else:
+            (copy / name).symlink_to(kind)
+        with pytest.raises(BundleError, match=rf"{name} is (a link|a folder|neither)"):
+            read_bundle(copy)  # a reader that opens the FIFO waits for ever
+
+
+@pytest.mark.parametrize("name", ["wise.json", "policy.json", "MODEL_CARD.md",
+                                  "segments/residual_2.onnx"])
+def test_what_is_not_listed_is_not_looked_at(copy: Path, name: str) -> None:
+    edit(copy / "manifest.json", lambda m: m["files"].pop(name))
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(BundleError, match=f"files without is '{name}'"):
+        read_bundle(copy)
+
+
+def test_files_beyond_their_limit_are_refused_unread(copy: Path) -> None:
+    os.truncate(copy / "manifest.json", 5 << 20)
+    with pytest.raises(BundleError, match=r"manifest\.json has 5242880 bytes; allowed: 4194304"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize(("name", "size"), [
+    ("segments/mv_1.onnx", 1 << 40), ("wise.json", 1 << 30), ("MODEL_CARD.md", 1 << 30)])
+def test_sizes_that_the_manifest_may_not_say(copy: Path, name: str, size: int) -> None:
+    os.truncate(copy / name, size)  # a hole: it takes no room on the disk
+    edit(copy / "manifest.json", lambda m: m["files"][name].update(bytes=size))
+    with pytest.raises(BundleError, match=rf"files\.{name}\.bytes is {size}"):
         read_bundle(copy)
 
 

@@ -22,10 +22,10 @@ from edgepkd.bundle.engines import (
     read_engines,
     rebuild_command,
     this_machine,
-    write_engines,
 )
 from edgepkd.errors import BundleError
 from tests.runtime.bundles import make_bundle
+from tests.stored_engines import store
 
 ORIN = BuiltOn(library="tensorrt", library_version="10.3.0.30", os="linux", machine="aarch64",
                python="3.10.12", compute_capability="8.7", jetson="NVIDIA Jetson Orin Nano")
@@ -53,7 +53,7 @@ def engines(manifest: Any) -> EngineSet:
 
 def test_round_trip(engines: EngineSet, tmp_path: Path) -> None:
     folder = engines_folder(tmp_path, engines.target)
-    write_engines(folder, engines)
+    store(folder, engines)
     assert [path.name for path in folder.iterdir()] == [SIDECAR]
     assert read_engines(tmp_path, engines.target) == engines
     assert engine_targets(tmp_path) == ("jetson-orin-nano",)
@@ -62,7 +62,7 @@ def test_round_trip(engines: EngineSet, tmp_path: Path) -> None:
 def test_no_engines_says_what_there_is_and_how_to_build(
     engines: EngineSet, tmp_path: Path
 ) -> None:
-    write_engines(engines_folder(tmp_path, engines.target), engines)
+    store(engines_folder(tmp_path, engines.target), engines)
     with pytest.raises(BundleError, match=r"it has: jetson-orin-nano.*export .*--target openvino"):
         read_engines(tmp_path, "openvino")
 
@@ -80,7 +80,7 @@ def test_no_engines_says_what_there_is_and_how_to_build(
 def test_a_damaged_sidecar_is_refused_by_key(
     engines: EngineSet, tmp_path: Path, change: Callable[[Any], object], message: str
 ) -> None:
-    write_engines(engines_folder(tmp_path, engines.target), engines)
+    store(engines_folder(tmp_path, engines.target), engines)
     path = engines_folder(tmp_path, engines.target) / SIDECAR
     values = json.loads(path.read_text())
     change(values)

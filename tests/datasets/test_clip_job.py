@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from edgepkd.datasets.form import training_form
 from edgepkd.datasets.hashes import sha256_of
 from edgepkd.video.source import open_video
 from tests.clips import encode_clip, moving_scene
+from tests.disks import full_disk
 
 
 @pytest.fixture
@@ -89,11 +89,8 @@ def test_a_surprise_in_the_decoder_is_a_failure_of_this_clip_only(
         "failed", "ValueError: odd plane")
 
 
-def test_a_full_disk_is_not_the_clips_fault(job: ClipJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    result = prepare_clip(job)
+def test_a_full_disk_is_not_the_clips_fault(job: ClipJob) -> None:
+    with full_disk():
+        result = prepare_clip(job)
     assert result.status == "unwritable"
     assert "source.mp4 cannot be written: No space left on device" in result.reason

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import shutil
 from dataclasses import replace
@@ -24,6 +23,7 @@ from edgepkd.pipeline import data
 from edgepkd.pipeline.data import PrepareConfig, SynthConfig, VerifyConfig, VerifyReport
 from tests.clips import encode_clip, moving_scene
 from tests.datasets.sets import FakePool, make_folder_set
+from tests.disks import FULL, full_disk
 
 SHARES = Shares(test=0.25, calibration=0.34)
 
@@ -263,21 +263,9 @@ def test_nothing_is_written_before_the_list_is_right(config: PrepareConfig, sour
     assert not config.folder.exists()
 
 
-def test_a_full_disk_ends_the_run_and_loses_nothing(
-    config: PrepareConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written, write = [], Path.write_bytes
-
-    def small_disk(path: Path, content: bytes) -> int:
-        if len(written) == 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(path)
-        return write(path, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", small_disk)
-        with pytest.raises(StorageError, match="No space left on device") as caught:
-            prepare(config)
+def test_a_full_disk_ends_the_run_and_loses_nothing(config: PrepareConfig) -> None:
+    with full_disk(writes=3), pytest.raises(StorageError, match=FULL) as caught:
+        prepare(config)
     assert "run the same command again" in str(caught.value)
     assert prepare(config).num_kept == 3
 

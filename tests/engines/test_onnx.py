@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
+from edgepkd.bundle.segment import check_segment
 from edgepkd.engines import graph as graph_module
 from edgepkd.engines.graph import ALLOWED_OPS
 from edgepkd.engines.onnx import export_network, export_segment
@@ -15,7 +16,9 @@ from edgepkd.errors import ModelError
 from edgepkd.libraries import openvino
 from edgepkd.models.macs import macs_per_exit
 from edgepkd.models.segmented import BACKBONES, BackboneName
+from edgepkd.quantize.network import for_export
 from tests.engines.chains import logits_difference
+from tests.engines.int8_networks import int8_network
 from tests.models.networks import small_network
 
 
@@ -68,6 +71,29 @@ def test_graphs_are_static_and_plain(name: BackboneName, weights: str) -> None:
         outputs = {o.name: dims(o) for o in graph.output}
         assert outputs["logits"] == ["n", 5]
         assert outputs.get("features") == (["n", *row.features_shape] if row.exit < 4 else None)
+
+
+@pytest.mark.parametrize(("weights", "batch"), [
+    ("fp32", None), ("fp16", None), ("int8", None), ("int8", 3)])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_what_is_exported_may_be_in_a_bundle(
+    name: BackboneName, weights: str, batch: int | None
+) -> None:
+    network = small_network(name)
+    if weights == "int8":
+        exported = export_network(for_export(int8_network(name)), crop_px=64, batch=batch)
+    else:
+        exported = export_network(network, crop_px=64, batch=batch,
+                                  weights=weights)  # type: ignore[arg-type]
+    for row, content in zip(macs_per_exit(network, crop_px=64), exported.values(), strict=True):
+        forms = [content]
+        if batch is None:
+            forms += [graph_module.with_precision(content, precision)
+                      for precision in ("fp32", "fp16")]
+        for form in forms:
+            check_segment(form, where="mv.onnx", frames=3, input_shape=row.input_shape,
+                          features_shape=row.features_shape if row.exit < 4 else None,
+                          num_labels=5)
 
 
 def test_batch_can_be_fixed_and_opset_is_19() -> None:

@@ -128,5 +128,4 @@ def test_nothing_else_makes_a_core_or_imports_it() -> None:
 def test_all_segments_are_compiled_in_one_way() -> None:
     assert openvino.settings() == {
         "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
-    more = openvino.settings(threads=3, cache_dir=Path("kept"))
-    assert (more["INFERENCE_NUM_THREADS"], more["CACHE_DIR"]) == (3, "kept")
+    assert openvino.settings(threads=3)["INFERENCE_NUM_THREADS"] == 3

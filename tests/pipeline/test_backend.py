@@ -15,7 +15,8 @@ from edgepkd.runtime.tensorrt_runner import TensorRtRunner
 from tests.clips import encode_clip, translating_texture
 from tests.runtime.bundles import make_bundle
 from tests.runtime.fake_gpu import TARGET, add_engines, install
-from tests.runtime.openvino_engines import add_openvino_engines, edit, forge
+from tests.runtime.openvino_engines import add_openvino_engines, forge
+from tests.stored_engines import edit
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_damaged_engines_are_a_note_under_auto_and_an_error_where_asked_for(
         plan.write_bytes(b"rubbish")
     engines, chosen, reason = opened(bundle)
     assert (engines, chosen) == ("", "openvino")
-    assert "'openvino' are damaged: mv_1.engine has another SHA-256" in reason
+    assert "'openvino' are damaged: mv_1.engine has 7 bytes" in reason
     with pytest.raises(BundleError, match=r"are damaged: mv_1\.engine") as caught:
         open_runner(bundle, RunConfig("x", backend="openvino"))
     assert f"edgepkd export {bundle.path} --target openvino" in str(caught.value.hint)

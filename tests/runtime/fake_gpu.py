@@ -23,8 +23,8 @@ from edgepkd.bundle.engines import (
     PlanRecord,
     engines_folder,
     this_machine,
-    write_engines,
 )
+from tests.stored_engines import store
 
 VERSION = "10.3.0"
 TARGET = "jetson-orin-nano"
@@ -205,6 +205,6 @@ def add_engines(bundle: Bundle, **changes: Any) -> Path:
             precision="fp16", min_frames=1, opt_frames=2, max_frames=2, build_s=0.1)
     here = this_machine("tensorrt", VERSION)
     values = {**here.__dict__, **changes}
-    write_engines(folder, EngineSet(target=TARGET, built_on=BuiltOn(**values), precision="fp16",
+    store(folder, EngineSet(target=TARGET, built_on=BuiltOn(**values), precision="fp16",
                                     plans=plans))
     return folder

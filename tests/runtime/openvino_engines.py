@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import (
-    SIDECAR,
     EngineSet,
     PlanRecord,
     Precision,
     engines_folder,
     this_machine,
-    write_engines,
 )
 from edgepkd.engines.builder import Settings, Shapes
 from edgepkd.engines.openvino import OpenVinoBuilder
+from tests.stored_engines import edit, store
 
 TARGET = "openvino"
 
@@ -49,15 +46,9 @@ def add_openvino_engines(
             precision=precision, min_frames=frames, opt_frames=frames, max_frames=frames,
             build_s=0.1)
     here = replace(this_machine("openvino", builder.version), **changes)
-    write_engines(folder, EngineSet(target=target, built_on=here, precision=precision, plans=plans))
+    store(folder, EngineSet(target=target, built_on=here, precision=precision, plans=plans))
     return folder
 
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change what the sidecar says."""
-    values = json.loads((folder / SIDECAR).read_text())
-    change(values)
-    (folder / SIDECAR).write_text(json.dumps(values))
 
 
 def forge(folder: Path, segment: str, content: bytes) -> None:

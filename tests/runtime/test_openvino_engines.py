@@ -19,7 +19,8 @@ from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.runner import SegmentRunner
 from tests.engines.segments import FRAMES, conv_bundle
 from tests.runtime.bundles import make_bundle
-from tests.runtime.openvino_engines import TARGET, add_openvino_engines, edit, forge
+from tests.runtime.openvino_engines import TARGET, add_openvino_engines, forge
+from tests.stored_engines import edit
 
 MV_1 = Position("mv", 1)
 
@@ -123,7 +124,7 @@ def test_foreign_and_stale_engines_never_reach_openvino(
 @pytest.mark.parametrize(("damage", "words"), [
     (lambda plan: plan.write_bytes(b"rubbish"), "has 7 bytes; its sidecar says"),
     (lambda plan: plan.write_bytes(b"!" + plan.read_bytes()[1:]), "has SHA-256"),
-    (lambda plan: plan.unlink(), "cannot be read"),
+    (lambda plan: plan.unlink(), "is missing"),
 ])
 def test_damaged_engines_never_reach_openvino(
     bundle: Bundle, imported: list[bytes], damage: Callable[[Path], object], words: str

@@ -14,7 +14,7 @@ import pytest
 
 from edgepkd import hardware
 from edgepkd.bundle import Bundle
-from edgepkd.bundle.engines import read_engines, write_engines
+from edgepkd.bundle.engines import read_engines
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, MissingExtraError, ModelError
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
@@ -22,6 +22,7 @@ from edgepkd.runtime.session import Session
 from edgepkd.runtime.tensorrt_runner import TensorRtRunner
 from tests.runtime.bundles import make_bundle
 from tests.runtime.fake_gpu import TARGET, FakeCuda, FakeTrt, add_engines, install
+from tests.stored_engines import store
 
 Fakes = tuple[FakeTrt, FakeCuda]
 
@@ -144,7 +145,7 @@ def test_engines_of_another_bundle_are_refused(
 
 
 @pytest.mark.parametrize(("damage", "words"), [
-    ("cut", "bytes; its sidecar says"), ("changed", "has SHA-256"), ("gone", "cannot be read")])
+    ("cut", "bytes; its sidecar says"), ("changed", "has SHA-256"), ("gone", "is missing")])
 def test_a_damaged_plan_never_reaches_the_deserialiser(
     bundle: Bundle, fakes: Fakes, damage: str, words: str
 ) -> None:
@@ -253,10 +254,10 @@ def test_torch_tensorrt_numbers_its_outputs(bundle: Bundle, fakes: Fakes) -> Non
         (folder / record.file).write_bytes(content)
         plans[segment] = replace(record, bytes=len(content),
                                  sha256=hashlib.sha256(content).hexdigest())
-    write_engines(folder, replace(engines, plans=plans))
+    store(folder, replace(engines, plans=plans))
     with pytest.raises(ModelError, match="has the tensors output0, output1, x"):
         TensorRtRunner(bundle, TARGET).prepare(Position("mv", 1))
-    write_engines(folder, replace(engines, plans=plans, via="torch-tensorrt"))
+    store(folder, replace(engines, plans=plans, via="torch-tensorrt"))
     runner, other = TensorRtRunner(bundle, TARGET), OpenVinoRunner(bundle)
     mine: Any = motion()
     theirs: Any = mine

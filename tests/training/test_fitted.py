@@ -11,6 +11,7 @@ import pytest
 from edgepkd.cascade import ExitPolicy, Order, WiseWeights
 from edgepkd.errors import DataError, StorageError
 from edgepkd.training.fitted import RECORD, read_fitted, write_fitted
+from tests.disks import FULL, full_disk
 
 MV: Order = ("mv",)
 PAIR: Order = ("iframe", "mv")
@@ -74,27 +75,15 @@ def test_a_newer_file_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
-def test_a_full_disk_leaves_the_earlier_fit_whole(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, failing: int
-) -> None:
-    write_bytes, calls = Path.write_bytes, []
-
-    def write(path: Path, content: bytes) -> int:
-        calls.append(path)
-        if len(calls) == failing:
-            write_bytes(path, content[:10])
-            raise OSError(28, "No space left on device")
-        return write_bytes(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", write)
-    with pytest.raises(StorageError, match="No space left on device"):
+def test_a_full_disk_leaves_the_earlier_fit_whole(folder: Path, failing: int) -> None:
+    with full_disk(writes=failing - 1) as written, pytest.raises(StorageError, match=FULL):
         write_fitted({MV: make_fit(MV, weight=9.0)}, folder, facts={})
-    assert len(calls) == failing
+    assert len(written) == failing - 1
     assert read_fitted(folder)[0] == FITTED
     assert sorted(os.listdir(folder)) == sorted(NAMES)  # nothing half-written lies about
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("not a folder")
-    with pytest.raises(StorageError, match="cannot be written to"):
+    with pytest.raises(StorageError, match="run cannot be written"):
         write_fitted(FITTED, tmp_path / "run", facts={})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import os
 import sys
 import time
@@ -40,6 +39,7 @@ from edgepkd.training.loop import (
 from edgepkd.training.recipe import BackboneRecipe, ExitRecipe, Selection, Steps
 from edgepkd.training.runlog import RunLog
 from edgepkd.training.steps import make_optimizer
+from tests.disks import FULL, full_disk
 from tests.processes import started
 from tests.training.fake_clips import fake_clip
 
@@ -293,22 +293,13 @@ def test_weights_that_explode_end_the_training_of_a_backbone() -> None:
         train_backbone(DATA, spec=SPEC, recipe=recipe, num_classes=2, rule="centre", seed=3)
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_keeps_the_checkpoint_before(checkpoint: Checkpoint) -> None:
     with pytest.raises(KeyboardInterrupt):
         count(checkpoint=checkpoint, stop_in=2)
     before = checkpoint.path.read_bytes()
 
-    def fill(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[:100])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fill)
-        with pytest.raises(StorageError, match="No space left on device"):
-            count(checkpoint=resumed(checkpoint))
+    with full_disk(), pytest.raises(StorageError, match=FULL):
+        count(checkpoint=resumed(checkpoint))
     assert checkpoint.path.read_bytes() == before
     assert list(checkpoint.path.parent.iterdir()) == [checkpoint.path]
     assert count(checkpoint=resumed(checkpoint)) == 4
