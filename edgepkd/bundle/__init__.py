@@ -16,8 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,8 +44,9 @@ from edgepkd.bundle.manifest import (
     parse_wise,
 )
 from edgepkd.bundle.segment import check_segment
-from edgepkd.config import Modality
+from edgepkd.config import Modality, quoted
 from edgepkd.errors import BundleError
+from edgepkd.files import new_folder, recover_folder
 
 SUFFIX = ".edgepkd"
 
@@ -81,7 +80,7 @@ def segment_file(modality: Modality, exit: int) -> str:
 # ---- reading
 
 
-def is_bundle(path: str | Path) -> bool:
+def is_bundle(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is to be read as a bundle: a folder with a manifest, sound or not."""
     return os.path.lexists(Path(path) / MANIFEST)
 
@@ -114,6 +113,7 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
 
 
 def _opened(root: Path) -> Folder:
+    recover_folder(root)
     folder = open_folder(root)
     if folder is None:
         raise _no_bundle(root, "no such folder")
@@ -175,34 +175,46 @@ def write_bundle(
     Raises:
         BundleError: the parts contradict each other, or `path` exists and may not be replaced
             (only a bundle is ever replaced, and only with `overwrite`).
+        StorageError: the disk is full, or the place cannot be written to.
     """
     target = Path(path)
     _check_target(target, overwrite=overwrite)
     contents = _contents(manifest, wise, policy, segments, model_card)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with new_folder(target, what="the bundle", replaces=overwrite) as temporary:
         for relative, content in contents.items():
             (temporary / relative).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / relative).write_bytes(content)
-        bundle = read_bundle(temporary)
-        _move_into_place(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            with (temporary / relative).open("xb") as file:
+                file.write(content)
+        bundle, written = read_bundle(temporary), temporary.stat()
+    if not os.path.samestat(written, target.stat()):  # another process was first
+        raise _exists(target)
     return replace(bundle, path=target)
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:
     if target.suffix != SUFFIX:
-        raise BundleError(f"bundle path is {str(target)!r}; allowed: NAME{SUFFIX}.")
-    if not (target.exists() or target.is_symlink()):
+        raise BundleError(f"bundle path is {quoted(str(target))}; allowed: NAME{SUFFIX}.")
+    recover_folder(target)
+    if not os.path.lexists(target):
         return
     if not overwrite:
-        raise BundleError(f"{target} exists already.",
-                          hint="Choose another name, or allow it to be overwritten.")
-    if target.is_symlink() or not (target / MANIFEST).is_file():
+        raise _exists(target)
+    if target.is_symlink() or not _holds_manifest(target):
         raise BundleError(f"{target} exists and is not a bundle; it is not overwritten.",
                           hint="Choose another name, or move it away yourself.")
+
+
+def _exists(target: Path) -> BundleError:
+    return BundleError(f"{target} exists already.",
+                       hint="Choose another name, or allow it to be overwritten.")
+
+
+def _holds_manifest(target: Path) -> bool:
+    folder = open_folder(target)
+    if folder is None:
+        return False
+    with folder:
+        return folder.kind(MANIFEST) == "file"
 
 
 def _contents(
@@ -233,18 +245,3 @@ def _json(values: Mapping[str, Any]) -> bytes:
         return text.encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise BundleError(f"a bundle holds only plain JSON values: {error}.") from error
-
-
-def _move_into_place(temporary: Path, target: Path) -> None:
-    """Rename `temporary` to `target`; an old bundle there comes back if that fails."""
-    if not target.exists():
-        os.rename(temporary, target)
-        return
-    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
-    os.rename(target, old)
-    try:
-        os.rename(temporary, target)
-    except BaseException:
-        os.rename(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -437,14 +437,14 @@ def inspect(
         BundleError: it is a bundle, and not whole. SourceError: there is nothing to inspect.
         ConfigError: `fps` is out of range.
     """
-    from edgepkd.bundle import MANIFEST, SUFFIX, read_bundle
+    from edgepkd.bundle import SUFFIX, is_bundle, read_bundle
     from edgepkd.video.source import resolve_sources
     from edgepkd.video.source_names import as_list
 
     check_fps(fps)
     for argument in as_list(path):
         if isinstance(argument, (str, os.PathLike)) and (
-                os.path.exists(Path(argument) / MANIFEST) or Path(argument).suffix == SUFFIX):
+                is_bundle(argument) or Path(argument).suffix == SUFFIX):
             yield BundleReport(read_bundle(Path(argument)))
             continue
         sources = resolve_sources(argument)

@@ -50,7 +50,8 @@ def _bytes_changed(content: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.randint(1, 8)):
         # What is no weight lies at both ends: half of the changes go there.
         end = min(len(made), chance.choice((2000, len(made))))
-        at = chance.randrange(end) if chance.random() < 0.5 else len(made) - 1 - chance.randrange(end)
+        at = chance.randrange(end)
+        at = at if chance.random() < 0.5 else len(made) - 1 - at
         kind = chance.randrange(4)
         if kind == 0:
             made[at] ^= 1 << chance.randrange(8)

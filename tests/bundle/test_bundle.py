@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,7 @@ import pytest
 from edgepkd import bundle as module
 from edgepkd.bundle import Bundle, CascadeEntry, PolicyEntry, read_bundle, write_bundle
 from edgepkd.config import InputSpec
-from edgepkd.errors import BundleError
+from edgepkd.errors import BundleError, StorageError
 from tests.runtime.bundles import (
     LABELS,
     make_bundle,
@@ -342,21 +345,89 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name / "dear.jpg").read_text() == "precious"
 
 
-def test_old_bundle_survives_a_failed_replacement(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rename = os.rename
+@pytest.mark.parametrize("target", ["file.edgepkd", "link.edgepkd", "dangling.edgepkd"])
+def test_links_and_files_are_never_replaced(copy: Path, target: str) -> None:
+    copy.with_name("file.edgepkd").write_text("precious")
+    copy.with_name("link.edgepkd").symlink_to(copy)
+    copy.with_name("dangling.edgepkd").symlink_to("nowhere")
+    with pytest.raises(BundleError, match="is not a bundle; it is not overwritten"):
+        write(copy.with_name(target), overwrite=True)
+    assert read_bundle(copy).manifest.name == "tiny"
+    assert len(list(copy.parent.iterdir())) == 4
 
-    def failing(source: Any, target: Any) -> None:
-        if str(source).endswith(".tmp"):
-            raise OSError("disk on fire")
-        rename(source, target)
 
-    monkeypatch.setattr(module.os, "rename", failing)
-    with pytest.raises(OSError, match="disk on fire"):
+def test_a_folder_whose_manifest_is_a_link_is_not_replaced(copy: Path) -> None:
+    os.rename(copy / "manifest.json", copy.parent / "m.json")
+    (copy / "manifest.json").symlink_to(copy.parent / "m.json")
+    with pytest.raises(BundleError, match="is not a bundle"):
+        write(copy, overwrite=True)
+
+
+def test_old_bundle_survives_a_full_disk(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> Bundle:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "read_bundle", full)
+    with pytest.raises(StorageError, match="No space left"):
         write(copy, manifest=make_manifest(name="second"), overwrite=True)
+    monkeypatch.undo()
     assert read_bundle(copy).manifest.name == "tiny"
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+KILLED = """
+import os, sys
+from edgepkd import temporaries
+from edgepkd.bundle import write_bundle
+from tests.runtime.bundles import make_manifest, make_policy, make_segments, make_wise
+
+temporaries._rename = lambda *_: False  # a file system that cannot exchange names
+rename = os.rename
+def killing(source, target):
+    rename(source, target)
+    if str(target).endswith(".old"):
+        os.kill(os.getpid(), 9)
+os.rename = killing
+write_bundle(sys.argv[1], manifest=make_manifest(name="second"), wise=make_wise(),
+             policy=make_policy(), segments=make_segments(), model_card="", overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("again", ["read", "write", "replace"])
+def test_old_bundle_comes_back_when_the_swap_was_killed(copy: Path, again: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(copy)], timeout=120)
+    assert done.returncode == -9
+    assert not copy.exists()
+    if again == "read":
+        assert read_bundle(copy).manifest.name == "tiny"
+    elif again == "write":
+        with pytest.raises(BundleError, match="exists already"):
+            write(copy)
+    else:
+        write(copy, manifest=make_manifest(name="third"), overwrite=True)
+        assert read_bundle(copy).manifest.name == "third"
+        assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+def test_of_two_writers_the_second_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, read = tmp_path / "new.edgepkd", read_bundle
+
+    def slowly(path: Path) -> Bundle:
+        monkeypatch.undo()
+        write(target, manifest=make_manifest(name="first"))
+        return read(path)
+
+    monkeypatch.setattr(module, "read_bundle", slowly)
+    with pytest.raises(BundleError, match="exists already"):
+        write(target, manifest=make_manifest(name="second"))
+    assert read_bundle(target).manifest.name == "first"
+
+
+@pytest.mark.parametrize("name", ["n" * 300 + ".edgepkd", "no/" * 2000 + "n.edgepkd"])
+def test_names_that_no_file_system_takes(tmp_path: Path, name: str) -> None:
+    for use in (lambda: read_bundle(tmp_path / name), lambda: write(tmp_path / name)):
+        with pytest.raises((BundleError, StorageError)):
+            use()
 
 
 def test_name_must_say_what_it_is(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -79,8 +80,9 @@ def test_sound_segments_pass(exit: int, quantized: bool) -> None:
 
 def test_the_shipped_segments_pass_and_are_checked_when_they_are_read() -> None:
     bundle = read_bundle(DEMO_BUNDLE)
-    assert all(len(bundle.segment_content(s.modality, s.exit)) == bundle.manifest.files[s.file].bytes
-               for s in bundle.manifest.segments)
+    for entry in bundle.manifest.segments:
+        content = bundle.segment_content(entry.modality, entry.exit)
+        assert len(content) == bundle.manifest.files[entry.file].bytes
 
 
 def test_all_that_edgepkd_writes_is_known() -> None:
@@ -156,7 +158,7 @@ def unsorted(model: onnx.ModelProto) -> None:
 def deep(model: onnx.ModelProto) -> None:
     names = ["x", *(f"deep{i}" for i in range(20_000))]
     model.graph.node.extend(helper.make_node("Relu", [a], [b])
-                            for a, b in zip(names, names[1:], strict=False))
+                            for a, b in pairwise(names))
 
 
 def many_channels(model: onnx.ModelProto) -> None:
@@ -180,7 +182,7 @@ def much_work(model: onnx.ModelProto) -> None:
     constant(model, "m", np.ones((4096, 4096), np.float32))
     names = ["m", *(f"m{i}" for i in range(60))]
     model.graph.node.extend(helper.make_node("MatMul", [a, "m"], [b])
-                            for a, b in zip(names, names[1:], strict=False))
+                            for a, b in pairwise(names))
 
 
 def size(model: onnx.ModelProto, name: str, **fields: object) -> None:
