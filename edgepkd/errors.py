@@ -4,6 +4,7 @@ EdgepkdError                 anything a user can act on; shown as one message, n
 ├── UsageError               the request itself is wrong (exit code 2)
 │   └── ConfigError          a setting is out of range or contradicts another
 ├── SourceError              a video cannot be found, opened or read
+│   ├── LimitError           it asks for more than a limit allows
 │   └── DecodeError          it opens, but holds nothing that can be decoded
 ├── BundleError              a bundle is missing, damaged, tampered with, or too new
 ├── ModelError               a checkpoint or network does not fit what was asked of it
@@ -46,6 +47,10 @@ class ConfigError(UsageError):
 
 class SourceError(EdgepkdError):
     """A video source cannot be found, opened or read."""
+
+
+class LimitError(SourceError):
+    """A source asks for more than a limit allows: too large a picture, too many streams."""
 
 
 class DecodeError(SourceError):

@@ -80,7 +80,7 @@ def _decoded(path: Path, job: CheckJob) -> tuple[str, ...]:
         with open_video(str(path)) as video:
             info = probe(video)
             context = video.stream.codec_context
-            prepare(context)
+            prepare(context, video.limits)
             for packet in [*video.packets(), None]:
                 if packet is not None:
                     keys.append(packet.is_keyframe)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from edgepkd.errors import DecodeError, EdgepkdError, MissingExtraError, UsageError
 from edgepkd.runtime.answers import ClipAnswer
 from edgepkd.text import shown
+from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video.decoder import crop_exactly
 from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
 from edgepkd.video.source import STDIN, Source, VideoInput, is_live_source, open_video, shown_source
@@ -119,6 +120,7 @@ def _timed_frames(
 def _frames(video: VideoInput) -> Iterator[VideoFrame]:
     """Every frame that decodes, in display order."""
     context = video.stream.codec_context
+    context.options = codec_options(video.limits)
     context.thread_type = "SLICE"
     crop_exactly(context)
     errors = 0
@@ -127,6 +129,7 @@ def _frames(video: VideoInput) -> Iterator[VideoFrame]:
             frames = context.decode(packet)
             errors = 0
         except av.FFmpegError as error:
+            check_refused(context, packet, limits=video.limits, name=video.name)
             errors += 1
             if errors > MAX_ERRORS_IN_A_ROW:
                 raise DecodeError(f"{video.name}: {errors} packets in a row do not decode."

@@ -77,6 +77,8 @@ class Intake:
         self._early: deque[tuple[Packet[Any], int]] = deque()
         self._ahead: deque[Picture] = deque()
         self._number = -1
+        self._num_idle = 0
+        """Packets since the last one that gives a picture of its own."""
         self._run: Run | None = None
         self.turn: Turn | None = None
 
@@ -102,6 +104,10 @@ class Intake:
 
     def _take(self, packet: Packet[Any], kind: int) -> None:
         self._number = number = self._number + 1
+        if kind >= Kind.REFERENCE:
+            self._num_idle = 0
+        else:
+            self._count_idle()
         run = self._run
         if run is None or kind == Kind.CLOSED_KEY:
             run = self._begin_run(starts_closed=kind == Kind.CLOSED_KEY)
@@ -114,6 +120,13 @@ class Intake:
             self._ahead.append(Picture(number, kind, packet.pts, packet.dts, run))
         if kind != Kind.DROPPED_IN_ORDER:
             run.append(packet, number, is_dropped=kind == Kind.DROPPED or is_hidden)
+
+    def _count_idle(self) -> None:
+        self._num_idle += 1
+        params = self._engine.params
+        if self._num_idle > params.limits.packets:
+            raise params.limits.refusal("packets", f"{params.source}: {self._num_idle} packets in "
+                                                   "a row give no picture")
 
     def _begin_run(self, *, starts_closed: bool) -> Run:
         if self._run is not None:

@@ -94,8 +94,10 @@ class Engine:
         """The working grid for frames of this size.
 
         Raises:
+            LimitError: it is over the limits of the source.
             DecodeError: the size changes in a stream that is cropped: by how much is not known.
         """
+        self.params.limits.check_picture(self.params.source, width_px, height_px)
         crop = self.params.crop
         if crop != NO_CROP and (width_px, height_px) != self.params.decoded_size_px:
             raise DecodeError("The picture size changes in a stream whose pictures are cropped.",

@@ -14,6 +14,8 @@ import av.error
 from av.container import InputContainer
 
 from edgepkd.errors import SourceError
+from edgepkd.video.containers import open_device, open_rtsp
+from edgepkd.video.limits import Limits
 from edgepkd.video.source_names import shown_source
 
 _CHECK: Final = "Check the address, the network and that no other program holds the camera."
@@ -52,7 +54,9 @@ _DEVICE: Final[dict[int, tuple[str, str]]] = {
 }
 
 
-def open_camera(source: str, *, open_timeout_s: float, read_timeout_s: float) -> InputContainer:
+def open_camera(
+    source: str, *, open_timeout_s: float, read_timeout_s: float, limits: Limits
+) -> InputContainer:
     """Open a camera.
 
     Raises:
@@ -65,9 +69,8 @@ def open_camera(source: str, *, open_timeout_s: float, read_timeout_s: float) ->
     failure: tuple[str, str]
     try:
         if not is_network(source):
-            return av.open(source, mode="r", format="v4l2", metadata_errors="replace")
-        return av.open(source, mode="r", options={"rtsp_transport": "tcp"},
-                       timeout=(open_timeout_s, read_timeout_s), metadata_errors="replace")
+            return open_device(source, limits=limits)
+        return open_rtsp(source, limits=limits, timeout_s=(open_timeout_s, read_timeout_s))
     except (av.FFmpegError, OSError, ValueError) as error:
         late = time.monotonic() - begin >= open_timeout_s
         failure = _why_not_open(source, error, late=late, timeout_s=open_timeout_s)

@@ -19,7 +19,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from edgepkd.errors import ConfigError, DecodeError
 from edgepkd.video._heads import known_header
+from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video.h264 import NO_CROP, Crop, find_sps
+from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.orientation import UPRIGHT, Display, Orientation, display_of
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ class CodecParams:
     packet that says otherwise begins another stream."""
     codec_tag: str = ""
     """FourCC of the container; some MPEG-4 decoder workarounds depend on it."""
+    source: str = "The stream"
+    """What to call it in a message."""
+    limits: Limits = DEFAULT_LIMITS
+    """How much it may ask for."""
     crop: Crop = NO_CROP
     """H.264: what is cut off decoded pictures, where that moves their origin. Otherwise FFmpeg
     cuts, right and bottom, before anything is seen of it here."""
@@ -161,11 +167,13 @@ class PacketDecoder:
         context.flags2 |= Flags2.export_mvs
         if params.codec_name != "h264":
             context.skip_frame = "NONREF"
-        options = {"skip_loop_filter": "nokey", "skip_idct": "nokey"} if motion_only else {}
+        options = codec_options(params.limits)
+        if motion_only:
+            options |= {"skip_loop_filter": "nokey", "skip_idct": "nokey"}
         if params.crop != NO_CROP:
             options["apply_cropping"] = "0"  # vectors count from the corner of the coded picture
-        if options:
-            context.options = options
+        context.options = options
+        self._limits, self._source = params.limits, params.source
         self._may_hold_back = params.codec_name == "h264"
         self._context = context
         self._used = False
@@ -187,9 +195,14 @@ class PacketDecoder:
 
         Raises:
             av.error.FFmpegError: the packet cannot be decoded.
+            LimitError: it is of a picture that is too large.
         """
         self._used = True
-        return self._context.decode(packet)
+        try:
+            return self._context.decode(packet)
+        except av.FFmpegError:
+            check_refused(self._context, packet, limits=self._limits, name=self._source)
+            raise
 
 
 def crop_exactly(context: VideoCodecContext) -> None:
@@ -216,11 +229,13 @@ def check_native(params: CodecParams) -> None:
 
 
 def check_size(params: CodecParams, *, max_short_side_px: int) -> None:
-    """Refuse a cropped source that would have to be made smaller.
+    """Refuse a source that is too large, or cropped and would have to be made smaller.
 
     Raises:
-        ConfigError: it would.
+        LimitError: it is over its limits.
+        ConfigError: it would have to be made smaller.
     """
+    params.limits.check_picture(params.source, *params.decoded_size_px)
     reason = cropped_too_large(params.crop, (params.width_px, params.height_px),
                                max_short_side_px=max_short_side_px)
     if reason:

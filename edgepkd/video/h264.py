@@ -181,7 +181,10 @@ def _skip_picture_order(bits: Bits) -> None:
         bits.read(1)
         bits.golomb()
         bits.golomb()
-        for _ in range(bits.golomb()):
+        num_frames = bits.golomb()
+        if num_frames > 255:
+            raise ValueError(f"num_ref_frames_in_pic_order_cnt_cycle {num_frames}")
+        for _ in range(num_frames):
             bits.golomb()
 
 

@@ -26,6 +26,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from edgepkd.errors import DecodeError
+from edgepkd.video.oversize import check_refused
 from edgepkd.video.decoder import MAX_ERRORS_IN_A_ROW, CodecParams
 from edgepkd.video.orientation import NO_DISPLAY, UPRIGHT, display_of
 from edgepkd.video.probe import prepare
@@ -95,6 +96,7 @@ class NormalizedVideo:
     ) -> None:
         """Prepare to re-encode `video`; see `normalized`."""
         self.counters = NormalizeCounters()
+        self._errors_in_a_row = 0
         self._video = video
         self._gop_frames = gop_frames
         stream = video.stream
@@ -112,6 +114,7 @@ class NormalizedVideo:
 
         Raises:
             DecodeError: nothing of the source decodes, or too many packets in a row fail.
+            LimitError: its pictures are too large, or too many packets give none.
             SourceError: a camera stopped sending.
         """
         for part in self.parts():
@@ -146,7 +149,9 @@ class NormalizedVideo:
             ticks = timeline.place(self._stamps.of(frame))
             resized = size is not None and size != (frame.width, frame.height)
             part += resized or timeline.broke != ""
-            size = frame.width, frame.height
+            if size != (frame.width, frame.height):
+                size = frame.width, frame.height
+                self._video.limits.check_picture(self._video.name, *size)
             yield _Shot(frame, self._stamps.rising(ticks), part)
 
     def _new_frames(self) -> Iterator[VideoFrame]:
@@ -160,27 +165,37 @@ class NormalizedVideo:
                 yield frame
 
     def _frames(self) -> Iterator[VideoFrame]:
-        context = self._video.stream.codec_context
-        prepare(context)
-        errors_in_a_row = 0
+        context, video = self._video.stream.codec_context, self._video
+        prepare(context, video.limits)
+        num_idle = 0
         for packet in self._remainder.packets:
             self.counters.packets_read += 1
-            try:
-                frames = context.decode(packet)
-                errors_in_a_row = 0
-            except av.FFmpegError:
-                frames = []
-                errors_in_a_row += 1
-                self.counters.errors += 1
-            if errors_in_a_row >= MAX_ERRORS_IN_A_ROW:
-                raise DecodeError(
-                    f"{self._video.name}: {errors_in_a_row} packets in a row do not decode.",
-                    hint="The stream is damaged from here on.")
+            frames = self._decoded(packet)
+            num_idle = 0 if frames else num_idle + 1
+            if num_idle > video.limits.packets:
+                raise video.limits.refusal("packets", f"{video.name}: {num_idle} packets in a row "
+                                                      "give no picture")
             yield from frames
         try:
             yield from context.decode(None)
         except av.FFmpegError:
             self.counters.errors += 1
+
+    def _decoded(self, packet: Packet[Any]) -> list[VideoFrame]:
+        context, video = self._video.stream.codec_context, self._video
+        try:
+            frames = context.decode(packet)
+            self._errors_in_a_row = 0
+            return frames
+        except av.FFmpegError:
+            check_refused(context, packet, limits=video.limits, name=video.name)
+        self.counters.errors += 1
+        self._errors_in_a_row += 1
+        if self._errors_in_a_row >= MAX_ERRORS_IN_A_ROW:
+            raise DecodeError(
+                f"{video.name}: {self._errors_in_a_row} packets in a row do not decode.",
+                hint="The stream is damaged from here on.")
+        return []
 
     def _stamped(self, packet: Packet[Any], time: int) -> Packet[Any]:
         packet.time_base = self.params.time_base

@@ -25,6 +25,7 @@ from av.video.frame import VideoFrame
 
 from edgepkd.config import DecodeSpec
 from edgepkd.video._heads import Kind, classifier
+from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video._sidedata import side_data
 from edgepkd.video.decoder import (
     NATIVE_CODECS,
@@ -35,6 +36,7 @@ from edgepkd.video.decoder import (
     cropped_too_large,
 )
 from edgepkd.video.h264 import NO_CROP, Crop, Sps, find_all_sps, find_sps
+from edgepkd.video.limits import Limits
 from edgepkd.video.orientation import NO_DISPLAY, Display, display_of
 from edgepkd.video.source import STDIN, Source, VideoInput, open_video
 from edgepkd.video.timeline import MAX_OVERLAP_S
@@ -120,6 +122,7 @@ def probe(source: Source | VideoInput) -> StreamInfo:
 
     Raises:
         SourceError: it cannot be opened or has no video stream.
+        LimitError: it asks for more than its limits allow.
     """
     if isinstance(source, VideoInput):
         return _look(source)
@@ -176,7 +179,8 @@ def codec_params(video: VideoInput, info: StreamInfo) -> CodecParams:
         num_ref_frames=info.num_ref_frames or 1, has_b_frames=info.has_b_frames,
         fps=frame_rate(video), crop=info.crop or NO_CROP)
     # The stream's own context may have decoded on into pictures of another size.
-    return replace(params, width_px=info.width_px, height_px=info.height_px)
+    return replace(params, width_px=info.width_px, height_px=info.height_px,
+                   source=video.name, limits=video.limits)
 
 
 def sps_obstacle(sps: Sps) -> str | None:
@@ -263,13 +267,14 @@ def _look(video: VideoInput) -> StreamInfo:
     has_inter = not context.codec.intra_only and gops.num_keyframes < len(packets)
     # Without display times B-frames show only when decoded, but for MPEG-4's plain headers.
     blind = has_inter and not has_times and _codec_name(context) != "mpeg4"
-    decoded = _decode_some(context, packets[:_DECODED_WITHOUT_TIMES if blind else _DECODED],
+    decoded = _decode_some(video, packets[:_DECODED_WITHOUT_TIMES if blind else _DECODED],
                            enough=_DECODED_WITHOUT_TIMES if blind else _ENOUGH_INTER_FRAMES,
                            has_inter=has_inter)
     sps = _sps(context, packets)
     steps = _time_steps(packets, seen_all=seen_all) if has_times else np.zeros(0)
     fps = frame_rate(video)
     width, height = decoded.size or (context.width, context.height)
+    video.limits.check_picture(video.name, width, height)
     return StreamInfo(
         source=video.name, container=video.container.format.name, codec=_codec_name(context),
         profile=context.profile, pix_fmt=decoded.pix_fmt, width_px=width, height_px=height,
@@ -306,14 +311,18 @@ def _peek(video: VideoInput) -> tuple[list[Packet[Any]], bool]:
 
 
 def _decode_some(
-    context: VideoCodecContext, packets: Sequence[Packet[Any]], *, enough: int, has_inter: bool
+    video: VideoInput, packets: Sequence[Packet[Any]], *, enough: int, has_inter: bool
 ) -> _Decoded:
     """Decode `packets` in the stream's own context, then empty it for its next user.
 
     Ends early once `enough` inter frames were seen, with vectors where the codec has any; at the
     first frame where there is no inter frame to come.
+
+    Raises:
+        LimitError: a picture is too large.
     """
-    prepare(context)
+    context = video.stream.codec_context
+    prepare(context, video.limits)
     context.flags2 |= Flags2.export_mvs
     decoded = _Decoded()
     exports = _codec_name(context) in NATIVE_CODECS
@@ -328,15 +337,18 @@ def _decode_some(
             for frame in context.decode(packet):
                 decoded.add(frame)
         except av.FFmpegError:
+            check_refused(context, packet, limits=video.limits, name=video.name)
             decoded.num_errors += packet is not None
     context.flush_buffers()
     context.flags2 &= ~Flags2.export_mvs
     return decoded
 
 
-def prepare(context: VideoCodecContext) -> None:
-    """Keep a codec context that is not open yet to the caller's thread, and crop exactly."""
+def prepare(context: VideoCodecContext, limits: Limits) -> None:
+    """Keep a codec context that is not open yet to the caller's thread and within `limits`, and
+    crop exactly."""
     if not context.is_open:
+        context.options = codec_options(limits)
         context.thread_type = "NONE"
         context.thread_count = 1
         crop_exactly(context)

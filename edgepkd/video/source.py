@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from itertools import islice
 from types import TracebackType
@@ -28,6 +28,9 @@ from av.video.stream import VideoStream
 from edgepkd.config import check_fps
 from edgepkd.errors import SourceError
 from edgepkd.video.cameras import open_camera, stopped
+from edgepkd.video.containers import open_container
+from edgepkd.video.limits import DEFAULT_LIMITS, Limits
+from edgepkd.video.pipes import Pipe
 from edgepkd.video.source_list import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from edgepkd.video.source_list import is_pattern, is_video_file, pattern_matches, why_absent
 from edgepkd.video.source_list import resolve_sources as resolve_sources
@@ -47,20 +50,20 @@ from edgepkd.video.stills import (
     needs_pillow,
     picture_sequence,
 )
-from edgepkd.video.stops import carrying_stops
 
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
 """How long a network camera may take to answer and to send its next packet."""
 
 _MAX_READ_ERRORS = 8
 _HEAD_BYTES = 64
+_COPIED_AT_ONCE = 1 << 20
 _PIPED_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")
 _ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})
-# Titles of old files are in whatever code page their writer had; nothing here reads them.
-_TITLES = "replace"
 
 
-def open_video(source: Source, *, fps: float | Fraction | None = None) -> VideoInput:
+def open_video(
+    source: Source, *, fps: float | Fraction | None = None, limits: Limits = DEFAULT_LIMITS
+) -> VideoInput:
     """Open one source, at its default video stream.
 
     The default stream is the one the ffmpeg tool takes: the largest picture, never cover art. A
@@ -69,30 +72,32 @@ def open_video(source: Source, *, fps: float | Fraction | None = None) -> VideoI
 
     Args:
         source: a name, a path, or a file opened with 'rb'.
-        fps: frames per second of an image sequence, and of a raw stream that names none.
+        fps: frames per second of an image sequence, and of a stream that names none.
+        limits: how much it may ask for.
 
     Raises:
         SourceError: missing, empty, unreadable, no video format, without a video stream, or a
             picture.
+        LimitError: it asks for more than `limits` allow.
         ConfigError: `fps` is out of range.
     """
     check_fps(fps)
     rate = None if fps is None else Fraction(fps).limit_denominator(1001)
     if not isinstance(source, (str, os.PathLike)):
         as_list([source])  # refuses what is no source at all
-        video = _open_stream(source, source, rate)
+        video = _open_stream(source, source, rate, limits)
     else:
         name = plain_source(source)
         if name == STDIN:
             if sys.stdin is None:
                 raise SourceError("Standard input is closed.", hint="Pipe a video: cat FILE | ...")
-            video = _open_stream(sys.stdin.buffer, STDIN, rate)
+            video = _open_stream(sys.stdin.buffer, STDIN, rate, limits)
         elif is_live_source(name):
             container = open_camera(name, open_timeout_s=OPEN_TIMEOUT_S,
-                                    read_timeout_s=READ_TIMEOUT_S)
-            video = _input(name, container, fps=rate)
+                                    read_timeout_s=READ_TIMEOUT_S, limits=limits)
+            video = _input(name, container, fps=rate, limits=limits)
         else:
-            video = _open_path(name, rate)
+            video = _open_path(name, rate, limits)
     return _checked(video)
 
 
@@ -131,6 +136,7 @@ class VideoInput:
         fps: frame rate the caller gave for a stream that has none of its own; None: not given.
         duration_s: of pictures, which no container tells; None: ask the container.
         notes: what had to be assumed, in words for the user.
+        limits: how much it may ask for.
     """
 
     def __init__(
@@ -139,11 +145,13 @@ class VideoInput:
         container: InputContainer,
         stream: VideoStream,
         *,
-        owned: IO[bytes] | None = None,
+        owned: IO[bytes] | ExitStack | None = None,
+        pipe: Pipe | None = None,
         pictures: Pictures | None = None,
         fps: Fraction | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """Take over an open container; `owned` is a file to be closed with it."""
+        """Take over an open container; `owned` is to be closed with it, `pipe` is what it reads."""
         self.source = shown_source(source)
         self.name = _name(source)
         self.container = container
@@ -153,7 +161,8 @@ class VideoInput:
         self.fps = fps
         self.duration_s = pictures.duration_s if pictures else None
         self.notes: list[str] = []
-        self._owned = owned
+        self.limits = limits
+        self._owned, self._pipe = owned, pipe
         self._ahead: deque[Packet[Any]] = deque()
         self._demuxed = self._demux_live() if self.is_live else self._demux(pictures)
 
@@ -199,11 +208,13 @@ class VideoInput:
         errors_in_a_row = 0
         while errors_in_a_row < _MAX_READ_ERRORS:
             try:
-                for packet in pictures.packets if pictures else self._stream_packets():
+                for packet in pictures.packets if pictures else self._packets_of(self.stream):
                     if packet is None:
                         self.num_read_errors += 1
                     elif packet.size:
                         errors_in_a_row = 0
+                        if self._pipe is not None:
+                            self._pipe.found_packet()
                         yield packet
                 return
             except (av.FFmpegError, OSError, ValueError):
@@ -211,24 +222,38 @@ class VideoInput:
                 errors_in_a_row += 1
                 self.num_read_errors += 1
 
-    def _stream_packets(self) -> Iterator[Packet[Any]]:
-        """Packets of the stream, though others may begin after the container was opened (TS)."""
+    def _packets_of(self, *streams: VideoStream) -> Iterator[Packet[Any]]:
+        """Packets of `streams`, of all if none is named, though others may begin after the
+        container was opened (TS)."""
         while True:
             try:
-                yield from self.container.demux(self.stream)
+                yield from self.container.demux(*streams)
                 return
             except IndexError:
                 continue  # PyAV looked for the stream of a packet that has a new one
+
+    def _live_packets(self) -> Iterator[Packet[Any]]:
+        """Packets of the stream, as long as not only those of others come."""
+        num_others = 0
+        for packet in self._packets_of():
+            if packet.size and packet.stream_index == self.stream.index:
+                num_others = 0
+                yield packet
+            elif packet.size:
+                num_others += 1
+                if num_others > self.limits.packets:
+                    raise self.limits.refusal(
+                        "packets", f"{self.name} sent {num_others} packets of sound or data and "
+                                   "none of the video")
 
     def _demux_live(self) -> Generator[Packet[Any], None, None]:
         """Yield packets for ever: a camera that ends has failed."""
         begin, num_packets = time.monotonic(), 0
         failure: Exception | None = None
         try:
-            for packet in self._stream_packets():
-                if packet.size:
-                    num_packets += 1
-                    yield packet
+            for packet in self._live_packets():
+                num_packets += 1
+                yield packet
         except (av.FFmpegError, OSError) as error:
             failure = error
         # Not inside the handler: FFmpeg's error shows the address with its password.
@@ -236,9 +261,16 @@ class VideoInput:
                       num_packets=num_packets, seconds=time.monotonic() - begin)
 
 
-def _input(source: Source, container: InputContainer, **settings: Any) -> VideoInput:
+def _input(
+    source: Source, container: InputContainer, *, limits: Limits, **settings: Any
+) -> VideoInput:
     try:
-        return VideoInput(source, container, default_stream(container, source), **settings)
+        stream = default_stream(container, source)
+        name, context = _name(source), stream.codec_context
+        limits.check_picture(name, context.width, context.height)
+        limits.check("header_bytes", len(context.extradata or b""),
+                     what=f"{name} has too many bytes of codec settings")
+        return VideoInput(source, container, stream, limits=limits, **settings)
     except BaseException:
         container.close()
         raise
@@ -259,28 +291,43 @@ def _checked(video: VideoInput) -> VideoInput:
     return video
 
 
-def _open_path(name: str, fps: Fraction | None) -> VideoInput:
+def _open_path(name: str, fps: Fraction | None, limits: Limits) -> VideoInput:
     if os.path.isdir(name) or (is_pattern(name) and not os.path.exists(name)):
-        return _open_sequence(name, fps)
+        return _open_sequence(name, fps, limits)
     _check_file(name)
-    if os.path.isfile(name) and (moving := _open_moving(name, fps)) is not None:
+    if not os.path.isfile(name):
+        return _open_special(name, fps, limits)
+    if (moving := _open_moving(name, fps, limits)) is not None:
         return moving
     try:
-        # The prefix keeps a file name with a colon from being taken for a protocol.
-        container = av.open(f"file:{name}", mode="r", metadata_errors=_TITLES)
+        container = open_container(name, name=name, limits=limits)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _not_opened(name, error) from error
-    return _input(name, container, fps=fps)
+    return _input(name, container, fps=fps, limits=limits)
 
 
-def _open_moving(name: str, fps: Fraction | None) -> VideoInput | None:
+def _open_special(name: str, fps: Fraction | None, limits: Limits) -> VideoInput:
+    """Open what is no plain file, such as a named pipe; it is read as it comes."""
+    try:
+        file = open(name, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise _not_opened(name, error) from error
+    try:
+        return _open_stream(file, name, fps, limits, closes=True)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open_moving(name: str, fps: Fraction | None, limits: Limits) -> VideoInput | None:
     """Open a file that only Pillow can show; None if FFmpeg is to have it."""
     file = open(name, "rb")  # noqa: SIM115
     try:
         if needs_pillow(file.read(_HEAD_BYTES)):
-            pictures = moving_picture(file, name=name)
+            pictures = moving_picture(file, name=name, limits=limits)
             if pictures is not None:
-                return _input(name, pictures.container, owned=file, pictures=pictures, fps=fps)
+                return _input(name, pictures.container, owned=file, pictures=pictures, fps=fps,
+                              limits=limits)
     except BaseException:
         file.close()
         raise
@@ -288,7 +335,7 @@ def _open_moving(name: str, fps: Fraction | None) -> VideoInput | None:
     return None
 
 
-def _open_sequence(name: str, fps: Fraction | None) -> VideoInput:
+def _open_sequence(name: str, fps: Fraction | None, limits: Limits) -> VideoInput:
     """Open a folder of pictures, or those that fit a pattern."""
     is_folder = os.path.isdir(name)
     names = pattern_matches(os.path.join(glob.escape(name), "*")) if is_folder else (
@@ -301,26 +348,36 @@ def _open_sequence(name: str, fps: Fraction | None) -> VideoInput:
     if not stills or (len(stills) < len(files) and not is_folder):
         raise SourceError(f"{shown_argument(name)} does not exist; allowed: {ALLOWED}.",
                           hint="Check the path.")
-    pictures = picture_sequence(stills, name=name, fps=fps or SEQUENCE_FPS)
-    return _input(name, pictures.container, pictures=pictures, fps=fps)
+    pictures = picture_sequence(stills, name=name, fps=fps or SEQUENCE_FPS, limits=limits)
+    return _input(name, pictures.container, pictures=pictures, fps=fps, limits=limits)
 
 
-def _open_stream(file: IO[bytes], source: Source, fps: Fraction | None) -> VideoInput:
-    """Open what is read from `file`, which stays open."""
-    readable, head = _readable(file, _name(source))
-    owned = readable if readable is not file else None
-    options = {"framerate": str(fps)} if fps and head.startswith(_PIPED_PICTURES) else {}
+def _open_stream(
+    file: IO[bytes], source: Source, fps: Fraction | None, limits: Limits, *, closes: bool = False
+) -> VideoInput:
+    """Open what is read from `file`, which stays open unless the video `closes` it."""
+    name = _name(source)
+    readable, head = _readable(file, name, limits)
+    owned = ExitStack()
+    if closes:
+        owned.callback(file.close)
+    if readable is not file and not isinstance(readable, Pipe):
+        owned.callback(readable.close)
+    pictures = None
     try:
-        pictures = (moving_picture(readable, name=_name(source))
-                    if needs_pillow(head) else None)
-        if pictures is not None:
-            return _input(source, pictures.container, owned=owned, pictures=pictures, fps=fps)
-        if readable.seekable():
-            readable.seek(0)
-        container = av.open(readable, mode="r", options=options, metadata_errors=_TITLES)
+        if needs_pillow(head) and not isinstance(readable, Pipe):
+            pictures = moving_picture(readable, name=name, limits=limits)
+        options = {"framerate": str(fps)} if fps and head.startswith(_PIPED_PICTURES) else {}
+        container = pictures.container if pictures else open_container(
+            readable, name=name, limits=limits, options=options)
+        return _input(source, container, owned=owned, pictures=pictures, fps=fps, limits=limits,
+                      pipe=readable if isinstance(readable, Pipe) else None)
     except (av.FFmpegError, OSError, ValueError) as error:
+        owned.close()
         raise _not_opened(source, error) from error
-    return _input(source, container, owned=owned, fps=fps)
+    except BaseException:
+        owned.close()
+        raise
 
 
 def _not_opened(source: Source, error: Exception) -> SourceError:
@@ -348,27 +405,9 @@ def _check_file(name: str) -> None:
         raise SourceError(f"{name} is empty (0 bytes).", hint="Copy or record it again.")
 
 
-class _Pipe:
-    """A pipe whose first bytes were already taken, for reading only: FFmpeg must not seek in it."""
-
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
-        self._head, self._rest = head, rest
-
-    def read(self, size: int) -> bytes:
-        if self._head:
-            taken, self._head = self._head[:size], self._head[size:]
-            return taken
-        with carrying_stops():
-            return self._rest.read(size)
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Leave the file open: it is the caller's."""
-
-
-def _readable(file: IO[bytes], name: str) -> tuple[IO[bytes], bytes]:
+def _readable(
+    file: IO[bytes], name: str, limits: Limits
+) -> tuple[IO[bytes] | Pipe, bytes]:
     """Return `file` as FFmpeg can read it, and its first bytes.
 
     What cannot be sought in is read as it comes; but an MP4 may keep its index at the end, so it
@@ -385,11 +424,28 @@ def _readable(file: IO[bytes], name: str) -> tuple[IO[bytes], bytes]:
     if is_seekable and file.tell() == len(head):
         return file, head
     if not is_seekable and head[4:8] not in _ISO_BOXES and not needs_pillow(head):
-        return _Pipe(head, file), head  # type: ignore[return-value]
+        return Pipe(head, file, name=name, limits=limits), head
+    return _spooled(head, file, name, limits), head
+
+
+def _spooled(head: bytes, rest: IO[bytes], name: str, limits: Limits) -> IO[bytes]:
+    """Copy what is left of a file to a temporary one."""
     spooled = tempfile.TemporaryFile()  # noqa: SIM115
-    spooled.write(head)
-    shutil.copyfileobj(file, spooled)
-    return spooled, head
+    try:
+        data = head
+        while data:
+            spooled.write(data)
+            if spooled.tell() > limits.copied_bytes:
+                raise limits.refusal("copied_bytes", f"{name} gave {spooled.tell()} bytes, which "
+                                                     "are copied to the disk before they are read")
+            data = rest.read(_COPIED_AT_ONCE)
+    except BaseException as error:
+        spooled.close()
+        if isinstance(error, OSError):
+            raise SourceError(f"{name} cannot be copied to a temporary file: {_reason(error)}.",
+                              hint="Pass a file instead of a pipe, or make room.") from error
+        raise
+    return spooled
 
 
 def _head(file: IO[bytes], name: str) -> bytes:

@@ -8,6 +8,8 @@ and AVIF, of which FFmpeg shows one frame at most, are decoded by Pillow.
 from __future__ import annotations
 
 import io
+import struct
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,8 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from edgepkd.errors import SourceError
+from edgepkd.video.containers import open_picture
+from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +45,13 @@ SEQUENCE_FPS = Fraction(25)
 _MAY_MOVE = frozenset({".apng", ".avif", ".gif", ".png", ".webp"})
 _UNTIMED_FRAME_MS = 100
 """What browsers take for a frame that shows for no time."""
+_MAX_FRAME_MS = 3_600_000
 _WEBP_FLAGS, _WEBP_MOVES = 20, 2
+# Pillow's readers of damaged files raise more than OSError.
+_UNREADABLE = (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, MemoryError,
+               RuntimeError, TypeError, struct.error)
+_NO_LIMIT = threading.Lock()
+"""Held while Pillow's limit, which is one for all threads, is lifted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,30 +92,40 @@ def needs_pillow(head: bytes) -> bool:
             or (head[4:8] == b"ftyp" and head[8:12] in (b"avis", b"avif", b"mif1")))
 
 
-def picture_sequence(paths: Sequence[Path], *, name: str, fps: Fraction) -> Pictures:
+def picture_sequence(
+    paths: Sequence[Path], *, name: str, fps: Fraction, limits: Limits = DEFAULT_LIMITS
+) -> Pictures:
     """Return the pictures `paths`, in this order, as a video of `fps` frames a second.
 
     A picture that cannot be read leaves its place in time empty.
 
     Raises:
         SourceError: none can be read, or they differ in kind or size.
+        LimitError: they are too large.
     """
-    first = _first_of_one_kind(paths, name)
-    container = av.open(io.BytesIO(first.read_bytes()), mode="r",
-                        options={"framerate": str(fps)}, metadata_errors="replace")
+    first = _first_of_one_kind(paths, name, limits)
+    try:
+        container = open_picture(io.BytesIO(first.read_bytes()), name=name, fps=str(fps),
+                                 limits=limits)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise SourceError(f"{name} holds pictures that cannot be read as video: {error}.",
+                          hint="Convert them to JPEG or PNG.") from error
     time_base = container.streams.video[0].time_base or 1 / fps
     packets = (_packet(_content(path), time_s=number / fps, time_base=time_base)
                for number, path in enumerate(paths))
     return Pictures(container, packets, duration_s=float(len(paths) / fps))
 
 
-def moving_picture(file: IO[bytes], *, name: str) -> Pictures | None:
+def moving_picture(
+    file: IO[bytes], *, name: str, limits: Limits = DEFAULT_LIMITS
+) -> Pictures | None:
     """Return an animated picture as a video with the picture's own times; None if it is not one.
 
     What comes after a damaged frame is left out.
 
     Raises:
         SourceError: it is animated, but cut off or damaged.
+        LimitError: it is too large.
     """
     file.seek(0)
     head = file.read(_WEBP_FLAGS + 1)
@@ -116,6 +136,7 @@ def moving_picture(file: IO[bytes], *, name: str) -> Pictures | None:
                           hint="It is damaged or cut off; copy it again.")
     if picture is None or not _moves(picture):
         return None
+    limits.check_picture(name, picture.width, picture.height)
     durations = _durations_ms(picture)
     if not durations:
         return None
@@ -127,11 +148,12 @@ def moving_picture(file: IO[bytes], *, name: str) -> Pictures | None:
     return Pictures(container, packets, duration_s=sum(durations) / 1000)
 
 
-def _first_of_one_kind(paths: Sequence[Path], name: str) -> Path:
+def _first_of_one_kind(paths: Sequence[Path], name: str, limits: Limits) -> Path:
     """Return the first picture that can be read.
 
     Raises:
         SourceError: there is none, or not all are of its kind and size.
+        LimitError: one is too large.
     """
     kinds: Counter[str] = Counter()
     first: Path | None = None
@@ -139,6 +161,7 @@ def _first_of_one_kind(paths: Sequence[Path], name: str) -> Path:
         with _opened(path) as picture:
             if picture is None:
                 continue
+            limits.check_picture(name, picture.width, picture.height)
             # Phones write JPEG files with a second picture at the end, which is not looked at.
             kind = "JPEG" if picture.format == "MPO" else picture.format
             kinds[f"{kind} {picture.width}x{picture.height}"] += 1
@@ -169,19 +192,23 @@ def _open(file: IO[bytes]) -> Any:
     """Return a picture of Pillow's, not decoded yet, or None."""
     from PIL import Image
 
-    try:
-        with warnings.catch_warnings():
-            # Nothing is decoded that a video of the same size would not be.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    # Pillow's own limit is for the whole process and says no size; nothing is decoded here, and
+    # `Limits` are looked at before anything is.
+    with _NO_LIMIT, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
             return Image.open(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
+        except _UNREADABLE:
+            return None
+        finally:
+            Image.MAX_IMAGE_PIXELS = most
 
 
 def _moves(picture: Image.Image) -> bool:
     try:
         return bool(getattr(picture, "is_animated", False))
-    except (OSError, SyntaxError, ValueError):
+    except _UNREADABLE:
         return True  # a damaged second frame is a second frame
 
 
@@ -192,10 +219,17 @@ def _durations_ms(picture: Any) -> list[int]:
         try:
             picture.seek(number)
             picture.load()
-        except (OSError, SyntaxError, ValueError):
+        except _UNREADABLE:
             break
-        durations.append(round(picture.info.get("duration") or 0) or _UNTIMED_FRAME_MS)
+        durations.append(_shown_ms(picture.info.get("duration")))
     return durations
+
+
+def _shown_ms(told: Any) -> int:
+    """How long a frame shows, as its file tells; never nonsense."""
+    if not isinstance(told, (int, float)) or not 0.5 <= told <= _MAX_FRAME_MS:
+        return _UNTIMED_FRAME_MS
+    return round(told)
 
 
 def _frames(
