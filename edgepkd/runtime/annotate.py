@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from edgepkd.errors import DecodeError, EdgepkdError, MissingExtraError, UsageError
 from edgepkd.runtime.answers import ClipAnswer
 from edgepkd.text import shown
-from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video.decoder import crop_exactly
 from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
+from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video.source import STDIN, Source, VideoInput, is_live_source, open_video, shown_source
 from edgepkd.video.timeline import DEFAULT_FPS, Timeline
 

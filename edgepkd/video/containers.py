@@ -17,6 +17,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from edgepkd.errors import SourceError
+from edgepkd.video.limits import Limits
 from edgepkd.video.oversize import (
     INT_MAX,
     Lines,
@@ -25,7 +26,6 @@ from edgepkd.video.oversize import (
     codec_options,
     errors_logged,
 )
-from edgepkd.video.limits import Limits
 from edgepkd.video.pipes import Pipe
 
 _PICTURES: Final = (

@@ -26,9 +26,9 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from edgepkd.errors import DecodeError
-from edgepkd.video.oversize import check_refused
 from edgepkd.video.decoder import MAX_ERRORS_IN_A_ROW, CodecParams
 from edgepkd.video.orientation import NO_DISPLAY, UPRIGHT, display_of
+from edgepkd.video.oversize import check_refused
 from edgepkd.video.probe import prepare
 from edgepkd.video.source import VideoInput
 from edgepkd.video.timeline import DEFAULT_FPS, Timeline

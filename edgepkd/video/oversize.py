@@ -33,13 +33,15 @@ def codec_options(limits: Limits) -> dict[str, str]:
 @contextmanager
 def errors_logged() -> Iterator[Lines]:
     """Gather what FFmpeg says of errors, which PyAV does not ask it for."""
-    before = av.logging.get_level()
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # what was said last of another source is said again
     try:
         with av.logging.Capture() as lines:
             yield lines
     finally:
-        av.logging.set_level(before)
+        av.logging.set_skip_repeated(skips)
+        av.logging.set_level(level)
 
 
 def check_logged(lines: Lines, *, limits: Limits, name: str) -> None:

@@ -25,7 +25,6 @@ from av.video.frame import VideoFrame
 
 from edgepkd.config import DecodeSpec
 from edgepkd.video._heads import Kind, classifier
-from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video._sidedata import side_data
 from edgepkd.video.decoder import (
     NATIVE_CODECS,
@@ -38,6 +37,7 @@ from edgepkd.video.decoder import (
 from edgepkd.video.h264 import NO_CROP, Crop, Sps, find_all_sps, find_sps
 from edgepkd.video.limits import Limits
 from edgepkd.video.orientation import NO_DISPLAY, Display, display_of
+from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video.source import STDIN, Source, VideoInput, open_video
 from edgepkd.video.timeline import MAX_OVERLAP_S
 
