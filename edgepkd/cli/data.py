@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgepkd.cli import options
+from edgepkd.video.limits import limits_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -69,6 +70,8 @@ def prepare(
     max_failures: Annotated[float, typer.Option(
         help="Share of the clips that may fail and are left out.")] = 0.1,
     fps: options.Fps = None,
+    limit: options.Limit = None,
+    allow_playlists: options.AllowPlaylists = False,
     json: Json = None,
     quiet: Quiet = False,
 ) -> None:
@@ -85,7 +88,7 @@ def prepare(
     config = data.PrepareConfig(
         spec, folder, Shares(test_share, calibration_share, seed),
         jobs=num_cores() if jobs is None else jobs, ray=ray, max_failures=max_failures,
-        fps=fps)
+        fps=fps, limits=limits_of(limit or (), playlists=allow_playlists))
     _show(data.prepare(config), json_to=json, quiet=quiet)
 
 
@@ -115,6 +118,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder with an index.csv.")],
     decode: Annotated[bool, typer.Option(
         "--decode", help="Also decode every frame.")] = False,
+    limit: options.Limit = None,
     jobs: Jobs = None,
     json: Json = None,
     quiet: Quiet = False,
@@ -123,7 +127,8 @@ def verify(
     from edgepkd.datasets.pools import num_cores
     from edgepkd.pipeline import data
 
-    config = data.VerifyConfig(folder, decode, num_cores() if jobs is None else jobs)
+    config = data.VerifyConfig(folder, decode, num_cores() if jobs is None else jobs,
+                               limits_of(limit or ()))
     report = _show_verify(data.verify(config), json_to=json, quiet=quiet)
     raise typer.Exit(1 if report.problems else 0)
 

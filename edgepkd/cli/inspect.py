@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgepkd.cli import options
+from edgepkd.video.limits import limits_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +20,8 @@ def inspect(
     path: Annotated[list[str], typer.Argument(
         help="Bundles NAME.edgepkd, or videos, folders and patterns of videos.")],
     fps: options.Fps = None,
+    limit: options.Limit = None,
+    allow_playlists: options.AllowPlaylists = False,
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for the bundle or each video.")] = None,
 ) -> None:
@@ -29,8 +32,9 @@ def inspect(
     from edgepkd.cli import output
 
     failed, console = 0, output.stdout()
+    limits = limits_of(limit or (), playlists=allow_playlists)
     with output.JsonLines(json) as lines:
-        for report in pipeline.inspect(path, fps=fps):
+        for report in pipeline.inspect(path, fps=fps, limits=limits):
             if isinstance(report, pipeline.SourceFailed):
                 failed += 1
                 output.note(f"error: {report.error.message}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from edgepkd.video.limits import DEFAULT_LIMITS, LIMIT_NAMES
+
 Order = Annotated[str | None, typer.Option(
     help="Networks in the order they are asked, e.g. mv,residual,iframe; default: the bundle's.")]
 Threshold = Annotated[float | None, typer.Option(
@@ -18,6 +20,13 @@ Static = Annotated[bool, typer.Option("--static", help="Run every segment, no ea
 Fps = Annotated[float | None, typer.Option(
     help="Frame rate of image sequences and of raw streams that name none; default: 25, or what"
          " the stream says.")]
+Limit = Annotated[list[str] | None, typer.Option(
+    metavar="NAME=NUMBER", help="Let sources ask for more than the defaults, or less; for each"
+    " limit once: " + ", ".join(f"{name}={getattr(DEFAULT_LIMITS, name)}" for name in LIMIT_NAMES)
+    + ".")]
+AllowPlaylists = Annotated[bool, typer.Option(
+    "--allow-playlists", help="Open playlists (HLS, DASH), concat scripts and SDP, and with them"
+    " all files and addresses that they name.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the networks on the CPU.")]
 Backend = Annotated[str, typer.Option(
     help="openvino (the CPU, with the bundle's engines for it if they fit) or another target of"

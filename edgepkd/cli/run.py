@@ -9,6 +9,7 @@ import typer
 
 from edgepkd.cli import options
 from edgepkd.errors import UsageError
+from edgepkd.video.limits import limits_of
 
 
 def run(
@@ -30,6 +31,8 @@ def run(
     route: Annotated[str, typer.Option(
         help="auto, native (vectors of the stream) or normalize (re-encode first).")] = "auto",
     fps: options.Fps = None,
+    limit: options.Limit = None,
+    allow_playlists: options.AllowPlaylists = False,
     top_k: Annotated[int, typer.Option(help="Labels listed for each clip in the JSON.")] = 3,
     threads: options.Threads = None,
     backend: options.Backend = "auto",
@@ -48,6 +51,7 @@ def run(
         static=static, clips=_count(clips), clip_frames=clip_frames, stride_frames=stride_frames,
         route=route, top_k=top_k, save=save, threads=threads,  # type: ignore[arg-type]
         backend=backend, trust_engines=trust_engines, fps=fps,
+        limits=limits_of(limit or (), playlists=allow_playlists),
     )
     shown = show(pipeline.run(config), source=source, json_to=json, quiet=quiet)
     if save is not None and shown.failure is None and not quiet:

@@ -15,6 +15,7 @@ from edgepkd.datasets.form import encode, training_form
 from edgepkd.datasets.hashes import sha256_of
 from edgepkd.errors import SourceError, StorageError
 from edgepkd.files import write_atomically
+from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.source import open_video
 
 MIN_FRAMES = 2
@@ -55,6 +56,8 @@ class ClipJob:
     """What an earlier run made of it."""
     fps: float | None = None
     """As in `open_video`."""
+    limits: Limits = DEFAULT_LIMITS
+    """How much the source may ask for."""
 
 
 def prepare_clip(job: ClipJob) -> ClipResult:
@@ -67,10 +70,10 @@ def prepare_clip(job: ClipJob) -> ClipResult:
     if job.known is not None and _is_current(job.known, source_sha256, job.fps, target):
         return replace(job.known, status="kept")
     try:
-        with open_video(job.source, fps=job.fps) as video:
+        with open_video(job.source, fps=job.fps, limits=job.limits) as video:
             encoded = encode(video)
     except SourceError as error:
-        return ClipResult(job.path, "failed", error.message, source_sha256=source_sha256)
+        return ClipResult(job.path, "failed", str(error), source_sha256=source_sha256)
     except Exception as error:  # a hostile file may break PyAV anywhere; the other clips go on
         return ClipResult(job.path, "failed", f"{type(error).__name__}: {error}",
                           source_sha256=source_sha256)

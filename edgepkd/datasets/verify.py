@@ -16,6 +16,8 @@ from edgepkd.datasets.index import samples_of_rows
 from edgepkd.datasets.prepared import INDEX, SUMMARY, VIDEOS
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import DataError, SourceError
+from edgepkd.video.limits import DEFAULT_LIMITS, Limits
+from edgepkd.video.oversize import check_refused
 from edgepkd.video.probe import judge, prepare, probe
 from edgepkd.video.source import open_video
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
@@ -33,6 +35,8 @@ class CheckJob:
     form: str
     decode: bool
     """Also decode every frame."""
+    limits: Limits = DEFAULT_LIMITS
+    """How much the clip may ask for."""
 
 
 def check_clip(job: CheckJob) -> tuple[str, ...]:
@@ -77,7 +81,7 @@ def index_problems(folder: Path, rows: Sequence[Mapping[str, str]]) -> Iterator[
 def _decoded(path: Path, job: CheckJob) -> tuple[str, ...]:
     num_frames, num_errors, keys = 0, 0, []
     try:
-        with open_video(str(path)) as video:
+        with open_video(str(path), limits=job.limits) as video:
             info = probe(video)
             context = video.stream.codec_context
             prepare(context, video.limits)
@@ -87,9 +91,10 @@ def _decoded(path: Path, job: CheckJob) -> tuple[str, ...]:
                 try:
                     num_frames += len(context.decode(packet))
                 except av.FFmpegError:
+                    check_refused(context, packet, limits=job.limits, name=video.name)
                     num_errors += 1
     except SourceError as error:
-        return (error.message,)
+        return (str(error),)
     found = [f"{num_errors} packets do not decode"] if num_errors else []
     if job.frames is not None and num_frames != job.frames:
         found.append(f"has {num_frames} frames; the index says {job.frames}")

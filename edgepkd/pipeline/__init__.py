@@ -34,6 +34,7 @@ from edgepkd.pipeline.device import (
     open_session,
     run,
 )
+from edgepkd.video.limits import Limits
 
 __all__ = [
     "DEMO_BUNDLE",
@@ -43,6 +44,7 @@ __all__ = [
     "BundleReport",
     "ClipDone",
     "DemoFacts",
+    "Limits",
     "RunConfig",
     "RunEvent",
     "RunSummary",

@@ -46,6 +46,7 @@ from edgepkd.datasets.table import read_table
 from edgepkd.datasets.verify import CheckJob, check_clip, index_problems
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import write_atomically
+from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
 SCHEMA_VERSION = 1
 
@@ -67,6 +68,8 @@ class PrepareConfig:
     """Largest share of clips that may fail; above it no index is written."""
     fps: float | None = None
     """Frames per second of raw streams that name none."""
+    limits: Limits = DEFAULT_LIMITS
+    """How much a source may ask for."""
 
     def __post_init__(self) -> None:
         check(self.jobs >= 1, "jobs", got=self.jobs, allowed="1 or more")
@@ -152,7 +155,7 @@ def prepare(
     with Progress(config.folder) as progress:
         # Absolute: a process on a cluster starts in a folder of its own.
         jobs = [ClipJob(s.path.absolute(), config.folder.absolute(), name,
-                        progress.known.get(name), config.fps)
+                        progress.known.get(name), config.fps, config.limits)
                 for s, name in zip(samples, names, strict=True)]
         sources = {name: source_name(s.path, root)
                    for s, name in zip(samples, names, strict=True)}
@@ -409,6 +412,8 @@ class VerifyConfig:
     decode: bool = False
     """Also decode every frame, and compare counts and form."""
     jobs: int = field(default_factory=num_cores)
+    limits: Limits = DEFAULT_LIMITS
+    """How much a clip may ask for when it is decoded."""
 
 
 @dataclass(frozen=True)
@@ -443,7 +448,7 @@ def verify(
     rows = read_table(config.folder / INDEX).rows
     problems = [(INDEX, text) for text in index_problems(config.folder, rows)]
     jobs = [CheckJob(config.folder, row["path"], row.get("sha256") or "", _frames(row),
-                     row.get("form") or "", config.decode) for row in rows]
+                     row.get("form") or "", config.decode, config.limits) for row in rows]
     for job, found in (pool or LocalPool(config.jobs)).run(check_clip, jobs):
         texts = (found.reason,) if isinstance(found, Crash) else found
         problems += [(job.path, text) for text in texts]

@@ -20,6 +20,7 @@ from edgepkd.errors import BundleError, ConfigError, EdgepkdError, SourceError, 
 from edgepkd.pipeline.backend import BackendChosen, open_runner
 from edgepkd.runtime.summary import RunSummary as RunSummary
 from edgepkd.runtime.summary import Tally
+from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from edgepkd.bundle import Bundle
@@ -67,8 +68,10 @@ class RunConfig:
     threads: int | None = None
     """Threads of the networks on the CPU; None: the backend's choice."""
     fps: float | None = None
-    """Frames per second of image sequences and of raw streams that name none; None: 25, or what
+    """Frames per second of image sequences and of streams that name none; None: 25, or what
     the stream says."""
+    limits: Limits = DEFAULT_LIMITS
+    """How much a source may ask for."""
     backend: str = "auto"
     """auto: engines in the bundle that fit this machine, those for a GPU first, else its ONNX files
     on the CPU. openvino: the CPU, with engines or without. Else the target whose engines it is."""
@@ -311,7 +314,7 @@ def _run_source(
     warnings = _Warnings(shown)
     try:
         with ClipReader(source, clip=clip, inputs=inputs, decode=decode,
-                        route=config.route, fps=config.fps) as reader:
+                        route=config.route, fps=config.fps, limits=config.limits) as reader:
             info, warnings.messages = reader.info, reader.warnings
             yield SourceStarted(shown, number, num_sources, info, reader.verdict, reader.notes)
             yield from warnings.new()
@@ -323,7 +326,7 @@ def _run_source(
             yield from warnings.new()
         if config.save is not None:
             cut = len(answers) == config.clips
-            yield from _save(source, answers, config.save, info, source_fps=config.fps,
+            yield from _save(source, answers, config, info,
                              until_s=answers[-1].end_s if cut else None)
     except (SourceError, ConfigError) as error:
         # One bad file must not end the run.
@@ -346,16 +349,17 @@ class _Warnings:
 
 
 def _save(
-    source: Source, answers: list[ClipAnswer], out: Path, info: StreamInfo, *,
-    source_fps: float | None, until_s: float | None,
+    source: Source, answers: list[ClipAnswer], config: RunConfig, info: StreamInfo, *,
+    until_s: float | None,
 ) -> Iterator[SaveProgress]:
     from edgepkd.runtime.annotate import save_annotated
     from edgepkd.video.probe import has_display_times
     from edgepkd.video.source import shown_source
 
-    for done_s in save_annotated(source, answers, out, fps=info.fps,
+    assert config.save is not None
+    for done_s in save_annotated(source, answers, config.save, fps=info.fps,
                                  timed=has_display_times(info), until_s=until_s,
-                                 source_fps=source_fps):
+                                 source_fps=config.fps, limits=config.limits):
         yield SaveProgress(shown_source(source), done_s)
 
 
@@ -429,7 +433,7 @@ class VideoReport:
 
 
 def inspect(
-    path: SourceArgument, *, fps: float | None = None
+    path: SourceArgument, *, fps: float | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[BundleReport | VideoReport | SourcesSkipped | SourceFailed]:
     """Say what is in a bundle, or in each of the videos that `path`, one or several, names.
 
@@ -451,16 +455,18 @@ def inspect(
         if sources.skipped:
             yield SourcesSkipped(sources.skipped)
         for source in sources:
-            yield _video_report(source, fps)
+            yield _video_report(source, fps, limits)
 
 
-def _video_report(source: Source, fps: float | None) -> VideoReport | SourceFailed:
+def _video_report(
+    source: Source, fps: float | None, limits: Limits
+) -> VideoReport | SourceFailed:
     from edgepkd.video.probe import judge, probe
     from edgepkd.video.source import open_video, shown_source
     from edgepkd.video.stops import delivering_stops
 
     try:
-        with delivering_stops(), open_video(source, fps=fps) as video:
+        with delivering_stops(), open_video(source, fps=fps, limits=limits) as video:
             info = probe(video)
             return VideoReport(info, judge(info), tuple(video.notes))
     except SourceError as error:

@@ -25,6 +25,7 @@ from edgepkd.errors import DecodeError, EdgepkdError, MissingExtraError, UsageEr
 from edgepkd.runtime.answers import ClipAnswer
 from edgepkd.text import shown
 from edgepkd.video.decoder import crop_exactly
+from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
 from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video.source import STDIN, Source, VideoInput, is_live_source, open_video, shown_source
@@ -70,12 +71,12 @@ def _can_be_read_again(source: Source) -> TypeGuard[str | os.PathLike[str]]:
 def save_annotated(
     source: Source, answers: Sequence[ClipAnswer], out: Path, *,
     fps: float | None, timed: bool = True, until_s: float | None = None,
-    source_fps: float | None = None,
+    source_fps: float | None = None, limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[float]:
     """Write `source` with `answers` drawn on it to `out`; yields seconds done.
 
     Frames show at their own times, or at a constant `fps` where these are missing or not `timed`;
-    those from `until_s` on are left out. `source_fps` is that of `open_video`.
+    those from `until_s` on are left out. `source_fps` and `limits` are those of `open_video`.
     `out` appears when it is complete; on any error, or if the caller stops early, nothing is left.
 
     Raises:
@@ -85,7 +86,7 @@ def save_annotated(
     temporary = out.with_name(f".{out.stem}.{secrets.token_hex(4)}{out.suffix}")
     written = 0.0
     try:
-        with (open_video(source, fps=source_fps) as video,
+        with (open_video(source, fps=source_fps, limits=limits) as video,
               av.open(f"file:{temporary}", "w") as container):
             writer = _Writer(container, CODECS[out.suffix.lower()], fps=fps or 25.0)
             for frame, time_s in _timed_frames(video, fps=fps, timed=timed):

@@ -19,6 +19,7 @@ from edgepkd.errors import ConfigError, DecodeError, SourceError
 from edgepkd.video import transforms
 from edgepkd.video.decoder import DecodeCounters
 from edgepkd.video.gop import Gop
+from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.probe import StreamInfo, Verdict, judge, probe
 from edgepkd.video.sampling import Place, sample_test
 from edgepkd.video.source import Source, VideoInput, open_video
@@ -159,14 +160,17 @@ class ClipReader:
         decode: DecodeSpec | None = None,
         route: Route = "auto",
         fps: float | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Open and probe `source`; decodes a few of its first frames to see what they are.
 
         An open VideoInput is taken over and closed with the reader. `fps` is the frame rate of an
-        image sequence, and of a raw stream that names none.
+        image sequence, and of a stream that names none; `limits` are how much it may ask for. Both
+        are for a source that is not open yet.
 
         Raises:
             SourceError: it cannot be opened or has no video.
+            LimitError: it asks for more than its limits allow; while it is read, too.
             ConfigError: no inputs, contradicting settings, or `route` 'native' for a stream whose
                 vectors would be wrong or missing.
         """
@@ -174,7 +178,7 @@ class ClipReader:
         self._clip_spec, self._inputs = clip, dict(inputs)
         self._decode = decode or DecodeSpec(gop_frames=clip.gop_frames)
         self._video = (source if isinstance(source, VideoInput)
-                       else open_video(source, fps=fps))
+                       else open_video(source, fps=fps, limits=limits))
         try:
             self.info: StreamInfo = probe(self._video)
             self.verdict: Verdict = _verdict(self.info, route, self._decode.max_short_side_px)

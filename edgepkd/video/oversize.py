@@ -27,19 +27,22 @@ _SILENT = "libdav1d"
 
 def codec_options(limits: Limits) -> dict[str, str]:
     """Settings with which every decoder of FFmpeg refuses a picture before it allocates one."""
-    return {"max_pixels": str(min(limits.pixels, INT_MAX))}
+    # FFmpeg counts widths rounded up; what is over the limit by less is seen when it is decoded.
+    return {"max_pixels": str(min(limits.pixels + 64 * limits.side_px, INT_MAX))}
 
 
 @contextmanager
 def errors_logged() -> Iterator[Lines]:
     """Gather what FFmpeg says of errors, which PyAV does not ask it for."""
-    before = av.logging.get_level()
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # what was said last of another source is said again
     try:
         with av.logging.Capture() as lines:
             yield lines
     finally:
-        av.logging.set_level(before)
+        av.logging.set_skip_repeated(skips)
+        av.logging.set_level(level)
 
 
 def check_logged(lines: Lines, *, limits: Limits, name: str) -> None:
