@@ -32,6 +32,7 @@ Arithmetic = Literal["subpel", "coviar"]
 
 _T = TypeVar("_T")
 _MAX_QUOTED = 200
+_type_hints: dict[type, Mapping[str, Any]] = {}
 
 
 def quoted(got: object) -> str:
@@ -63,6 +64,13 @@ def check_fps(fps: float | Fraction | None) -> None:
           allowed=f"frames per second, above 0 and up to {MAX_FPS}")
 
 
+def type_hints(cls: type) -> Mapping[str, Any]:
+    """Types of a dataclass's fields; found once, for files that hold many of them."""
+    if cls not in _type_hints:
+        _type_hints[cls] = typing.get_type_hints(cls)
+    return _type_hints[cls]
+
+
 def from_mapping(cls: type[_T], values: Mapping[str, Any], *, where: str) -> _T:
     """Build dataclass `cls` from plain `values` (as read from TOML or JSON).
 
@@ -79,7 +87,7 @@ def from_mapping(cls: type[_T], values: Mapping[str, Any], *, where: str) -> _T:
         and f.default_factory is dataclasses.MISSING
     ]
     check(not missing, f"{where}: key {', '.join(missing)}", got="missing", allowed="required keys")
-    hints = typing.get_type_hints(cls)
+    hints = type_hints(cls)
     converted = {
         name: tuple(value) if typing.get_origin(hints[name]) is tuple else value
         for name, value in values.items()

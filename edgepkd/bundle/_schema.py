@@ -11,9 +11,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin
 
-from edgepkd.config import from_mapping, quoted
+from edgepkd.config import from_mapping, quoted, type_hints
 from edgepkd.errors import BundleError, ConfigError
 
 SCHEMA_VERSION = 1
@@ -164,7 +164,7 @@ def plain(value: Any, hint: Any, *, where: str) -> Any:
 def build(cls: type[Any], value: Any, *, where: str) -> Any:
     """Frozen dataclass `cls` from a JSON object with exactly known keys of the right types."""
     values = typed(value, dict, where=where)
-    hints = get_type_hints(cls)
+    hints = type_hints(cls)
     checked = {key: plain(item, hints[key], where=f"{where}.{key}") if key in hints else item
                for key, item in values.items()}
     try:

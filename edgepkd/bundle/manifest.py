@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from edgepkd.bundle._schema import (
     SCHEMA_VERSION,
@@ -27,6 +27,7 @@ from edgepkd.config import (
     InputSpec,
     Modality,
     quoted,
+    type_hints,
 )
 from edgepkd.errors import BundleError
 
@@ -140,7 +141,7 @@ def parse_manifest(content: bytes) -> Manifest:
     """
     where = MANIFEST
     values = parse_json(content, where=where, oldest=1, newest=MANIFEST_SCHEMA_VERSION)
-    keys = {name for name in get_type_hints(Manifest)}
+    keys = set(type_hints(Manifest))
     require(set(values) == keys, f"{where}: keys missing or unknown",
             ", ".join(sorted(set(values) ^ keys)), ", ".join(sorted(keys)))
     inputs = typed(values["inputs"], dict, where=f"{where}: inputs")
@@ -148,6 +149,9 @@ def parse_manifest(content: bytes) -> Manifest:
             ", ".join(MODALITIES))
     segments = typed(values["segments"], list, where=f"{where}: segments")
     files = typed(values["files"], dict, where=f"{where}: files")
+    most = NUM_EXITS * len(MODALITIES)
+    require(len(segments) <= most, f"{where}: segments: number", len(segments), f"up to {most}")
+    require(len(files) <= MAX_FILES, f"{where}: files: number", len(files), f"up to {MAX_FILES}")
     manifest = Manifest(
         name=typed(values["name"], str, where=f"{where}: name"),
         labels=plain(values["labels"], tuple[str, ...], where=f"{where}: labels"),
@@ -285,8 +289,6 @@ def _check_files(manifest: Manifest) -> None:
     needed = segments | {WISE, POLICY, MODEL_CARD}
     require(needed <= listed, f"{MANIFEST}: files without", ", ".join(sorted(needed - listed)),
             "an entry for every segment, wise.json, policy.json and MODEL_CARD.md")
-    require(len(listed) <= MAX_FILES, f"{MANIFEST}: files: number", len(listed),
-            f"up to {MAX_FILES}")
     for name, entry in manifest.files.items():
         most = MAX_SEGMENT_BYTES if name in segments else MAX_FILE_BYTES
         require(0 <= entry.bytes <= most, f"{MANIFEST}: files.{name}.bytes", entry.bytes,

@@ -3,10 +3,12 @@ it, and what edgepkd writes passes."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -21,6 +23,7 @@ from edgepkd.pipeline.device import DEMO_BUNDLE
 from tests.engines.segments import convolution
 from tests.runtime.bundles import make_segments
 
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH, FRAMES = 8, 3
 
 
@@ -346,3 +349,15 @@ def test_frames_count() -> None:
     check(segment(), frames=1000)
     with pytest.raises(BundleError, match="values of a clip"):
         check(segment(), frames=1 << 20)
+
+
+def test_changed_segments_are_refused_or_answer() -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.bundle.segment_fuzz", "0", "80"],
+                          capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    outcomes = re.findall(r"'([^']+)': (\d+)", done.stdout)
+    assert dict(outcomes).keys() >= {"refused by the bundle", "answered"}
+    memory = re.search(r"slowest (\d+\.\d) s, (\d+) MB", done.stdout)
+    assert memory is not None
+    assert float(memory[1]) < 10
+    assert int(memory[2]) < 1500
