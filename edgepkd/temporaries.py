@@ -151,7 +151,7 @@ class TemporaryFile(Temporary):
         elif identity(self.final) == before:
             os.rename(self.path, self.final)
         else:
-            raise FileExistsError(errno.EEXIST, "another file has this name by now")
+            raise _taken()
         self._is_ours = False
         sync_names(self.final.parent)
 
@@ -364,11 +364,18 @@ def _mode(path: Path) -> int | None:
 
 
 def _rename_to_free_name(old: Path, new: Path) -> None:
-    if _rename(old, new, _NO_REPLACE):
-        return
+    try:
+        if _rename(old, new, _NO_REPLACE):
+            return
+    except FileExistsError:
+        raise _taken() from None
     if os.path.lexists(new):
-        raise FileExistsError(errno.EEXIST, "another file has this name by now")
+        raise _taken()
     os.rename(old, new)
+
+
+def _taken() -> FileExistsError:
+    return FileExistsError(errno.EEXIST, "another file has this name by now")
 
 
 def _replace_in_two_steps(new: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -13,6 +14,7 @@ import pytest
 from edgepkd import temporaries
 
 FULL = "No space left on device"
+TOO_LARGE = "File too large"
 
 
 @contextmanager
@@ -44,3 +46,14 @@ def full_disk(*, writes: int = 0) -> Iterator[list[bytes]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(temporaries, "open", opened, raising=False)
         yield written
+
+
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """No file of this process, of a library's neither, gets larger; Python ignores the signal."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

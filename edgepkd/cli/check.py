@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.cli import options
+
 if TYPE_CHECKING:
     from edgepkd.pipeline.check import BundleCheck
 
@@ -20,6 +22,7 @@ def check(
              " engines for.")] = None,
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write everything as one JSON line.")] = None,
+    force: options.Force = False,
 ) -> None:
     """Say if the engines of a bundle can be used here; needs no GPU and loads no engine.
 
@@ -30,8 +33,10 @@ def check(
     from edgepkd.cli import output
     from edgepkd.pipeline import check as verb
 
+    target_file = [] if target is None else [Path(target)]
+    place = output.json_target(json, force=force, reads=[bundle, *target_file])
     found = verb.check(bundle, target=target)
-    with output.JsonLines(json) as lines:
+    with output.JsonLines(place) as lines:
         lines.write("check", {**asdict(found), "path": str(found.path)})
     if json != "-":
         _show(found)

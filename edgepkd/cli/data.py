@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
+    from edgepkd.cli.output import JsonTarget
     from edgepkd.pipeline.data import (
         ClipVerified,
         DataEvent,
@@ -73,9 +74,11 @@ def prepare(
     limit: options.Limit = None,
     allow_playlists: options.AllowPlaylists = False,
     json: Json = None,
+    force: options.Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Bring clips to the form that networks are trained on, with an index and checksums."""
+    from edgepkd.cli import output
     from edgepkd.datasets.layouts import SourceSpec
     from edgepkd.datasets.pools import num_cores
     from edgepkd.datasets.splits import Shares
@@ -89,7 +92,10 @@ def prepare(
         spec, folder, Shares(test_share, calibration_share, seed),
         jobs=num_cores() if jobs is None else jobs, ray=ray, max_failures=max_failures,
         fps=fps, limits=limits_of(limit or (), playlists=allow_playlists))
-    _show(data.prepare(config), json_to=json, quiet=quiet)
+    place = output.json_target(
+        json, force=force, reads=[one for one in (source, index, split_files) if one],
+        writes=data.files_of(folder))
+    _show(data.prepare(config), json_to=place, quiet=quiet)
 
 
 @data_app.command()
@@ -102,15 +108,18 @@ def synth(
     calibration_share: CalibrationShare = 0.2,
     seed: Seed = 0,
     json: Json = None,
+    force: options.Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a small action set of moving shapes, for smoke tests."""
+    from edgepkd.cli import output
     from edgepkd.datasets.splits import Shares
     from edgepkd.pipeline import data
 
     config = data.SynthConfig(folder, classes, clips, clip_frames, seed,
                               Shares(test_share, calibration_share, seed))
-    _show(data.synth(config), json_to=json, quiet=quiet)
+    place = output.json_target(json, force=force, writes=data.files_of(folder))
+    _show(data.synth(config), json_to=place, quiet=quiet)
 
 
 @data_app.command()
@@ -121,20 +130,23 @@ def verify(
     limit: options.Limit = None,
     jobs: Jobs = None,
     json: Json = None,
+    force: options.Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Check that a set is whole: files, checksums, splits, leaks."""
+    from edgepkd.cli import output
     from edgepkd.datasets.pools import num_cores
     from edgepkd.pipeline import data
 
     config = data.VerifyConfig(folder, decode, num_cores() if jobs is None else jobs,
                                limits_of(limit or ()))
-    report = _show_verify(data.verify(config), json_to=json, quiet=quiet)
+    place = output.json_target(json, force=force, reads=[folder])
+    report = _show_verify(data.verify(config), json_to=place, quiet=quiet)
     raise typer.Exit(1 if report.problems else 0)
 
 
 def _show(
-    events: Generator[DataEvent, None, None], *, json_to: str | None, quiet: bool
+    events: Generator[DataEvent, None, None], *, json_to: JsonTarget, quiet: bool
 ) -> None:
     from contextlib import closing
     from dataclasses import asdict
@@ -161,7 +173,7 @@ def _show(
                 summary = event
     if not quiet:
         _show_failures(summary)
-    if json_to != "-":
+    if json_to != output.STDOUT:
         _show_summary(summary)
 
 
@@ -207,7 +219,7 @@ def _skipped(skipped: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def _show_verify(
     events: Generator[ClipVerified | VerifyReport, None, None], *,
-    json_to: str | None, quiet: bool,
+    json_to: JsonTarget, quiet: bool,
 ) -> VerifyReport:
     from contextlib import closing
     from dataclasses import asdict
@@ -223,7 +235,7 @@ def _show_verify(
             else:
                 report = event
                 lines.write("verify", {**asdict(report), "folder": str(report.folder)})
-    if json_to == "-":
+    if json_to == output.STDOUT:
         return report
     console = output.stdout()
     for path, problem in report.problems:

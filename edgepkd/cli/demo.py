@@ -17,6 +17,7 @@ def demo(
     trust_engines: options.TrustEngines = False,
     json: options.Json = None,
     save: options.Save = None,
+    force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Answer on the clip that ships with edgepkd, and say whether it is right."""
@@ -28,8 +29,11 @@ def demo(
     facts = pipeline.demo_facts()
     config = pipeline.RunConfig(
         str(facts.clip), order=order, threshold=threshold, max_exit=max_exit, static=static,
-        threads=threads, backend=backend, trust_engines=trust_engines, save=save)
-    shown = show(pipeline.demo(config), source=[str(facts.clip)], json_to=json, quiet=quiet)
+        threads=threads, backend=backend, trust_engines=trust_engines, save=save,
+        force=force)
+    place = output.json_target(json, force=force, reads=[facts.clip, pipeline.DEMO_BUNDLE],
+                               writes=[save] if save else [])
+    shown = show(pipeline.demo(config), source=[str(facts.clip)], json_to=place, quiet=quiet)
     if save is not None and not quiet:
         output.note(f"saved {save}")
     right = shown.labels.count(facts.expected_label)

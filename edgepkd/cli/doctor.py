@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from edgepkd.cli import options
+
 
 def doctor(
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write everything as one JSON line.")] = None,
+    force: options.Force = False,
 ) -> None:
     """Show versions, backends that work, GPU or Jetson, and what to install next."""
     from dataclasses import asdict
@@ -17,8 +20,9 @@ def doctor(
     from edgepkd import pipeline
     from edgepkd.cli import output
 
+    place = output.json_target(json, force=force)
     machine = pipeline.doctor()
-    with output.JsonLines(json) as lines:
+    with output.JsonLines(place) as lines:
         lines.write("machine", asdict(machine))
     if json == "-":
         return

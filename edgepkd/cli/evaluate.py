@@ -49,23 +49,28 @@ def evaluate(
     threads: Annotated[int | None, typer.Option(help="Threads of the networks.")] = None,
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write the content of metrics.json as one JSON line.")] = None,
+    force: Annotated[bool, typer.Option(
+        "--force", help="Replace the files of --out and --json that are there already.")] = False,
     quiet: Annotated[bool, typer.Option(
         "--quiet", "-q", help="No progress and no notes, only the table and errors.")] = False,
 ) -> None:
     """Score every exit, network and prefix of a run, and its cascade with early exits."""
     from edgepkd.cli import output
-    from edgepkd.pipeline.evaluate import EvalConfig, read_facts
+    from edgepkd.pipeline.evaluate import LOG_FILE, EvalConfig, read_facts
     from edgepkd.pipeline.evaluate import evaluate as run_eval
     from edgepkd.pipeline.flatness import FlatnessConfig
+    from edgepkd.pipeline.reads import run_read
 
     config = EvalConfig(
         run=run, data=data, dataset=dataset, segments=parse_segments(segments), order=order,
         split=split, views=views,  # type: ignore[arg-type]
-        out=out, cache=cache, device=device, threads=threads,
+        out=out, force=force, cache=cache, device=device, threads=threads,
         flatness=FlatnessConfig(num_clips=flatness_clips, num_probes=flatness_probes,
                                 epsilon=epsilon) if flatness else None,
     )
-    with output.JsonLines(json) as lines, _Progress(output.stderr(), quiet=quiet) as progress:
+    place = output.json_target(json, force=force, reads=run_read(run, data, cache),
+                               writes=[*config.files, run / LOG_FILE])
+    with output.JsonLines(place) as lines, _Progress(output.stderr(), quiet=quiet) as progress:
         result = run_eval(config, on_progress=progress)
         lines.write("eval", read_facts(result))
     if json != "-":

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from edgepkd.bundle.engines import PlanRecord
-    from edgepkd.cli.output import JsonLines
+    from edgepkd.cli.output import JsonLines, JsonTarget
     from edgepkd.engines.build import BuildEvent, EnginesBuilt
     from edgepkd.pipeline.export_bundle import ExportConfig
     from edgepkd.pipeline.export_run import BundleWritten
@@ -40,7 +40,8 @@ def export(
     resume: Annotated[bool, typer.Option(
         "--resume", help="Keep what an interrupted export has built.")] = False,
     force: Annotated[bool, typer.Option(
-        "--force", help="Build although the engines are up to date.")] = False,
+        "--force", help="Build although the engines are up to date; replace the bundle of --out and"
+                         " the file of --json.")] = False,
     require_timing_cache: Annotated[bool, typer.Option(
         "--require-timing-cache", help="Fail where a layer is not in the bundle's timing"
                                        " cache.")] = False,
@@ -67,7 +68,9 @@ def export(
 
     Engines for a Jetson are built on the Jetson, which needs no torch: copy the bundle there.
     """
+    from edgepkd.cli import output
     from edgepkd.pipeline.export_bundle import ExportConfig
+    from edgepkd.pipeline.reads import run_read
 
     config = ExportConfig(
         source=source, target=target, precision=precision,  # type: ignore[arg-type]
@@ -75,7 +78,9 @@ def export(
         hardware_compatible=hardware_compatible, dla=dla, resume=resume, force=force,
         require_timing_cache=require_timing_cache, via=via,  # type: ignore[arg-type]
         out=out, allow_drift=allow_drift, static=static, data=data, dataset=dataset, cache=cache)
-    _show(_events(config), json_to=json)
+    place = output.json_target(json, force=force, writes=[out] if out else [], reads=run_read(
+        source, data, cache, target if target.endswith(".toml") else None))
+    _show(_events(config), json_to=place)
 
 
 def _events(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, None, None]:
@@ -91,7 +96,7 @@ def _events(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, None,
     return export_run(config)
 
 
-def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: str | None) -> None:
+def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) -> None:
     """Progress to stderr as it comes; the table at the end."""
     from dataclasses import asdict
 
@@ -115,10 +120,10 @@ def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: str | None) 
                 lines.write("engines", {
                     "folder": str(event.folder), "up_to_date": event.up_to_date,
                     "engines_schema_version": set_.pop("schema_version"), **set_})
-                if json_to != "-":
+                if json_to != output.STDOUT:
                     _show_table(event)
             else:
-                _show_bundle(event, lines, shown=json_to != "-")
+                _show_bundle(event, lines, shown=json_to != output.STDOUT)
 
 
 def _show_bundle(written: BundleWritten, lines: JsonLines, *, shown: bool) -> None:

@@ -24,16 +24,19 @@ def inspect(
     allow_playlists: options.AllowPlaylists = False,
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for the bundle or each video.")] = None,
+    force: options.Force = False,
 ) -> None:
     """Show a bundle's contents, or a video's stream and the route it takes, and why."""
     from dataclasses import asdict
 
     from edgepkd import pipeline
     from edgepkd.cli import output
+    from edgepkd.pipeline.reads import sources_read
 
+    place = output.json_target(json, force=force, reads=sources_read(path))
     failed, console = 0, output.stdout()
     limits = limits_of(limit or (), playlists=allow_playlists)
-    with output.JsonLines(json) as lines:
+    with output.JsonLines(place) as lines:
         for report in pipeline.inspect(path, fps=fps, limits=limits):
             if isinstance(report, pipeline.SourceFailed):
                 failed += 1

@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from typer.core import TyperGroup
 
 from edgepkd import __version__
 from edgepkd.allocator import keep_freed_memory
+from edgepkd.cli import streams
 from edgepkd.cli.check import check
 from edgepkd.cli.data import data_app
 from edgepkd.cli.demo import demo
@@ -40,28 +40,27 @@ class _Group(TyperGroup):
     """Shows an EdgepkdError as one message and a next step; EDGEPKD_DEBUG=1 adds the traceback."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _quoting_safely():
+        with _shown_errors():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            with _quoting_safely():
-                return super().invoke(ctx)
-        except EdgepkdError as error:
-            if os.environ.get("EDGEPKD_DEBUG", "0") not in ("", "0"):
-                for line in traceback.format_exc().rstrip().split("\n"):
-                    typer.echo(_safe(line), err=True)
-            typer.echo(_safe(f"error: {error.message}"), err=True)
-            if error.hint:
-                typer.echo(_safe(f"  next: {error.hint}"), err=True)
-            raise typer.Exit(error.exit_code) from None
+        with _shown_errors():
+            return super().invoke(ctx)
 
 
 @contextmanager
-def _quoting_safely() -> Iterator[None]:
-    """Click's own errors quote what was typed."""
+def _shown_errors() -> Iterator[None]:
+    """Errors of edgepkd become messages; those of Click quote what was typed, and go on."""
     try:
         yield
+    except EdgepkdError as error:
+        if os.environ.get("EDGEPKD_DEBUG", "0") not in ("", "0"):
+            for line in traceback.format_exc().rstrip().split("\n"):
+                typer.echo(_safe(line), err=True)
+        typer.echo(_safe(f"error: {error.message}"), err=True)
+        if error.hint:
+            typer.echo(_safe(f"  next: {error.hint}"), err=True)
+        raise typer.Exit(error.exit_code) from None
     except _ClickUsageError as error:
         error.message = _safe(str(vars(error)["message"]))  # type: ignore[attr-defined]
         raise
@@ -70,7 +69,7 @@ def _quoting_safely() -> Iterator[None]:
 def _safe(text: str) -> str:
     """`text` for stderr: nothing that a terminal obeys, no password that was typed."""
     for typed in sys.argv[1:]:
-        is_file = Path(typed).exists()
+        is_file = os.path.exists(typed)
         text = text.replace(typed, shown_source(typed) if is_file else shown_argument(typed))
     return shown(text)
 
@@ -118,11 +117,15 @@ def main() -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP; nohup has it ignored
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
-    for stream in (sys.stdout, sys.stderr):
-        # A file name may hold bytes that the terminal's encoding cannot show.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    app()
+    streams.guard()
+    try:
+        with _shown_errors():
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
+    except typer.Exit as end:  # of a last line that could not be written
+        sys.exit(end.exit_code)
 
 
 if __name__ == "__main__":

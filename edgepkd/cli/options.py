@@ -39,5 +39,7 @@ Json = Annotated[str | None, typer.Option(
     metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")]
 Save = Annotated[Path | None, typer.Option(
     help="Write the video with the answers drawn on it (.mp4 .mkv .mov .avi; no sound).")]
+Force = Annotated[bool, typer.Option(
+    "--force", help="Replace files that are there already.")]
 Quiet = Annotated[bool, typer.Option(
     "--quiet", "-q", help="No progress bar and no notes, only answers and errors.")]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO, Literal, TextIO
 
 import typer
 from rich import box
@@ -18,11 +17,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgepkd.errors import StorageError, UsageError
+from edgepkd.cli.streams import writing
 from edgepkd.files import Skipped
+from edgepkd.outputs import Output, check_outputs, open_output
+from edgepkd.temporaries import TemporaryFile
 from edgepkd.text import shown
 
 JSON_SCHEMA_VERSION = 1
+STDOUT: Literal["-"] = "-"
+JsonTarget = Output | Literal["-"] | None
 PIPE_WIDTH = 160
 """Columns where stdout is no terminal: nothing is cut off in a log file."""
 NARROW = 100
@@ -38,25 +41,9 @@ class PlainConsole(Console):
                          markup=False, emoji=False)
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """As rich's; strings go through `text.shown`, so that none can break out of its line.
-
-        Raises:
-            StorageError: the disk is full.
-        """
-        with _full_disk("standard output" if self.file is sys.stdout else "standard error"):
-            super().print(*(shown(one) if isinstance(one, str) else one for one in objects),
-                          **settings)
-
-
-@contextmanager
-def _full_disk(target: object) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:  # whoever read has seen enough
-        raise
-    except OSError as error:
-        raise StorageError(f"{target} cannot be written: {error.strerror or error}.",
-                           hint="Free some space.") from error
+        """As rich's; strings go through `text.shown`, so that none can break out of its line."""
+        super().print(*(shown(one) if isinstance(one, str) else one for one in objects),
+                      **settings)
 
 
 def stdout() -> Console:
@@ -118,56 +105,65 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Table:
     return made
 
 
+def json_target(
+    json: str | None, *, force: bool, reads: Iterable[Path] = (), writes: Iterable[Path] = ()
+) -> JsonTarget:
+    """Where --json goes, checked before any work; `reads` and `writes` as in `check_outputs`.
+
+    Raises:
+        UsageError: nothing may be written there.
+    """
+    if json is None or json == STDOUT:
+        return STDOUT if json else None
+    (output,) = check_outputs([("--json", Path(json))], reads=reads, writes=writes, force=force)
+    return output
+
+
 class JsonLines:
-    """One JSON object a line, to stdout ('-'), to a file, or nowhere (None).
+    """One JSON object a line, to stdout, to a file, or nowhere (None).
 
     A file appears when everything is written, and not at all after an error, unless `keep` was
     called; with `stream` (a camera, which ends only by being stopped) lines are written as they
-    come.
+    come. Nothing is made before the first line.
     """
 
-    def __init__(self, target: str | None, *, stream: bool = False) -> None:
-        """Open `target`.
-
-        Raises:
-            UsageError: it cannot be written, or holds what this program has not written.
-        """
+    def __init__(self, target: JsonTarget, *, stream: bool = False) -> None:
+        self._target, self._is_stream = target, stream
         self._kept = False
-        self._final: Path | None = None
-        self._temporary: Path | None = None
-        self._file: TextIO | None = None
-        if target is None:
-            return
-        if target == "-":
-            self._file = sys.stdout
-            return
-        self._final = path = Path(target)
-        try:
-            _check_overwritten(path)
-            if not stream and (path.is_file() or not path.exists()):
-                path = self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            self._file = path.open("w", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"--json {target} cannot be written: {error.strerror}.",
-                             hint="Name a file in a folder that exists, or -.") from error
+        self._temporary: TemporaryFile | None = None
+        self._file: BinaryIO | None = None
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
         """Write one line, at once.
 
         Raises:
-            StorageError: the disk is full.
+            StorageError: the disk is full, or it cannot be written. SystemExit: nobody reads.
         """
-        if self._file is None:
+        if self._target is None:
             return
         line = json.dumps({"schema_version": JSON_SCHEMA_VERSION, "kind": kind, **values})
-        with _full_disk(self._final or "standard output"):
-            # The one control character that JSON does not escape.
-            self._file.write(line.replace("\x7f", "\\u007f") + "\n")
-            self._file.flush()
+        # The one control character that JSON does not escape.
+        line = line.replace("\x7f", "\\u007f") + "\n"
+        if self._target == STDOUT:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            return
+        with writing(self._target.path):
+            file = self._file or self._open(self._target)
+            file.write(line.encode())
+            file.flush()
 
     def keep(self) -> None:
         """What was written so far is whole: the file stays, whatever happens from here on."""
         self._kept = True
+
+    def _open(self, output: Output) -> BinaryIO:
+        if self._is_stream or output.is_stream:
+            self._file = open_output(output)
+        else:
+            self._temporary = TemporaryFile(output.place)
+            self._file = self._temporary.file
+        return self._file
 
     def __enter__(self) -> JsonLines:
         return self
@@ -176,22 +172,20 @@ class JsonLines:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is not None and self._final is not None:
-            with suppress(OSError):  # of a line that could not be written, which was said
-                self._file.close()
-        if self._temporary is None or self._final is None:
+        if not isinstance(self._target, Output):
             return
-        if kind is None or self._kept:
-            os.replace(self._temporary, self._final)
-        else:
-            self._temporary.unlink(missing_ok=True)
+        try:
+            if kind is None or self._kept:
+                self._finish(self._target)
+        finally:
+            for file in (self._temporary, self._file):
+                with suppress(OSError):  # of a line that could not be written, which was said
+                    if file is not None:
+                        file.close()
 
-
-def _check_overwritten(path: Path) -> None:
-    """Refuse to replace what holds no JSON lines: it may be the video itself."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        if file.read(1) not in (b"", b"{"):
-            raise UsageError(f"--json {path} is there and holds no JSON lines; it is not"
-                             " overwritten.", hint="Choose another name, or remove it.")
+    def _finish(self, output: Output) -> None:
+        with writing(output.path):
+            if self._file is None:
+                self._open(output)
+            if self._temporary is not None:
+                self._temporary.commit(before=output.before)

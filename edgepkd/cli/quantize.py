@@ -18,6 +18,7 @@ from edgepkd.cli.train import (
     TensorBoard,
     Threads,
     execution,
+    json_target,
     modalities,
     recipe_changes,
 )
@@ -56,7 +57,8 @@ def quantize(
     seed: Annotated[int | None, typer.Option(help="Seed; default: the run's.")] = None,
     resume: Resume = False,
     force: Annotated[bool, typer.Option(
-        "--force", help="Replace networks that are there, and take few clips.")] = False,
+        "--force", help="Replace networks that are there and the file of --json, and take few"
+                         " clips.")] = False,
     force_few: Annotated[bool, typer.Option(
         "--force-few", help="Take few clips, though their ranges are chance.")] = False,
     cache: Cache = Path("runs/cache"), jobs: Jobs = 2, threads: Threads = None,
@@ -77,8 +79,9 @@ def quantize(
         data=data, dataset=dataset, seed=seed, resume=resume, force=force, force_few=force_few,
         cache=cache, jobs=jobs, threads=threads, execution=execution(device),
         sensitivity=sensitivity, tensorboard=tensorboard, console=output.stderr())
+    place = json_target(json, config)
     finished = []
-    with output.JsonLines(json) as lines:
+    with output.JsonLines(place) as lines:
         for done in pipeline.quantize(config):
             lines.write("network", _facts(done))
             finished.append(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -39,21 +40,27 @@ def run(
     trust_engines: options.TrustEngines = False,
     json: options.Json = None,
     save: options.Save = None,
+    force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Say what happens in a video, clip by clip."""
     from edgepkd import pipeline
     from edgepkd.cli import output
     from edgepkd.cli.show_run import show
+    from edgepkd.pipeline.reads import sources_read
 
     config = pipeline.RunConfig(
         source=source, model=model, order=order, threshold=threshold, max_exit=max_exit,
         static=static, clips=_count(clips), clip_frames=clip_frames, stride_frames=stride_frames,
         route=route, top_k=top_k, save=save, threads=threads,  # type: ignore[arg-type]
         backend=backend, trust_engines=trust_engines, fps=fps,
-        limits=limits_of(limit or (), playlists=allow_playlists),
+        limits=limits_of(limit or (), playlists=allow_playlists), force=force,
     )
-    shown = show(pipeline.run(config), source=source, json_to=json, quiet=quiet)
+    place = output.json_target(json, force=force,
+                               reads=chain(sources_read(source),
+                                           [model or pipeline.DEMO_BUNDLE]),
+                               writes=[save] if save else [])
+    shown = show(pipeline.run(config), source=source, json_to=place, quiet=quiet)
     if save is not None and shown.failure is None and not quiet:
         output.note(f"saved {save}")
     raise typer.Exit(shown.exit_code)

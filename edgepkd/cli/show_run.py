@@ -37,8 +37,8 @@ NUMBERS = ("clip", "time (s)", "conf.", *TIMES, *NARROW_TIMES)
 
 
 def show(
-    events: Generator[RunEvent, None, None], *, source: Sequence[str], json_to: str | None,
-    quiet: bool,
+    events: Generator[RunEvent, None, None], *, source: Sequence[str],
+    json_to: output.JsonTarget, quiet: bool,
 ) -> RunView:
     """Drain `events` onto stdout, stderr and `json_to`; returns what was shown.
 
@@ -46,7 +46,7 @@ def show(
     with its summary. `events` are closed on the way out: that removes a half-written video.
     """
     endless = any(one == STDIN or is_live_source(one) for one in source)
-    view = RunView(as_lines=endless, on_stdout=json_to != "-", quiet=quiet)
+    view = RunView(as_lines=endless, on_stdout=json_to != output.STDOUT, quiet=quiet)
     ended: BaseException | None = None
     with output.JsonLines(json_to, stream=endless) as lines, view, closing(events):
         try:

@@ -12,7 +12,9 @@ from edgepkd.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgepkd.pipeline.train import StepDone
+    from edgepkd.cli.output import JsonTarget
+    from edgepkd.pipeline.quantize import QuantizeConfig
+    from edgepkd.pipeline.train import StepDone, TrainConfig
 
 train = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
                     help="Train trunks, then their exits.")
@@ -33,7 +35,8 @@ Modalities = Annotated[str, typer.Option(
 Seed = Annotated[int | None, typer.Option(help="Seed; default: the recipe's.")]
 Resume = Annotated[bool, typer.Option(
     "--resume", help="Keep what is done, and go on after a kill.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace networks that are there.")]
+Force = Annotated[bool, typer.Option(
+    "--force", help="Replace networks that are there, and the file of --json.")]
 Cache = Annotated[Path, typer.Option(help="Where decoded clips are kept.")]
 Jobs = Annotated[int, typer.Option(help="Processes that decode.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch.")]
@@ -74,7 +77,8 @@ def backbone(
         jobs=jobs, threads=threads, execution=execution(device, workers, amp, compiled),
         tensorboard=tensorboard, console=output.stderr())
     pairs = dict(_pair(text, option="--key-map") for text in key_map or ())
-    _show(pipeline.train_backbones(config, init=init, key_map=pairs or None), json)
+    place = json_target(json, config, init)
+    _show(pipeline.train_backbones(config, init=init, key_map=pairs or None), place)
 
 
 @train.command("exits")
@@ -109,10 +113,29 @@ def exits(
         tensorboard=tensorboard, console=output.stderr(), method=method,  # type: ignore[arg-type]
         last_teacher=last_teacher, online=online,  # type: ignore[arg-type]
         features=FeatureCache(features, cache_limit))
-    _show(pipeline.train_all_exits(config), json)
+    _show(pipeline.train_all_exits(config), json_target(json, config))
 
 
-def _show(steps: Iterator[StepDone], json: str | None) -> None:
+def json_target(
+    json: str | None, config: TrainConfig | QuantizeConfig, *others: Path | None
+) -> JsonTarget:
+    """Where --json goes, which is none of the files that training reads or writes.
+
+    Raises:
+        UsageError: nothing may be written there.
+    """
+    from edgepkd.cli import output
+    from edgepkd.pipeline.reads import run_read
+    from edgepkd.training.runs import files_of
+
+    recipe = config.recipe if (config.recipe or "").endswith(".toml") else None
+    folders = [config.run, *([config.out] if hasattr(config, "out") else [])]
+    return output.json_target(
+        json, force=config.force, writes=[file for one in folders for file in files_of(one)],
+        reads=run_read(config.run, config.data, recipe, config.cache, *others))
+
+
+def _show(steps: Iterator[StepDone], json: JsonTarget) -> None:
     from dataclasses import asdict
 
     from edgepkd.cli import output
@@ -126,7 +149,7 @@ def _show(steps: Iterator[StepDone], json: str | None) -> None:
             rows.append((done.modality, done.step, f"{done.values['loss']:.3f}",
                          ", ".join(accuracies) or "-",
                          "kept" if done.kept else f"{done.seconds:.0f}", str(done.path)))
-    if json != "-" and rows:
+    if json != output.STDOUT and rows:
         columns = ("network", "step", "loss", "calibration %", "s", "file")
         output.stdout().print(output.table(columns, rows, right=["loss", "s"]))
 

@@ -59,9 +59,12 @@ def fit(
         "--allow-test", help="Take logits of the test split, which is refused else.")] = False,
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for each order, then a summary.")] = None,
+    force: Annotated[bool, typer.Option(
+        "--force", help="Replace the files of --out and --json that are there already.")] = False,
 ) -> None:
     """Fit WISE weights and an exit policy, for one order or all."""
     from edgepkd.cli import output
+    from edgepkd.pipeline.reads import run_read
     from edgepkd.pipeline.wise import WiseFitConfig, fit_wise_file
 
     config = WiseFitConfig(
@@ -69,9 +72,11 @@ def fit(
         method=method, variant=variant,  # type: ignore[arg-type]
         non_negative=None if allow_negative is None else not allow_negative,
         accuracy_loss=accuracy_loss, min_confidence=min_confidence, safety_clips=safety_clips,
-        allow_test=allow_test,
+        allow_test=allow_test, force=force,
     )
-    with output.JsonLines(json) as lines:
+    place = output.json_target(json, force=force, reads=run_read(out, logits),
+                               writes=config.files)
+    with output.JsonLines(place) as lines:
         result = fit_wise_file(config)
         _write_lines(lines, result)
     for note in result.notes:

@@ -32,8 +32,10 @@ from edgepkd.datasets.layouts import SourceSpec, list_clips, output_names, sourc
 from edgepkd.datasets.official import Listing
 from edgepkd.datasets.pools import Crash, LocalPool, Pool, num_cores
 from edgepkd.datasets.prepared import (
+    FAILURES,
     GO_ON_HINT,
     INDEX,
+    PROGRESS,
     SUMMARY,
     VIDEOS,
     PreparedClip,
@@ -46,6 +48,7 @@ from edgepkd.datasets.table import read_table
 from edgepkd.datasets.verify import CheckJob, check_clip, index_problems
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import write_atomically
+from edgepkd.outputs import check_folder
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
 SCHEMA_VERSION = 1
@@ -201,7 +204,13 @@ def _judged(
     return _Outcome(clips, failures, notes)
 
 
+def files_of(folder: Path) -> tuple[Path, ...]:
+    """What a set in `folder` has besides its clips."""
+    return tuple(folder / name for name in (INDEX, FAILURES, SUMMARY, PROGRESS))
+
+
 def _check_places(config: PrepareConfig) -> None:
+    check_folder("DST", config.folder)
     source, folder = config.source.folder.resolve(), config.folder.resolve()
     if folder.is_relative_to(source) or source.is_relative_to(folder / VIDEOS):
         raise DataError(f"{config.folder} lies in {config.source.folder} or is it, so its clips "
@@ -361,6 +370,7 @@ def synth(config: SynthConfig) -> Generator[DataEvent, None, None]:
         StorageError: it cannot be written, or the disk is full.
     """
     begin = time.perf_counter()
+    check_folder("DST", config.folder)
     samples = assign_splits(_synth_samples(config), shares=config.shares)
     check_splits(samples)
     yield DataStarted("synth", len(samples), config.num_classes, ())

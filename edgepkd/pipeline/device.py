@@ -25,6 +25,7 @@ from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 if TYPE_CHECKING:
     from edgepkd.bundle import Bundle
     from edgepkd.files import Skipped
+    from edgepkd.outputs import Output
     from edgepkd.runtime.answers import ClipAnswer
     from edgepkd.runtime.machine import Machine
     from edgepkd.runtime.runner import SegmentRunner
@@ -78,6 +79,8 @@ class RunConfig:
     trust_engines: bool = False
     """Also use engines that `edgepkd export` has not built here for this user: a plan is as good as
     code."""
+    force: bool = False
+    """Replace the file `save` where it is there already."""
 
     def __post_init__(self) -> None:
         from edgepkd.bundle.engines import is_target_name
@@ -175,10 +178,7 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
     from edgepkd.video.source import resolve_sources
 
     sources = resolve_sources(config.source)
-    if config.save is not None:
-        from edgepkd.runtime.annotate import check_target
-
-        check_target(config.save, sources=sources)
+    target = None if config.save is None else _target(config, config.save, sources)
     if sources.skipped:
         yield SourcesSkipped(sources.skipped)
     loading = time.perf_counter()
@@ -188,12 +188,19 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
         if choice is not None:
             yield choice
         session = open_session(bundle, config, runner)
-        yield from _answered(session, bundle, config, sources, loading_since=loading)
+        yield from _answered(session, bundle, config, sources, target, loading_since=loading)
+
+
+def _target(config: RunConfig, save: Path, sources: Sequence[Source]) -> Output:
+    from edgepkd.runtime.annotate import check_target
+
+    return check_target(save, sources=sources, model=config.model or DEMO_BUNDLE,
+                        force=config.force)
 
 
 def _answered(
-    session: Session, bundle: Bundle, config: RunConfig, sources: Sequence[Source], *,
-    loading_since: float,
+    session: Session, bundle: Bundle, config: RunConfig, sources: Sequence[Source],
+    target: Output | None, *, loading_since: float,
 ) -> Iterator[RunEvent]:
     """The events of every source, then the summary, however the run ends."""
     from edgepkd.video.stops import delivering_stops
@@ -211,7 +218,8 @@ def _answered(
         tally.loaded()
         for number, source in enumerate(sources, start=1):
             with delivering_stops(), closing(_run_source(
-                    session, bundle, config, clip, source, number, len(sources))) as events:
+                    session, bundle, config, clip, source, number, len(sources),
+                    target)) as events:
                 for event in events:
                     failure = _count(tally, event) or failure
                     yield event
@@ -300,7 +308,7 @@ def _warm_up(
 
 def _run_source(
     session: Session, bundle: Bundle, config: RunConfig, clip: ClipSpec,
-    source: Source, number: int, num_sources: int,
+    source: Source, number: int, num_sources: int, target: Output | None,
 ) -> Generator[RunEvent, None, None]:
     from edgepkd.video.clips import ClipReader
     from edgepkd.video.source import shown_source
@@ -319,14 +327,14 @@ def _run_source(
             yield SourceStarted(shown, number, num_sources, info, reader.verdict, reader.notes)
             yield from warnings.new()
             for answer in session.stream(islice(reader, config.clips)):
-                if config.save is not None:
+                if target is not None:
                     answers.append(answer)
                 yield ClipDone(shown, answer)
                 yield from warnings.new()
             yield from warnings.new()
-        if config.save is not None:
+        if target is not None:
             cut = len(answers) == config.clips
-            yield from _save(source, answers, config, info,
+            yield from _save(source, answers, target, info, config=config,
                              until_s=answers[-1].end_s if cut else None)
     except (SourceError, ConfigError) as error:
         # One bad file must not end the run.
@@ -349,15 +357,14 @@ class _Warnings:
 
 
 def _save(
-    source: Source, answers: list[ClipAnswer], config: RunConfig, info: StreamInfo, *,
-    until_s: float | None,
+    source: Source, answers: list[ClipAnswer], out: Output, info: StreamInfo, *,
+    config: RunConfig, until_s: float | None,
 ) -> Iterator[SaveProgress]:
     from edgepkd.runtime.annotate import save_annotated
     from edgepkd.video.probe import has_display_times
     from edgepkd.video.source import shown_source
 
-    assert config.save is not None
-    for done_s in save_annotated(source, answers, config.save, fps=info.fps,
+    for done_s in save_annotated(source, answers, out, fps=info.fps,
                                  timed=has_display_times(info), until_s=until_s,
                                  source_fps=config.fps, limits=config.limits):
         yield SaveProgress(shown_source(source), done_s)

@@ -29,8 +29,17 @@ from edgepkd.datasets.index import Sample, check_no_leak, read_index
 from edgepkd.datasets.splits import SYNONYMS, assign_splits
 from edgepkd.errors import DataError, ModelError, StorageError, UsageError
 from edgepkd.files import write_atomically
+from edgepkd.outputs import check_folder, check_outputs
 from edgepkd.pipeline.clips import clips_of_run
-from edgepkd.pipeline.eval_files import Heading, draw_plots, write_tables
+from edgepkd.pipeline.eval_files import (
+    CONFUSION_CSV,
+    CONFUSION_PNG,
+    EXITS_CSV,
+    EXITS_PNG,
+    Heading,
+    draw_plots,
+    write_tables,
+)
 from edgepkd.pipeline.flatness import Flatness, FlatnessConfig, measure_flatness
 from edgepkd.pipeline.trained_run import TrainedRun, clip_gmac, open_run
 from edgepkd.training.evaluate import Evaluation, evaluate_logits
@@ -42,7 +51,8 @@ from edgepkd.training.runs import Run
 
 SCHEMA_VERSION = 1
 LOG_FILE = "eval-log.jsonl"
-METRICS_FILE = "metrics.json"
+METRICS_FILE, LOGITS_FILE = "metrics.json", "logits.npz"
+FILES = (METRICS_FILE, LOGITS_FILE, EXITS_CSV, EXITS_PNG, CONFUSION_CSV, CONFUSION_PNG)
 Split = Literal["test", "calibration", "train"]
 Views = Literal["centre", "10crop"]
 CROPS: Mapping[Views, int] = {"centre": 1, "10crop": 10}
@@ -68,7 +78,9 @@ class EvalConfig:
     order: str | None = None
     """`mv,residual,iframe`; None: the recipe's, as far as there are networks."""
     out: Path | None = None
-    """Folder for the results; None: RUN/eval/SPLIT-VIEWS."""
+    """Folder for the results; None: RUN/eval/SPLIT-VIEWS, whose files are replaced."""
+    force: bool = False
+    """Replace results that are in `out` already."""
     cache: Path = Path("runs/cache")
     """Where decoded clips are kept."""
     flatness: FlatnessConfig | None = None
@@ -92,6 +104,12 @@ class EvalConfig:
     def folder(self) -> Path:
         """Where the results go."""
         return self.out or self.run / "eval" / f"{self.split}-{self.views}"
+
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is written."""
+        return tuple(self.folder / name for name in FILES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +146,9 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress | None = None) -> Ev
         StorageError: the results cannot be written.
     """
     tell = on_progress or (lambda *_: None)
+    check_folder("--cache", config.cache)
+    check_outputs([("--out", path) for path in config.files], makes_folders=True,
+                  force=config.force or config.out is None)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = auto_device() if config.device == "auto" else config.device
@@ -314,7 +335,7 @@ def _write(result: EvalResult, config: EvalConfig, *, index: Path) -> EvalResult
     """Write all files; returns the result with the notes on what could not be drawn."""
     answered, out = result.predicted.answered, result.out
     heading = Heading(config.run.resolve().name, answered.split, str(answered.views))
-    save_logits(answered, out / "logits.npz")
+    save_logits(answered, out / LOGITS_FILE)
     write_tables(out, result.evaluation, answered, heading=heading)
     undrawn = draw_plots(out, result.evaluation, answered, heading=heading, floor=result.floor)
     if undrawn:

@@ -24,6 +24,7 @@ from edgepkd.deploy import DEPLOYED, FAKE_QUANT, FP32, Inputs, Networks
 from edgepkd.engines.parity import ENOUGH_CLIPS, Answers, ExitParity, Segments, compare
 from edgepkd.engines.targets import Target, load_target
 from edgepkd.errors import BundleError, DataError, SourceError
+from edgepkd.outputs import check_folder
 from edgepkd.pipeline.evaluate import EvalConfig, of_split, samples_of
 from edgepkd.pipeline.export_bundle import ExportConfig, export_bundle
 from edgepkd.pipeline.run_card import RunFacts, run_card
@@ -70,6 +71,8 @@ def export_run(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, No
         BundleError: there is a bundle of this name already, and no `force`.
     """
     target, out = load_target(config.target), bundle_path(config)
+    check_folder("--cache", config.cache)
+    check_folder("--out", out.parent)
     if out.exists() and not config.force:
         raise BundleError(f"{out} exists already.",
                           hint="Give --force to replace it, or another name with --out.")

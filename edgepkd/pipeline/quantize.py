@@ -38,6 +38,7 @@ from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.files import write_atomically
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import clips_of_run
 from edgepkd.pipeline.steps import (
     QUANTIZE_FILE,
@@ -210,6 +211,7 @@ class _Job:
 
 def _open(config: QuantizeConfig) -> _Job:
     """Everything that can be refused is refused here, before anything is written."""
+    check_folder("--cache", config.cache)
     source = read_run(config.run)
     refuse_quantized(config.run)
     recipe = load_int8_recipe(config.recipe, config.all_changes)

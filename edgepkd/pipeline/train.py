@@ -29,6 +29,7 @@ from edgepkd.errors import ModelError, UsageError
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.models.weights import load_backbone, read_checkpoint
+from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import clips_to_train_on
 from edgepkd.pipeline.steps import (
     Clips,
@@ -191,6 +192,10 @@ def _started(config: TrainConfig) -> Iterator[tuple[Run, Clips]]:
 
 
 def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
+    check_folder("RUN", config.run)
+    check_folder("--cache", config.cache)
+    if isinstance(config, ExitsConfig):
+        check_folder("--features", config.features.folder)
     refuse_quantized(config.run)
     old = read_run(config.run) if (config.run / RUN_FILE).exists() else None
     data = config.data or (old.index if old else None)

@@ -19,6 +19,7 @@ import numpy as np
 
 from edgepkd import __version__
 from edgepkd._optional import installed_version
+from edgepkd.bundle import POLICY, WISE
 from edgepkd.cascade import (
     ExitPolicy,
     Order,
@@ -29,8 +30,9 @@ from edgepkd.cascade import (
 )
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.errors import DataError, UsageError
+from edgepkd.outputs import check_outputs
 from edgepkd.training.evaluate import Accuracy, accuracy_of
-from edgepkd.training.fitted import write_fitted
+from edgepkd.training.fitted import RECORD, write_fitted
 from edgepkd.training.logits import ClipLogits, load_logits
 from edgepkd.training.policy import fit_policy
 from edgepkd.training.recipe import WiseRecipe
@@ -88,6 +90,8 @@ class WiseFitConfig:
     safety_clips: int = WiseRecipe.safety_clips
     allow_test: bool = False
     """Take logits of the test split: what is measured on it later is then worth nothing."""
+    force: bool = False
+    """Replace a fit that is in `out` already."""
 
     def __post_init__(self) -> None:
         check(self.method in get_args(MethodName), "method", got=self.method,
@@ -102,6 +106,11 @@ class WiseFitConfig:
         WiseRecipe(accuracy_loss=self.accuracy_loss, min_confidence=self.min_confidence,
                    safety_clips=self.safety_clips)  # its checks
         self.fitting  # noqa: B018  (checks of l1 and l2)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is written."""
+        return tuple(self.out / name for name in (WISE, POLICY, RECORD))
 
     @property
     def fitting(self) -> Method:
@@ -163,6 +172,8 @@ def fit_wise_file(config: WiseFitConfig) -> WiseFitResult:
             of other networks than those in `out`. UsageError: an order the logits do not hold.
         MissingExtraError: scipy is not installed. StorageError: `out` cannot be written.
     """
+    check_outputs([("--out", path) for path in config.files], reads=[config.logits],
+                  force=config.force, makes_folders=True)
     answered = load_logits(config.logits)
     orders = _orders(config.order, answered)
     notes = check_logits(answered, orders=orders, allow_test=config.allow_test)

@@ -7,7 +7,6 @@ and V planes, and they are encoded again, H.264 or MPEG-4 by the file's suffix, 
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,14 +20,17 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from edgepkd.errors import DecodeError, EdgepkdError, MissingExtraError, UsageError
+from edgepkd.errors import DecodeError, MissingExtraError, StorageError, UsageError
+from edgepkd.outputs import Output, check_outputs
 from edgepkd.runtime.answers import ClipAnswer
+from edgepkd.temporaries import TemporaryFile
 from edgepkd.text import shown
 from edgepkd.video.decoder import crop_exactly
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
 from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video.source import STDIN, Source, VideoInput, is_live_source, open_video, shown_source
+from edgepkd.video.source_list import source_files
 from edgepkd.video.timeline import DEFAULT_FPS, Timeline
 
 if TYPE_CHECKING:
@@ -37,30 +39,31 @@ if TYPE_CHECKING:
 Bytes = NDArray[np.uint8]
 CODECS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264",
           ".avi": "mpeg4"}
+FORMATS = {".mp4": "mp4", ".m4v": "ipod", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
 MAX_ERRORS_IN_A_ROW = 100
 
 
-def check_target(out: Path, *, sources: Sequence[Source]) -> None:
+def check_target(
+    out: Path, *, sources: Sequence[Source], model: Path, force: bool = False
+) -> Output:
     """Refuse what cannot be written, before any work is done.
 
     Raises:
-        UsageError: several sources or one that cannot be read twice, an unknown suffix, the source
-            itself as target, or no folder to write to.
+        UsageError: several sources or one that cannot be read twice, an unknown suffix, or a place
+            where nothing may be written: see `check_outputs`.
     """
     if len(sources) != 1 or not _can_be_read_again(sources[0]):
         what = f"{len(sources)} sources" if len(sources) != 1 else shown_source(sources[0])
         raise UsageError(f"--save with {what}; allowed: exactly one video file.",
                          hint="The file is read a second time; run once for each file.")
-    source = os.fspath(sources[0])
     if out.suffix.lower() not in CODECS:
         raise UsageError(f"--save is {str(out)!r}; allowed suffixes: {', '.join(CODECS)}.")
-    # A pattern of pictures is the name of no file.
-    if out.exists() and os.path.exists(source) and os.path.samefile(out, source):
-        raise UsageError(f"--save {out} is the source itself; it is not overwritten.",
-                         hint="Choose another name.")
-    if out.is_dir() or not out.parent.is_dir():
-        raise UsageError(f"--save {out} cannot be written: it is a folder, or is in none.",
-                         hint="Make the folder first.")
+    (target,) = check_outputs([("--save", out)], reads=[*source_files(sources), model],
+                              force=force)
+    if target.is_stream:
+        raise UsageError(f"--save {out} cannot be written: it is a pipe or a device.",
+                         hint="Name a file: a video is written back and forth.")
+    return target
 
 
 def _can_be_read_again(source: Source) -> TypeGuard[str | os.PathLike[str]]:
@@ -69,7 +72,7 @@ def _can_be_read_again(source: Source) -> TypeGuard[str | os.PathLike[str]]:
 
 
 def save_annotated(
-    source: Source, answers: Sequence[ClipAnswer], out: Path, *,
+    source: Source, answers: Sequence[ClipAnswer], out: Output, *,
     fps: float | None, timed: bool = True, until_s: float | None = None,
     source_fps: float | None = None, limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[float]:
@@ -80,29 +83,27 @@ def save_annotated(
     `out` appears when it is complete; on any error, or if the caller stops early, nothing is left.
 
     Raises:
-        EdgepkdError: it cannot be written. DecodeError: no frame could be decoded.
+        StorageError: it cannot be written. DecodeError: no frame could be decoded.
         MissingExtraError: Pillow is not installed.
     """
-    temporary = out.with_name(f".{out.stem}.{secrets.token_hex(4)}{out.suffix}")
-    written = 0.0
+    written, suffix = 0.0, out.path.suffix.lower()
     try:
-        with (open_video(source, fps=source_fps, limits=limits) as video,
-              av.open(f"file:{temporary}", "w") as container):
-            writer = _Writer(container, CODECS[out.suffix.lower()], fps=fps or 25.0)
-            for frame, time_s in _timed_frames(video, fps=fps, timed=timed):
-                if until_s is not None and time_s >= until_s:
-                    break
-                writer.write(frame, time_s, _answer_at(answers, time_s))
-                if time_s >= written + 0.5:
-                    written = time_s
-                    yield time_s
-            writer.finish(source)
-        os.replace(temporary, out)
+        with TemporaryFile(out.place) as temporary:
+            with (open_video(source, fps=source_fps, limits=limits) as video,
+                  av.open(f"file:{temporary.path}", "w", format=FORMATS[suffix]) as container):
+                writer = _Writer(container, CODECS[suffix], fps=fps or 25.0)
+                for frame, time_s in _timed_frames(video, fps=fps, timed=timed):
+                    if until_s is not None and time_s >= until_s:
+                        break
+                    writer.write(frame, time_s, _answer_at(answers, time_s))
+                    if time_s >= written + 0.5:
+                        written = time_s
+                        yield time_s
+                writer.finish(source)
+            temporary.commit(before=out.before)
     except OSError as error:  # FFmpeg's errors too
-        raise EdgepkdError(f"{out} cannot be written: {error.strerror or error}.",
+        raise StorageError(f"{out.path} cannot be written: {error.strerror or error}.",
                            hint="Check the folder and the free space.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _timed_frames(

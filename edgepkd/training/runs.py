@@ -18,14 +18,22 @@ from typing import Any
 
 from edgepkd import __version__
 from edgepkd._optional import installed_version
-from edgepkd.config import Modality
+from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ConfigError, DataError, UsageError
 from edgepkd.files import csv_bytes, write_atomically
 from edgepkd.training.recipe import TrainRecipe, recipe_of
 
 SCHEMA_VERSION = 1
-RUN_FILE = "run.json"
+RUN_FILE, SKIPPED = "run.json", "skipped.csv"
+
+
+def files_of(folder: Path) -> tuple[Path, ...]:
+    """What training writes into the folder of a run, but for the folders of its steps."""
+    networks = (f"{modality}{kind}{suffix}" for modality in MODALITIES for kind in ("", "-trunk")
+                for suffix in (".json", ".safetensors"))
+    return tuple(folder / name for name in (
+        RUN_FILE, SKIPPED, "quantize.json", "sensitivity.json", *networks))
 
 
 @dataclass(frozen=True)
@@ -111,4 +119,4 @@ def refuse_other_run(old: Run, new: Run) -> None:
 def write_skipped(run: Run, reasons: Mapping[Sample, str]) -> None:
     """Write RUN/skipped.csv: path and reason of each clip that was left out."""
     rows = [(sample.path, sample.label, reason) for sample, reason in reasons.items()]
-    write_atomically(run.folder / "skipped.csv", csv_bytes(("path", "label", "reason"), rows))
+    write_atomically(run.folder / SKIPPED, csv_bytes(("path", "label", "reason"), rows))

@@ -6,6 +6,7 @@ What lies in a folder and is no video is never passed over in silence.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -76,6 +77,27 @@ def resolve_sources(argument: SourceArgument) -> Sources:
             f"allowed: {ALLOWED}.", hint=SEQUENCE_HINT)
     return Sources((source for sources in found for source in sources),
                    skipped=(one for sources in found for one in sources.skipped))
+
+
+def source_files(sources: Iterable[Source]) -> list[Path]:
+    """Return what is read from this machine's disks for `sources`, each picture of a sequence too.
+
+    A pipe that comes from a file is that file.
+    """
+    found: list[Path] = []
+    for source in sources:
+        if not isinstance(source, (str, os.PathLike)):
+            with contextlib.suppress(OSError, AttributeError):  # of no file, such as BytesIO
+                found.append(Path(f"/dev/fd/{source.fileno()}"))
+        elif source == STDIN:
+            found.append(Path("/dev/stdin"))
+        elif os.path.isdir(name := plain_source(source)):
+            found += [path for path in Path(name).iterdir() if is_still(path)]
+        elif os.path.exists(name):
+            found.append(Path(name))
+        elif "://" not in name:
+            found += pattern_matches(name)
+    return found
 
 
 def pattern_matches(pattern: str) -> list[Path]:

@@ -21,8 +21,8 @@ from typer.testing import CliRunner, Result
 from edgepkd import __version__, pipeline
 from edgepkd.bundle import Bundle
 from edgepkd.cli.main import app
-from edgepkd.cli.output import JsonLines
-from edgepkd.errors import ModelError, SourceError, UsageError
+from edgepkd.cli.output import JsonLines, JsonTarget, json_target
+from edgepkd.errors import ModelError, SourceError, StorageError
 from edgepkd.video.clips import Clip, ClipReader
 from tests.clips import encode_clip, translating_texture
 from tests.processes import started
@@ -256,7 +256,7 @@ def test_the_rate_of_pictures_is_said(bundle: Bundle, tmp_path: Path) -> None:
     (["{clip}", "--max-exit", "13"], 2, "max_exit is 13"),
     (["{clip}", "--static", "--max-exit", "3"], 2, "static goes with"),
     (["{clip}", "--route", "fast"], 2, "route is 'fast'"),
-    (["{clip}", "--save", "{clip}"], 2, "is the source itself"),
+    (["{clip}", "--save", "{clip}"], 2, "is the same file as"),
     (["{clip}", "--save", "out.gif"], 2, "allowed suffixes"),
     (["{clip}", "--json", "/nowhere/out.json"], 2, "cannot be written"),
 ])
@@ -498,11 +498,11 @@ def test_a_closed_pipe_is_quiet(clips: Path, bundle: Bundle) -> None:
 
 def test_json_file_is_whole_or_absent(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    with suppress(RuntimeError), JsonLines(str(out)) as sink:
+    with suppress(RuntimeError), JsonLines(target(out)) as sink:
         sink.write("clip", {"a": 1})
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with JsonLines(str(out)) as sink:
+    with JsonLines(target(out)) as sink:
         sink.write("clip", {"a": 1})
         assert not out.exists()
     assert lines(out.read_text()) == [{"schema_version": 1, "kind": "clip", "a": 1}]
@@ -510,32 +510,33 @@ def test_json_file_is_whole_or_absent(tmp_path: Path) -> None:
 
 def test_json_of_a_camera_is_there_as_it_comes(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    with suppress(KeyboardInterrupt), JsonLines(str(out), stream=True) as sink:
+    with suppress(KeyboardInterrupt), JsonLines(target(out), stream=True) as sink:
         sink.write("clip", {"a": 1})
         assert len(lines(out.read_text())) == 1
         raise KeyboardInterrupt
     assert len(lines(out.read_text())) == 1
 
 
-def test_json_replaces_json_and_nothing_else(
-    clips: Path, bundle: Bundle, tmp_path: Path
-) -> None:
-    clip = tmp_path / "right.mp4"
-    clip.write_bytes((clips / "right.mp4").read_bytes())
-    done = invoke("run", clip, "--model", bundle.path, "--json", clip, "-q")
-    assert done.exit_code == 2
-    assert "holds no JSON lines; it is not overwritten" in done.stderr
-    assert clip.read_bytes() == (clips / "right.mp4").read_bytes()
+def test_json_of_a_camera_replaces_what_was_there(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    for content in (b"", b'{"kind": "clip"}\n'):
-        out.write_bytes(content)
-        assert invoke("run", clip, "--model", bundle.path, "--json", out, "-q").exit_code == 0
-        assert len(lines(out.read_text())) == 3
+    out.write_text("of yesterday\n" * 99)
+    there = target(out, force=True)
+    with JsonLines(there, stream=True) as sink:
+        assert out.read_text().startswith("of yesterday"), "as long as there is nothing new"
+        sink.write("clip", {"a": 1})
+    assert len(lines(out.read_text())) == 1
+    other = tmp_path / "other"
+    other.write_text("of another process")
+    there = target(out, force=True)
+    other.replace(out)
+    with (pytest.raises(StorageError, match="another file has this name by now"),
+          JsonLines(there, stream=True) as sink):
+        sink.write("clip", {"a": 1})
+    assert out.read_text() == "of another process"
 
 
-def test_json_to_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be written"):
-        JsonLines(str(tmp_path))
+def target(out: Path, *, force: bool = False) -> JsonTarget:
+    return json_target(str(out), force=force)
 
 
 # ---- demo, inspect, doctor

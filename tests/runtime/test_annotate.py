@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 from edgepkd.cascade import Position, positions
-from edgepkd.errors import EdgepkdError, MissingExtraError, UsageError
+from edgepkd.errors import DecodeError, MissingExtraError, StorageError, UsageError
+from edgepkd.outputs import Output, check_outputs
 from edgepkd.runtime import annotate
 from edgepkd.runtime.annotate import check_target, save_annotated
 from edgepkd.runtime.answers import ClipAnswer, DecodeCounts, ScoredLabel
-from tests.clips import encode_clip
+from tests.clips import encode_clip, translating_texture
+from tests.disks import TOO_LARGE, largest_file
 
 FPS = 25
 
@@ -35,8 +38,13 @@ def grey(count: int, size: tuple[int, int] = (160, 120)) -> np.ndarray:
 
 
 def save(source: Path, out: Path, answers: Sequence[ClipAnswer], **settings: Any) -> None:
-    for _ in save_annotated(str(source), answers, out, fps=FPS, **settings):
+    for _ in save_annotated(str(source), answers, place(out), fps=FPS, **settings):
         pass
+
+
+def place(out: Path) -> Output:
+    (found,) = check_outputs([("--save", out)], force=True)
+    return found
 
 
 def frames(path: Path) -> list[av.VideoFrame]:
@@ -104,28 +112,50 @@ def test_any_size_and_any_label(tmp_path: Path, size: tuple[int, int], label: st
 
 def test_nothing_is_left_when_the_caller_stops(tmp_path: Path) -> None:
     source = encode_clip(tmp_path / "in.mp4", grey(60), fps=FPS)
-    writing = save_annotated(str(source), [answer(0, 3)], tmp_path / "out.mp4", fps=FPS)
+    writing = save_annotated(str(source), [answer(0, 3)], place(tmp_path / "out.mp4"),
+                             fps=FPS)
     next(writing)
     writing.close()
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
-@pytest.mark.parametrize("broken", ["nothing decodes", "the disk is full"])
-def test_an_older_output_survives_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+def test_an_older_output_survives_a_source_without_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = encode_clip(tmp_path / "in.mp4", grey(3), fps=FPS)
     (tmp_path / "out.mp4").write_text("from before")
-    if broken == "nothing decodes":
-        monkeypatch.setattr(annotate, "_frames", lambda video: iter(()))
-    else:
-        def full(*args: object) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(annotate._Writer, "finish", full)
-    with pytest.raises(EdgepkdError, match=r"no frame that decodes|out\.mp4 cannot be written"):
+    monkeypatch.setattr(annotate, "_frames", lambda video: iter(()))
+    with pytest.raises(DecodeError, match="no frame that decodes"):
         save(source, tmp_path / "out.mp4", [answer(0, 1)])
     assert (tmp_path / "out.mp4").read_text() == "from before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mkv", ".mov", ".avi"])
+def test_an_older_output_survives_a_full_disk(tmp_path: Path, suffix: str) -> None:
+    source = encode_clip(tmp_path / "in.mp4", translating_texture(12, (320, 240), (3, 1)))
+    out = tmp_path / f"out{suffix}"
+    save(source, out, [answer(0, 1)])
+    size = out.stat().st_size
+    assert size > 12_000
+    out.write_text("from before")
+    for room in (0, 1, size // 3, 2 * size // 3, size - 300):
+        with largest_file(room), pytest.raises(
+                StorageError, match=rf"out\{suffix} cannot be written: {TOO_LARGE}"):
+            save(source, out, [answer(0, 1)])
+        assert out.read_text() == "from before"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", out.name]
+
+
+def test_a_file_that_came_into_being_meanwhile_stays(tmp_path: Path) -> None:
+    source = encode_clip(tmp_path / "in.mp4", grey(60), fps=FPS)
+    out = place(tmp_path / "out.mp4")
+    writing = save_annotated(str(source), [answer(0, 3)], out, fps=FPS)
+    next(writing)
+    out.place.write_text("of another process")
+    with pytest.raises(StorageError, match="another file has this name by now"):
+        list(writing)
+    assert out.place.read_text() == "of another process"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
@@ -149,19 +179,23 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
     source.write_bytes(b"x")
     link = tmp_path / "link.mp4"
     link.symlink_to(source)
+    old, pipe = tmp_path / "old.mp4", tmp_path / "pipe.mp4"
+    old.write_bytes(b"y")
+    os.mkfifo(pipe)
     one = [str(source)]
     for out, sources, message in (
-        (source, one, "is the source itself"),
-        (link, one, "is the source itself"),
+        (source, one, "is the same file as .*in.mp4, which is read"),
+        (link, one, "is the same file as .*in.mp4, which is read"),
         (tmp_path / "out.gif", one, "allowed suffixes"),
         (tmp_path / "none" / "out.mp4", one, "cannot be written"),
+        (old, one, "is there already"), (pipe, one, "a pipe or a device"),
         (tmp_path / "out.mp4", one * 2, "2 sources"),
         (tmp_path / "out.mp4", ["-"], "exactly one video file"),
         (tmp_path / "out.mp4", ["rtsp://camera"], "exactly one video file"),
     ):
         with pytest.raises(UsageError, match=message):
-            check_target(out, sources=sources)
-    check_target(tmp_path / "out.mp4", sources=one)
+            check_target(out, sources=sources, model=tmp_path / "no.edgepkd")
+    check_target(tmp_path / "out.mp4", sources=one, model=tmp_path / "no.edgepkd")
 
 
 @pytest.mark.parametrize("label", [
