@@ -15,7 +15,7 @@ from edgepkd.errors import ConfigError
 Modality = Literal["mv", "residual", "iframe"]
 MODALITIES: tuple[Modality, ...] = ("mv", "residual", "iframe")
 NUM_CHANNELS: dict[Modality, int] = {"mv": 2, "residual": 3, "iframe": 3}
-MAX_FPS = 1000
+MIN_FPS, MAX_FPS = 0.001, 1000
 # What is beyond these asks for memory that no device has; a bundle may come from a stranger.
 MAX_SEGMENTS = 1000
 MAX_RESIZE_PX = 4096
@@ -58,10 +58,10 @@ def check_fps(fps: float | Fraction | None) -> None:
     """Refuse what is no frame rate; None, 'not given', is fine.
 
     Raises:
-        ConfigError: it is not above 0, or above MAX_FPS.
+        ConfigError: it is below MIN_FPS, or above MAX_FPS.
     """
-    check(fps is None or (math.isfinite(fps) and 0 < fps <= MAX_FPS), "fps", got=fps,
-          allowed=f"frames per second, above 0 and up to {MAX_FPS}")
+    check(fps is None or (math.isfinite(fps) and MIN_FPS <= fps <= MAX_FPS), "fps", got=fps,
+          allowed=f"frames per second, {MIN_FPS} to {MAX_FPS}")
 
 
 def type_hints(cls: type) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import av
 
+from edgepkd.errors import DecodeError
 from edgepkd.video.cut_off import cut_off
 from edgepkd.video.normalize import normalized
 from edgepkd.video.probe import frame_rate, has_display_times, probe
@@ -62,7 +63,11 @@ def encode(video: VideoInput) -> Encoded:
             last = packet.pts
             packet.pts = packet.dts = packet.pts - first
             packet.stream = stream
-            container.mux(packet)
+            try:
+                container.mux(packet)
+            except av.FFmpegError as error:
+                raise DecodeError(f"{video.name} cannot be written as MP4: {error.strerror}.",
+                                  hint="Its timestamps are damaged; copy it again.") from error
     params = source.params
     read_s = float((last - (first or 0)) * params.time_base + 1 / (params.fps or DEFAULT_FPS))
     is_cut_off = cut_off(info, read_s=read_s) is not None

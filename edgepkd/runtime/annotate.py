@@ -31,7 +31,7 @@ from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
 from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video.source import STDIN, Source, VideoInput, is_live_source, open_video, shown_source
 from edgepkd.video.source_list import source_files
-from edgepkd.video.timeline import DEFAULT_FPS, Timeline
+from edgepkd.video.timeline import DEFAULT_FPS, Timeline, usable_time_base
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -101,7 +101,7 @@ def save_annotated(
                         yield time_s
                 writer.finish(source)
             temporary.commit(before=out.before)
-    except OSError as error:  # FFmpeg's errors too
+    except (OSError, av.FFmpegError) as error:
         raise StorageError(f"{out.path} cannot be written: {error.strerror or error}.",
                            hint="Check the folder and the free space.") from error
 
@@ -111,7 +111,7 @@ def _timed_frames(
 ) -> Iterator[tuple[VideoFrame, float]]:
     """Frames, and seconds since the first one on the same clock as the clips'."""
     rate = Fraction(fps).limit_denominator(1001) if fps else DEFAULT_FPS
-    timeline = Timeline(time_base=video.stream.time_base or 1 / rate, fps=rate)
+    timeline = Timeline(time_base=usable_time_base(video.stream.time_base, fps=rate), fps=rate)
     first: float | None = None
     for frame in _frames(video):
         ticks = timeline.place(frame.pts if timed else None)

@@ -18,6 +18,7 @@ from av.packet import Packet
 
 from edgepkd.errors import SourceError
 from edgepkd.video.limits import Limits
+from edgepkd.video.mp4_index import check_index
 from edgepkd.video.oversize import (
     INT_MAX,
     Lines,
@@ -84,6 +85,7 @@ def open_container(
         av.FFmpegError, OSError, ValueError: it cannot be opened.
     """
     opening = _Opening(file, name, limits, options or {})
+    opening.check_index()
     failure: Exception = SourceError(
         f"{name} is of a format that is not on the list of those that are opened.",
         hint="Convert it, for example: ffmpeg -i IN -c:v libx264 OUT.mp4.")
@@ -139,8 +141,24 @@ class _Opening:
         self._file, self._name, self._limits = file, name, limits
         self._options = dict(options)
 
+    def check_index(self) -> None:
+        """Look at what the index of an MP4 claims.
+
+        Raises:
+            LimitError: frames that it has no room for.
+        """
+        self._rewind()
+        if isinstance(self._file, str):
+            with open(self._file, "rb") as file:
+                check_index(file, limits=self._limits, name=self._name)
+        elif not isinstance(self._file, Pipe):
+            check_index(self._file, limits=self._limits, name=self._name)
+
     def of(self, formats: str) -> InputContainer | None:
         """Open it as one of `formats`; None if it is of another."""
+        if isinstance(self._file, Pipe):
+            # Its index cannot be looked at beforehand; what begins as an MP4 does is no pipe here.
+            formats = formats.replace(",mov,", ",")
         return self._opened(_allowing(formats, self._protocols(), self._limits))
 
     def of_playlist(self) -> InputContainer | None:

@@ -23,6 +23,7 @@ from edgepkd.video.h264 import NO_CROP, Crop, find_sps
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.orientation import UPRIGHT, Display, Orientation, display_of
 from edgepkd.video.oversize import check_refused, codec_options
+from edgepkd.video.timeline import plausible_rate, usable_time_base
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -95,17 +96,17 @@ def codec_params_from_stream(
     if num_ref_frames is None:
         sps = find_sps(context.extradata or b"") if context.name == "h264" else None
         num_ref_frames = sps.num_ref_frames if sps else 1
-    fps = fps or stream.average_rate
+    fps = fps or plausible_rate(stream.average_rate)
     return CodecParams(
         codec_name=context.name,
         extradata=context.extradata,
         width_px=context.width,
         height_px=context.height,
-        time_base=stream.time_base or Fraction(1, 90_000),
+        time_base=usable_time_base(stream.time_base, fps=fps),
         orientation=orientation,
         has_b_frames=bool(context.has_b_frames) if has_b_frames is None else has_b_frames,
         num_ref_frames=num_ref_frames,
-        fps=Fraction(fps) if fps else None,
+        fps=fps,
         codec_tag=context.codec_tag,
         header=known_header(context.name, context.extradata or b""),
         crop=crop if crop.moves_origin else NO_CROP,

@@ -27,6 +27,8 @@ class Limits:
     """In one file: pictures, sound, subtitles, data."""
     header_bytes: int = 1 << 20
     """Codec settings that a container gives before the first picture (`extradata`)."""
+    samples: int = 2_000_000
+    """Frames that the index of an MP4 claims without bytes of the file behind them."""
     packets: int = 3_000
     """In a row that give no picture."""
     idle_bytes: int = 512 << 20

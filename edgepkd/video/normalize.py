@@ -31,11 +31,12 @@ from edgepkd.video.orientation import NO_DISPLAY, UPRIGHT, display_of
 from edgepkd.video.oversize import check_refused
 from edgepkd.video.probe import prepare
 from edgepkd.video.source import VideoInput
-from edgepkd.video.timeline import DEFAULT_FPS, Timeline
+from edgepkd.video.timeline import DEFAULT_FPS, Timeline, plausible_rate, usable_time_base
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
 
 # The ffmpeg tool's "-q:v 1"; its default qmin of 2 then bounds the quantiser, and so it does here.
 _QUALITY_1 = 118
+_MAX_TICKS = 1 << 62
 _FIELD_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"})
 
 
@@ -100,11 +101,13 @@ class NormalizedVideo:
         self._video = video
         self._gop_frames = gop_frames
         stream = video.stream
-        fps = fps or Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
-        time_base = stream.time_base or 1 / fps
+        fps = (fps or plausible_rate(stream.average_rate) or plausible_rate(stream.guessed_rate)
+               or DEFAULT_FPS)
+        time_base = usable_time_base(stream.time_base, fps=fps)
         self._remainder = remainder or Remainder(
             video.packets(), Timeline(time_base=time_base, fps=fps), None, 0)
-        self._stamps = _Stamps(use_timestamps, step=max(1, round(1 / (fps * time_base))))
+        self._stamps = _Stamps(video.name, use_timestamps,
+                               step=max(1, round(1 / (fps * time_base))))
         self.params = CodecParams(
             codec_name="mpeg4", extradata=None, width_px=TRAINING_WIDTH_PX,
             height_px=TRAINING_HEIGHT_PX, time_base=time_base, fps=fps)
@@ -237,7 +240,8 @@ def _encoder(gop_frames: int) -> VideoCodecContext:
 class _Stamps:
     """Timestamps of frames, and whole ticks that rise from frame to frame."""
 
-    def __init__(self, use_timestamps: bool, *, step: int) -> None:
+    def __init__(self, name: str, use_timestamps: bool, *, step: int) -> None:
+        self._name = name
         self._uses = use_timestamps
         self._step = step
         self._last: int | None = None
@@ -249,6 +253,9 @@ class _Stamps:
         time = round(ticks)
         if self._last is not None and time <= self._last:
             time = self._last + self._step
+        if abs(time) > _MAX_TICKS:
+            raise DecodeError(f"{self._name} shows pictures at times that cannot be counted.",
+                              hint="Its timestamps are damaged; record or copy it again.")
         self._last = time
         return time
 

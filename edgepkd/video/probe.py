@@ -39,7 +39,13 @@ from edgepkd.video.limits import Limits
 from edgepkd.video.orientation import NO_DISPLAY, Display, display_of
 from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video.source import STDIN, Source, VideoInput, open_video
-from edgepkd.video.timeline import MAX_OVERLAP_S
+from edgepkd.video.timeline import (
+    DEFAULT_FPS,
+    MAX_OVERLAP_S,
+    MAX_TIME_S,
+    plausible_rate,
+    plausible_stamp,
+)
 
 RAW_FORMATS = frozenset({
     "av1", "avs2", "avs3", "cavsvideo", "dirac", "evc", "h261", "h263", "h264", "hevc", "m4v",
@@ -105,6 +111,9 @@ class StreamInfo:
     num_errors: int
     """Packets looked at that did not decode."""
     is_live: bool
+    nonsense_fps: float | None = None
+    """What a stream that numbers its frames names as their rate, if no video has such a rate: they
+    are counted, at 25 a second or as the caller says."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,7 @@ def judge(
 
 def has_display_times(info: StreamInfo) -> bool:
     """Return whether timestamps are display times; AVI numbers coded frames, raw streams none."""
-    if info.container in RAW_FORMATS:
+    if info.container in RAW_FORMATS or info.nonsense_fps is not None:
         return False
     return not (info.container in NO_TIMESTAMP_FORMATS and info.has_b_frames)
 
@@ -164,12 +173,33 @@ def has_display_times(info: StreamInfo) -> bool:
 def frame_rate(video: VideoInput) -> Fraction | None:
     """Return the stream's frame rate once some of it was decoded; None if nobody tells.
 
-    A raw stream has it in its own headers (VUI), or from the caller; its demuxer says 25.
+    A raw stream has it in its own headers (VUI), or from the caller; its demuxer says 25. A rate
+    that no video has counts as none.
     """
+    return next(filter(None, map(plausible_rate, _told_rates(video))), None) or video.fps or None
+
+
+def _told_rates(video: VideoInput) -> tuple[Fraction | None, ...]:
+    """The frame rates that the stream names, whatever they are."""
     stream = video.stream
-    if video.container.format.name not in RAW_FORMATS:
-        return stream.average_rate or stream.guessed_rate or video.fps
-    return stream.codec_context.framerate or video.fps or None
+    if video.container.format.name in RAW_FORMATS:
+        return (stream.codec_context.framerate,)
+    return stream.average_rate, stream.guessed_rate
+
+
+def _nonsense_fps(video: VideoInput) -> float | None:
+    """The frame rate of an AVI, whose timestamps are numbers of frames, if no video has it."""
+    time_base = video.stream.time_base
+    if video.container.format.name != "avi" or not time_base:
+        return None
+    return None if plausible_rate(1 / time_base) else float(1 / time_base)
+
+
+def _note_fps(video: VideoInput, nonsense_fps: float | None) -> None:
+    if nonsense_fps is not None:
+        fps = float(frame_rate(video) or DEFAULT_FPS)
+        video.notes.append(f"{video.name} names a frame rate of {nonsense_fps:.3g}, which no video "
+                           f"has: taken as {fps:g} a second")
 
 
 def codec_params(video: VideoInput, info: StreamInfo) -> CodecParams:
@@ -272,13 +302,15 @@ def _look(video: VideoInput) -> StreamInfo:
                            has_inter=has_inter)
     sps = _sps(context, packets)
     steps = _time_steps(packets, seen_all=seen_all) if has_times else np.zeros(0)
-    fps = frame_rate(video)
+    fps, nonsense_fps = frame_rate(video), _nonsense_fps(video)
+    _note_fps(video, nonsense_fps)
     width, height = decoded.size or (context.width, context.height)
     video.limits.check_picture(video.name, width, height)
     return StreamInfo(
         source=video.name, container=video.container.format.name, codec=_codec_name(context),
         profile=context.profile, pix_fmt=decoded.pix_fmt, width_px=width, height_px=height,
-        fps=float(fps) if fps else None, duration_s=_duration_s(video),
+        fps=float(fps) if fps else None, nonsense_fps=nonsense_fps,
+        duration_s=_duration_s(video) if nonsense_fps is None else None,
         num_frames_from_header=stream.frames or None, start_s=_start_s(video),
         rotation_deg=decoded.display.rotation_deg, mirrored=decoded.display.mirrored,
         display_changes=decoded.display_changes,
@@ -429,11 +461,17 @@ def _time_steps(packets: Sequence[Packet[Any]], *, seen_all: bool) -> npt.NDArra
 def _duration_s(video: VideoInput) -> float | None:
     if video.is_live or video.duration_s is not None:
         return video.duration_s
-    if video.stream.duration and video.stream.time_base:
-        return float(video.stream.duration * video.stream.time_base)
-    return video.container.duration / av.time_base if video.container.duration else None
+    stream = video.stream
+    if stream.duration and stream.time_base:
+        seconds = float(stream.duration * stream.time_base)
+    elif video.container.duration:
+        seconds = video.container.duration / av.time_base
+    else:
+        return None
+    return seconds if 0 < seconds <= MAX_TIME_S else None
 
 
 def _start_s(video: VideoInput) -> float | None:
-    start, base = video.stream.start_time, video.stream.time_base
-    return float(Fraction(start) * base) if start is not None and base else None
+    base = video.stream.time_base
+    start = plausible_stamp(video.stream.start_time, base)
+    return float(start * base) if start is not None and base else None

@@ -58,7 +58,8 @@ _MAX_READ_ERRORS = 8
 _HEAD_BYTES = 64
 _COPIED_AT_ONCE = 1 << 20
 _PIPED_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")
-_ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})
+_ISO_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide",
+                        b"sidx", b"emsg", b"uuid", b"pnot", b"junk", b"pict", b"udta"})
 
 
 def open_video(

@@ -52,7 +52,8 @@ def test_another_frame_rate_prepares_a_clip_anew(
     asked: list[object] = []
     monkeypatch.setattr(
         "edgepkd.datasets.clip_job.open_video",
-        lambda source, *, fps: asked.append(fps) or open_video(source, fps=fps))
+        lambda source, *, fps, limits: asked.append(fps) or open_video(
+            source, fps=fps, limits=limits))
     done = prepare_clip(replace(job, fps=10.0))
     assert (done.status, done.fps, asked) == ("done", 10.0, [10.0])
     assert prepare_clip(replace(job, fps=10.0, known=done)).status == "kept"
