@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sys
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgepkd import plain_json
 from edgepkd.errors import StorageError, UsageError
 from edgepkd.files import Skipped
 from edgepkd.text import shown
@@ -159,7 +159,7 @@ class JsonLines:
         """
         if self._file is None:
             return
-        line = json.dumps({"schema_version": JSON_SCHEMA_VERSION, "kind": kind, **values})
+        line = plain_json.dumps({"schema_version": JSON_SCHEMA_VERSION, "kind": kind, **values})
         with _full_disk(self._final or "standard output"):
             # The one control character that JSON does not escape.
             self._file.write(line.replace("\x7f", "\\u007f") + "\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from edgepkd import plain_json
 from edgepkd._optional import require
 from edgepkd.config import from_mapping
 from edgepkd.errors import ConfigError, ModelError
@@ -50,7 +50,7 @@ def write_network_files(
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "extra": dict(extra or {}), **more,
     }
-    text = json.dumps(document, indent=2) + "\n"  # before any write: `extra` may not be plain
+    text = plain_json.dumps(document, indent=2) + "\n"  # before any write: `extra` may not be plain
     write_atomically(weights_path, weights)
     write_atomically(json_path, text.encode())
     return json_path
@@ -128,7 +128,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(_read_bytes(path))
+        document = plain_json.loads(_read_bytes(path))
     except ValueError as error:
         raise ModelError(f"Network file {path} is not valid JSON: {error}.") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
