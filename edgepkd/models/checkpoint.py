@@ -67,14 +67,15 @@ def load_network(path: Path) -> tuple[SegmentedNetwork, dict[str, Any]]:
     weights_path, json_path = _paths(path)
     try:
         spec = from_mapping(NetworkSpec, document["spec"], where=str(json_path))
-    except (ConfigError, KeyError, TypeError) as error:
+        extra = dict(document.get("extra", {}))
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{json_path} holds no valid network: {error}") from error
     if "quantized" in document:
         raise ModelError(f"{json_path} holds a quantised network, and a float one is needed.",
                          hint="Name the folder of the float run.")
     network = build_from_spec(spec)
     load_state(network, state, source=str(weights_path))
-    return network.eval(), dict(document.get("extra", {}))
+    return network.eval(), extra
 
 
 def read_network_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -202,6 +202,7 @@ def _read_entry(entry: Path) -> ClipArrays:
                     for m, f in modalities.items()},
             pixels=pixels,
         )
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+            OverflowError) as error:
         raise DataError(f"cache entry {entry} is damaged: {error}.",
                         hint="Delete it; it will be made again.") from error

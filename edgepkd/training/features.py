@@ -142,7 +142,7 @@ def _read(entry: Path, *, facts: str) -> Views:
         # copy-on-write: torch has no read-only tensors; nothing is ever written
         arrays = [torch.from_numpy(np.load(entry / f"{name}.npy", mmap_mode="c"))
                   for name in _NAMES]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"the features in {entry} are damaged: {error}.",
                         hint="Delete the folder; it will be made again.") from error
     if key != facts:

@@ -112,6 +112,7 @@ def load_logits(path: Path) -> ClipLogits:
     except FileNotFoundError as error:
         raise DataError(f"there is no logits file {path}.",
                         hint="Write it with `edgepkd eval`.") from error
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, MemoryError,
+            BadZipFile, zlib.error) as error:  # OverflowError, MemoryError: shapes that it claims
         raise DataError(f"{path} is no logits file of edgepkd, or damaged: {error}.",
                         hint="Write it again with `edgepkd eval`.") from error
