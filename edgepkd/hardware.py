@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -10,6 +9,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from edgepkd import plain_json
 
 TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
@@ -108,7 +109,7 @@ def has_gpu() -> bool:
 def cuda_version() -> str | None:
     """Of the toolkit in /usr/local/cuda, else the newest that the driver runs; None without."""
     try:
-        return str(json.loads(CUDA_VERSION.read_text(encoding="utf-8"))["cuda"]["version"])
+        return str(plain_json.loads(CUDA_VERSION.read_text(encoding="utf-8"))["cuda"]["version"])
     except (OSError, ValueError, KeyError, TypeError):
         shown = re.search(r"CUDA Version:\s*([\d.]+)", _nvidia_smi())
         return shown[1] if shown else None

@@ -35,7 +35,8 @@ def load_recipe(room: Room, name: str) -> dict[str, Any]:
     """Values of recipe `name`, or of the TOML file that `name` is the path of.
 
     Raises:
-        ConfigError: no such recipe (lists those there are), or the file is not TOML.
+        ConfigError: no such recipe (lists those there are), or the file cannot be read or is no
+            TOML.
     """
     path = Path(name) if name.endswith(".toml") else room_path(room) / f"{name}.toml"
     try:
@@ -45,7 +46,9 @@ def load_recipe(room: Room, name: str) -> dict[str, Any]:
             f"{room} recipe is {name!r}; allowed: {', '.join(recipe_names(room))},"
             " or the path of a .toml file."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}.") from error
 
 
@@ -53,5 +56,5 @@ def toml_value(text: str) -> Any:
     """A value as written in TOML: `10`, `true`, `[1, 2]`; anything else is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgepkd.errors import ConfigError
-from edgepkd.recipes import ROOMS, Room, load_recipe, recipe_names, room_path
+from edgepkd.recipes import ROOMS, Room, load_recipe, recipe_names, room_path, toml_value
 
 
 @pytest.mark.smoke
@@ -44,3 +44,18 @@ def test_broken_toml_names_the_file(tmp_path: Path) -> None:
     path.write_text("purpose = \n")
     with pytest.raises(ConfigError, match=r"broken\.toml is not a TOML file"):
         load_recipe("export", str(path))
+
+
+@pytest.mark.parametrize("content", [b"a = " + b"[" * 100_000, b"a = " + b"9" * 10_000, b"\xff"])
+def test_toml_without_end_or_sense_is_no_recipe(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"deep\.toml is not a TOML file"):
+        load_recipe("export", str(path))
+    assert toml_value("[" * 100_000) == "[" * 100_000
+
+
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"folder\.toml cannot be read: Is a directory"):
+        load_recipe("export", str(tmp_path / "folder.toml"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgepkd import plain_json
 from edgepkd.cli.streams import writing
 from edgepkd.files import Skipped
 from edgepkd.outputs import Output, check_outputs, open_output
@@ -141,7 +141,7 @@ class JsonLines:
         """
         if self._target is None:
             return
-        line = json.dumps({"schema_version": JSON_SCHEMA_VERSION, "kind": kind, **values})
+        line = plain_json.dumps({"schema_version": JSON_SCHEMA_VERSION, "kind": kind, **values})
         # The one control character that JSON does not escape.
         line = line.replace("\x7f", "\\u007f") + "\n"
         if self._target == STDOUT:

@@ -10,12 +10,12 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
+from edgepkd import plain_json
 from edgepkd.datasets.clip_job import ClipResult
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError, StorageError
@@ -116,7 +116,7 @@ class Progress:
             StorageError: it cannot be written.
         """
         try:
-            self._stream.write((json.dumps(asdict(result)) + "\n").encode())
+            self._stream.write((plain_json.dumps(asdict(result)) + "\n").encode())
         except OSError as error:
             raise _storage_error(Path(self._stream.name), error) from error
 
@@ -128,7 +128,7 @@ class Progress:
         known = {}
         for line in content.splitlines():
             try:
-                result = ClipResult(**json.loads(line))
+                result = ClipResult(**plain_json.loads(line))
             except (ValueError, TypeError):
                 continue  # cut off: that clip is done again
             known[result.path] = result

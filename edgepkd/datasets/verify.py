@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import av
 
+from edgepkd import plain_json
 from edgepkd.datasets.form import GOP_FRAMES, training_form
 from edgepkd.datasets.hashes import sha256_of
 from edgepkd.datasets.index import samples_of_rows
@@ -69,7 +69,7 @@ def index_problems(folder: Path, rows: Sequence[Mapping[str, str]]) -> Iterator[
         if file not in listed and not file.name.startswith("."):
             yield f"does not list {file.relative_to(folder)}"
     try:
-        told = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        told = plain_json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         if told["index_sha256"] != sha256_of(folder / INDEX):
             yield f"is not the one that {SUMMARY} was written with (SHA-256)"
     except FileNotFoundError:

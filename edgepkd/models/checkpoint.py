@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from edgepkd import plain_json
 from edgepkd._optional import require
 from edgepkd.config import from_mapping
 from edgepkd.errors import ConfigError, ModelError
@@ -50,7 +50,7 @@ def write_network_files(
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "extra": dict(extra or {}), **more,
     }
-    text = json.dumps(document, indent=2) + "\n"  # before any write: `extra` may not be plain
+    text = plain_json.dumps(document, indent=2) + "\n"  # before any write: `extra` may not be plain
     write_atomically(weights_path, weights)
     write_atomically(json_path, text.encode())
     return json_path
@@ -67,14 +67,15 @@ def load_network(path: Path) -> tuple[SegmentedNetwork, dict[str, Any]]:
     weights_path, json_path = _paths(path)
     try:
         spec = from_mapping(NetworkSpec, document["spec"], where=str(json_path))
-    except (ConfigError, KeyError, TypeError) as error:
+        extra = dict(document.get("extra", {}))
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{json_path} holds no valid network: {error}") from error
     if "quantized" in document:
         raise ModelError(f"{json_path} holds a quantised network, and a float one is needed.",
                          hint="Name the folder of the float run.")
     network = build_from_spec(spec)
     load_state(network, state, source=str(weights_path))
-    return network.eval(), dict(document.get("extra", {}))
+    return network.eval(), extra
 
 
 def read_network_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -128,7 +129,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(_read_bytes(path))
+        document = plain_json.loads(_read_bytes(path))
     except ValueError as error:
         raise ModelError(f"Network file {path} is not valid JSON: {error}.") from error
     version = document.get("schema_version") if isinstance(document, dict) else None

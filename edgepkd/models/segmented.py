@@ -14,6 +14,7 @@ from edgepkd.models.heads import ClassifierHead, ICHead, PoolFirstHead, convert_
 
 BackboneName = Literal["resnet18", "resnet50", "efficientnet_lite0"]
 BACKBONES: tuple[BackboneName, ...] = ("resnet18", "resnet50", "efficientnet_lite0")
+MAX_CLASSES = 100_000
 HeadForm = Literal["paper", "pool_first"]
 Head: TypeAlias = ICHead | PoolFirstHead | ClassifierHead
 
@@ -37,7 +38,8 @@ class NetworkSpec:
               allowed=", ".join(BACKBONES))
         check(self.modality in MODALITIES, "modality", got=self.modality,
               allowed=", ".join(MODALITIES))
-        check(self.num_classes >= 1, "num_classes", got=self.num_classes, allowed="1 or more")
+        check(type(self.num_classes) is int and 1 <= self.num_classes <= MAX_CLASSES, "num_classes",
+              got=self.num_classes, allowed=f"an integer in 1..{MAX_CLASSES}")
         check(0 < self.width <= 4, "width", got=self.width, allowed="above 0, up to 4")
         check(self.head_form in ("paper", "pool_first"), "head_form", got=self.head_form,
               allowed="paper, pool_first")

@@ -10,7 +10,6 @@ encoder made a clip.
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from typing import Any
 
 import av
 
-from edgepkd import __version__
+from edgepkd import __version__, plain_json
 from edgepkd.config import check, check_fps
 from edgepkd.datasets import synth as moving
 from edgepkd.datasets.clip_job import ClipJob, ClipResult, Status, prepare_clip
@@ -328,13 +327,14 @@ def _finish(
                      "python": platform.python_version()},
         "index_sha256": sha256_of(folder / INDEX),
     }
-    text = json.dumps(document, indent=2) + "\n"
+    text = plain_json.dumps(document, indent=2) + "\n"
     write_atomically(folder / SUMMARY, text.encode("utf-8", "backslashreplace"))
     return made
 
 
 def _settings(config: object) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(asdict(config), default=str)))  # type: ignore[call-overload]
+    values = asdict(config)  # type: ignore[call-overload]
+    return dict(plain_json.loads(plain_json.dumps(values, default=str)))
 
 
 # ---- synth

@@ -5,7 +5,6 @@ Whatever is heavy is imported inside the functions.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -15,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgepkd import plain_json
 from edgepkd.config import ClipSpec, Route, check, check_fps
 from edgepkd.errors import BundleError, ConfigError, EdgepkdError, SourceError, UsageError
 from edgepkd.pipeline.backend import BackendChosen, open_runner
@@ -396,7 +396,7 @@ def demo_facts() -> DemoFacts:
         BundleError: this installation ships no demo, or a damaged one.
     """
     try:
-        values = json.loads(DEMO_FACTS.read_text(encoding="utf-8"))
+        values = plain_json.loads(DEMO_FACTS.read_text(encoding="utf-8"))
         return DemoFacts(clip=SHIPPED / values["clip"], expected_label=values["expected_label"],
                          attribution=values["attribution"])
     except FileNotFoundError as error:

@@ -10,7 +10,6 @@ adds a line to RUN/eval-log.jsonl, so that looks at the test split can be counte
 
 from __future__ import annotations
 
-import json
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from edgepkd import __version__
+from edgepkd import __version__, plain_json
 from edgepkd._optional import installed_version
 from edgepkd.cascade import Order, order_key, parse_order
 from edgepkd.config import MODALITIES, Modality, check
@@ -267,9 +266,9 @@ def _log_look(config: EvalConfig, run: TrainedRun, predicted: Predicted, *, inde
     }
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(plain_json.dumps(line) + "\n")
         lines = path.read_text(encoding="utf-8").splitlines()
-        return sum(json.loads(text)["split"] == config.split for text in lines)
+        return sum(plain_json.loads(text)["split"] == config.split for text in lines)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}.",
                            hint="Evaluations are counted there; make the folder writable.",
@@ -341,13 +340,13 @@ def _write(result: EvalResult, config: EvalConfig, *, index: Path) -> EvalResult
     if undrawn:
         result = replace(result, notes=(*result.notes, undrawn))
     facts = {"schema_version": SCHEMA_VERSION, **facts_of(result, config, index=index)}
-    write_atomically(out / METRICS_FILE, json.dumps(facts, indent=1).encode() + b"\n")
+    write_atomically(out / METRICS_FILE, plain_json.dumps(facts, indent=1).encode() + b"\n")
     return result
 
 
 def read_facts(result: EvalResult) -> dict[str, Any]:
     """What metrics.json of a result holds, without its schema_version."""
-    facts = json.loads((result.out / METRICS_FILE).read_bytes())
+    facts = plain_json.loads((result.out / METRICS_FILE).read_bytes())
     del facts["schema_version"]
     return dict(facts)
 

@@ -7,7 +7,6 @@ segments answered, and the bundle is written; engines for a target are then buil
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgepkd import deploy
+from edgepkd import deploy, plain_json
 from edgepkd._optional import require
 from edgepkd.bundle import SUFFIX, Bundle
 from edgepkd.cascade import Order
@@ -228,7 +227,7 @@ def _quantization(source: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(plain_json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} cannot be read: {error}.",
                         hint="Quantise the run again: edgepkd quantize RUN --force") from error

@@ -17,7 +17,6 @@ Writes RUN/int8-METHOD/, which is a run's folder again, as `evaluate` and `wise 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -29,7 +28,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from edgepkd import __version__
+from edgepkd import __version__, plain_json
 from edgepkd._optional import installed_version, require
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.index import Sample, read_index
@@ -433,11 +432,11 @@ def _add_to(
 
 def _networks_in(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_bytes())["networks"]) if path.exists() else {}
+        return dict(plain_json.loads(path.read_bytes())["networks"]) if path.exists() else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: {error}.", hint="Delete it.") from error
 
 
 def _write_record(path: Path, facts: Mapping[str, Any]) -> None:
     document = {"schema_version": SCHEMA_VERSION, **facts}
-    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
+    write_atomically(path, (plain_json.dumps(document, indent=1) + "\n").encode())

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgepkd import plain_json
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.errors import DataError
 from edgepkd.models.checkpoint import load_network
@@ -87,7 +87,7 @@ def read_network(path: Path) -> SegmentedNetwork:
 def _quantization(path: Path) -> dict[str, Any] | None:
     file = path / QUANTIZE_FILE
     try:
-        return dict(json.loads(file.read_bytes())) if file.exists() else None
+        return dict(plain_json.loads(file.read_bytes())) if file.exists() else None
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{file} is damaged: {error}.",
                         hint="Quantise the float run again, with --force.") from error

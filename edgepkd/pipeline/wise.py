@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from edgepkd import __version__
+from edgepkd import __version__, plain_json
 from edgepkd._optional import installed_version
 from edgepkd.bundle import POLICY, WISE
 from edgepkd.cascade import (
@@ -274,7 +273,7 @@ def check_networks(answered: ClipLogits, folder: Path) -> tuple[Modality, ...]:
     for modality, expected in answered.weights_sha256.items():
         path = folder / f"{modality}.json"
         try:
-            found = json.loads(path.read_bytes())["weights_sha256"]
+            found = plain_json.loads(path.read_bytes())["weights_sha256"]
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:

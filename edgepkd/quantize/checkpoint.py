@@ -52,7 +52,8 @@ def load_quantized(path: Path) -> tuple[SegmentedNetwork, QuantSpec, dict[str, A
         spec = from_mapping(QuantSpec, document["quantized"], where=str(path))
         network = build_from_spec(from_mapping(NetworkSpec, document["spec"], where=str(path)))
         quantized = insert_quantizers(network, spec=spec)
-    except (ConfigError, KeyError, TypeError) as error:
+        extra = dict(document.get("extra", {}))
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}.json holds no valid quantised network: {error}",
                          hint="Write it with `edgepkd quantize`.") from error
     for name, quantizer in quantizers(quantized):
@@ -61,4 +62,4 @@ def load_quantized(path: Path) -> tuple[SegmentedNetwork, QuantSpec, dict[str, A
                              hint="Write it with `edgepkd quantize`.")
         quantizer.amax = state[name + AMAX]
     load_state(quantized, state, source=f"{path}.safetensors")
-    return quantized, spec, dict(document.get("extra", {}))
+    return quantized, spec, extra

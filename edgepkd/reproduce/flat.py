@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgepkd import plain_json
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.files import write_atomically
 from edgepkd.models.segmented import SegmentedNetwork
@@ -33,7 +33,7 @@ def flatness_job(unit: Unit, *, num_clips: int, num_probes: int) -> str:
     if _kept(path, key):
         return f"{unit.part.recipe.name} {unit.part.name}: flatness kept from an earlier run"
     found = {m: _measure(unit, m, networks[m], num_clips, num_probes) for m in MODALITIES}
-    write_atomically(path, json.dumps({"key": key, "networks": found}, indent=1).encode())
+    write_atomically(path, plain_json.dumps({"key": key, "networks": found}, indent=1).encode())
     return f"{unit.part.recipe.name} {unit.part.name}: flatness"
 
 
@@ -44,13 +44,13 @@ def flatness_path(unit: Unit) -> Path:
 
 def read_flatness(unit: Unit) -> dict[str, Any]:
     """Measures of the three networks."""
-    networks: dict[str, Any] = json.loads(flatness_path(unit).read_text())["networks"]
+    networks: dict[str, Any] = plain_json.loads(flatness_path(unit).read_text())["networks"]
     return networks
 
 
 def _kept(path: Path, key: str) -> bool:
     try:
-        return bool(json.loads(path.read_text())["key"] == key)
+        return bool(plain_json.loads(path.read_text())["key"] == key)
     except (OSError, ValueError, KeyError):
         return False
 

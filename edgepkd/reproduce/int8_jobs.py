@@ -7,7 +7,6 @@ One thread a job.
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgepkd import plain_json
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.files import write_atomically
 from edgepkd.models.checkpoint import save_network
@@ -78,7 +78,7 @@ def int8_job(unit: Unit, *, recipe: Int8Recipe) -> str:
     facts = {"key": key, "groups": [s.group for s in part.answer], "labels": part.labels,
              "seconds": {name: round(value, 1) for name, value in seconds.items()}}
     buffer = io.BytesIO()
-    np.savez(buffer, facts=np.array(json.dumps(facts)), truth=np.array(answer.labels),
+    np.savez(buffer, facts=np.array(plain_json.dumps(facts)), truth=np.array(answer.labels),
              **arrays)
     write_atomically(path, buffer.getvalue())
     return f"{title}: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())

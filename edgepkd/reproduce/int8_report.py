@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from edgepkd.config import Modality
 from edgepkd.files import write_atomically
+from edgepkd.plain_json import dumps
 from edgepkd.qad import Int8Recipe
 from edgepkd.reproduce.int8_jobs import FORMS
 from edgepkd.reproduce.int8_tables import (
@@ -76,7 +76,7 @@ def write(
         "schema_version": 1, "conditions": _conditions(study, recipe),
         "sets": {r.answered.plan.recipe.name: _as_json(r) for r in results},
     }
-    text = json.dumps(document, indent=1, default=plain_json) + "\n"
+    text = dumps(document, indent=1, default=plain_json) + "\n"
     write_atomically(folder / f"{name}.json", text.encode())
     lines = _markdown(results, study, recipe, name)
     write_atomically(folder / f"{name}.md", ("\n".join(lines) + "\n").encode())

@@ -7,7 +7,6 @@ was fitted on the answers of the same form to all other folds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepkd import plain_json
 from edgepkd.cascade import Order, positions
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.deploy import fit_deployed
@@ -41,7 +41,7 @@ def read_int8_answers(plan: SetPlan, units: Sequence[Unit]) -> Answered:
     for unit in units:
         with np.load(int8_answers_path(unit), allow_pickle=False) as file:
             part = {name: file[name] for name in file.files}
-        part["facts"] = json.loads(str(part["facts"]))
+        part["facts"] = plain_json.loads(str(part["facts"]))
         for step, value in part["facts"]["seconds"].items():
             seconds.setdefault(step, []).append(value)
         columns.setdefault(f"{unit.part.recipe.seed}/{unit.exit_seeds[0]}", []).append(part)

@@ -7,7 +7,6 @@ features, and answers the clips of the held-out groups. One thread a job.
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgepkd import plain_json
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.datasets.index import check_no_leak, group_folds, labels_of, read_index
 from edgepkd.files import write_atomically
@@ -140,7 +140,7 @@ def _answer(
     facts = {"key": key, "groups": [s.group for s in unit.part.answer],
              "labels": unit.part.labels, "seconds": seconds}
     buffer = io.BytesIO()
-    np.savez(buffer, facts=np.array(json.dumps(facts)),
+    np.savez(buffer, facts=np.array(plain_json.dumps(facts)),
              truth=ready.held_out["mv"].labels.numpy(), **arrays)  # type: ignore[arg-type]
     write_atomically(unit.answers_path(seed), buffer.getvalue())
 
@@ -181,6 +181,6 @@ def is_done(path: Path, key: str) -> bool:
     """Whether the answers in `path` were made with the settings that `key` is the hash of."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return bool(json.loads(str(file["facts"]))["key"] == key)
+            return bool(plain_json.loads(str(file["facts"]))["key"] == key)
     except (OSError, ValueError, KeyError, EOFError):
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from edgepkd.config import MODALITIES
 from edgepkd.files import write_atomically
+from edgepkd.plain_json import dumps
 from edgepkd.plots import BarRow, Points, bars_with_intervals, curves
 from edgepkd.reproduce.study import ARMS, EQUAL, SetPlan, Study
 from edgepkd.reproduce.tables import (
@@ -73,7 +73,7 @@ def write(results: Sequence[SetResult], study: Study, folder: Path, *, name: str
         "schema_version": 1, "conditions": _conditions(study), "claimed_at_best": CLAIMED,
         "sets": {r.plan.recipe.name: _as_json(r) for r in results},
     }
-    text = json.dumps(document, indent=1, default=plain_json) + "\n"
+    text = dumps(document, indent=1, default=plain_json) + "\n"
     plots = [plot for r in results for plot in _plots(r, folder)]
     write_atomically(folder / f"{name}.json", text.encode())
     lines = _markdown(results, study, plots, name)

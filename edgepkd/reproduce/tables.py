@@ -6,7 +6,6 @@ paired: the same clips, trunks, seeds and batches, another way to train or to we
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepkd import plain_json
 from edgepkd.cascade import WiseWeights, positions, prefix_logits
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.reproduce.jobs import Unit
@@ -67,11 +67,11 @@ def read_answers(plan: SetPlan, units: Sequence[Unit]) -> Answered:
                 columns.setdefault(f"{trunk_seed}/{seed}", []).append(
                     {name: file[name] for name in file.files})
     first = next(iter(columns.values()))
-    facts = [json.loads(str(part["facts"])) for part in first]
+    facts = [plain_json.loads(str(part["facts"])) for part in first]
     seconds: dict[str, list[float]] = {}
     for column in columns.values():
         for part in column:
-            for name, value in json.loads(str(part["facts"]))["seconds"].items():
+            for name, value in plain_json.loads(str(part["facts"]))["seconds"].items():
                 seconds.setdefault(name.split("_")[0] if name.startswith("exits") else name,
                                    []).append(value)
     return Answered(

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepkd import plain_json
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route
 from edgepkd.datasets.form import training_form
 from edgepkd.datasets.hashes import sha256_of
@@ -185,12 +186,12 @@ def _write_entry(entry: Path, content: tuple[dict[str, Any], dict[Modality, Uint
     with new_folder(entry, what="decoded clips") as folder:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
-        (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        (folder / "facts.json").write_text(plain_json.dumps(facts), encoding="utf-8")
 
 
 def _read_entry(entry: Path) -> ClipArrays:
     try:
-        facts = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
+        facts = plain_json.loads((entry / "facts.json").read_text(encoding="utf-8"))
         modalities = facts["modalities"]
         pixels = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in modalities}
         return ClipArrays(
@@ -201,6 +202,7 @@ def _read_entry(entry: Path) -> ClipArrays:
                     for m, f in modalities.items()},
             pixels=pixels,
         )
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+            OverflowError) as error:
         raise DataError(f"cache entry {entry} is damaged: {error}.",
                         hint="Delete it; it will be made again.") from error

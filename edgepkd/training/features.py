@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgepkd import plain_json
 from edgepkd.config import NUM_EXITS
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import new_folder
@@ -113,7 +113,7 @@ def _write(
                 array[rows] = column.cpu().numpy()
         for array in arrays:
             array.flush()
-        (folder / "facts.json").write_text(json.dumps({"key": facts}), encoding="utf-8")
+        (folder / "facts.json").write_text(plain_json.dumps({"key": facts}), encoding="utf-8")
 
 
 def _array(path: Path, rows: int, column: Tensor) -> np.memmap:
@@ -138,11 +138,11 @@ def _check_room(
 
 def _read(entry: Path, *, facts: str) -> Views:
     try:
-        key = json.loads((entry / "facts.json").read_text(encoding="utf-8"))["key"]
+        key = plain_json.loads((entry / "facts.json").read_text(encoding="utf-8"))["key"]
         # copy-on-write: torch has no read-only tensors; nothing is ever written
         arrays = [torch.from_numpy(np.load(entry / f"{name}.npy", mmap_mode="c"))
                   for name in _NAMES]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"the features in {entry} are damaged: {error}.",
                         hint="Delete the folder; it will be made again.") from error
     if key != facts:

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgepkd import plain_json
 from edgepkd.bundle import FIT_SCHEMA_VERSION, POLICY, WISE, PolicyEntry
 from edgepkd.cascade import ExitPolicy, Order, WiseWeights, order_key, parse_order
 from edgepkd.errors import DataError, UsageError
@@ -83,7 +84,7 @@ def _read(path: Path) -> bytes:
 
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(content)
+        values = plain_json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}.",
                         hint="Run `edgepkd wise fit` again.") from error

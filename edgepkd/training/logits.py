@@ -7,7 +7,6 @@ weights, so that logits of different checkpoints are never mixed, and the views 
 from __future__ import annotations
 
 import io
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepkd import plain_json
 from edgepkd.config import NUM_EXITS, Modality, check
 from edgepkd.errors import DataError
 from edgepkd.files import write_atomically
@@ -84,7 +84,7 @@ def save_logits(answered: ClipLogits, path: Path) -> None:
     }
     buffer = io.BytesIO()
     arrays = {f"logits_{modality}": logits for modality, logits in answered.logits.items()}
-    np.savez(buffer, facts=np.array(json.dumps(facts)), labels=answered.labels,
+    np.savez(buffer, facts=np.array(plain_json.dumps(facts)), labels=answered.labels,
              **arrays)  # type: ignore[arg-type]
     write_atomically(path, buffer.getvalue())
 
@@ -97,7 +97,7 @@ def load_logits(path: Path) -> ClipLogits:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            facts = json.loads(str(file["facts"]))
+            facts = plain_json.loads(str(file["facts"]))
             if facts["schema_version"] != SCHEMA_VERSION:
                 raise DataError(f"{path} has schema_version {facts['schema_version']!r}; "
                                 f"allowed: {SCHEMA_VERSION}.", hint="Update edgepkd.")
@@ -112,6 +112,7 @@ def load_logits(path: Path) -> ClipLogits:
     except FileNotFoundError as error:
         raise DataError(f"there is no logits file {path}.",
                         hint="Write it with `edgepkd eval`.") from error
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, MemoryError,
+            BadZipFile, zlib.error) as error:  # OverflowError, MemoryError: shapes that it claims
         raise DataError(f"{path} is no logits file of edgepkd, or damaged: {error}.",
                         hint="Write it again with `edgepkd eval`.") from error

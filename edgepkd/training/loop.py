@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from edgepkd import plain_json
 from edgepkd.errors import TrainingError
 from edgepkd.files import write_atomically
 from edgepkd.training.execution import mean_over_ranks, rank, same_buffers
@@ -168,7 +169,7 @@ def _save(
              "values": progress.values}
     # clone: a state may share memory (DistributedDataParallel's buffers), which the format refuses
     content = save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
-                   metadata={"facts": json.dumps(facts)})
+                   metadata={"facts": plain_json.dumps(facts)})
     write_atomically(checkpoint.path, content)
 
 
@@ -196,7 +197,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            facts = dict(json.loads(file.metadata()["facts"]))
+            facts = dict(plain_json.loads(file.metadata()["facts"]))
             return facts, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error

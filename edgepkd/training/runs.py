@@ -9,14 +9,13 @@ RUN/backbone-MODALITY/, RUN/exits-MODALITY/   log.jsonl, results.csv, plots, che
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepkd import __version__
+from edgepkd import __version__, plain_json
 from edgepkd._optional import installed_version
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import Sample
@@ -71,7 +70,7 @@ def write_run(run: Run) -> None:
         "versions": {"edgepkd": __version__, "python": platform.python_version(),
                      **{name: installed_version(name) for name in ("torch", "av", "numpy")}},
     }
-    write_atomically(run.folder / RUN_FILE, (json.dumps(document, indent=2) + "\n").encode())
+    write_atomically(run.folder / RUN_FILE, (plain_json.dumps(document, indent=2) + "\n").encode())
 
 
 def read_run(folder: Path) -> Run:
@@ -82,7 +81,7 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / RUN_FILE
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = plain_json.loads(path.read_text(encoding="utf-8"))
         if document["schema_version"] != SCHEMA_VERSION:
             raise DataError(f"{path} has schema_version {document['schema_version']!r}; "
                             f"allowed: {SCHEMA_VERSION}.", hint="Update edgepkd.")

@@ -52,6 +52,10 @@ def test_a_mixed_pair_is_noticed(tmp_path: Path) -> None:
         (lambda d: d.pop("spec"), "holds no valid network"),
         (lambda d: d["spec"].update(num_classes=6),
          r"wrong shape: segments\.0\.head\.fc\.weight is \(5, "),
+        (lambda d: d["spec"].update(num_classes=5.0), r"num_classes is 5\.0"),
+        (lambda d: d["spec"].update(num_classes=10**12), "num_classes is 1000000000000"),
+        (lambda d: d.update(extra=["x"]), "holds no valid network"),
+        (lambda d: d.update(extra=float("nan")), "is not valid JSON: it holds the number NaN"),
     ],
 )
 def test_a_damaged_description_is_refused(tmp_path: Path, change: object, message: str) -> None:

@@ -98,11 +98,12 @@ class _Touch:
 
 
 @pytest.mark.parametrize("name", ["absent.pth", "absent.safetensors", "junk.pth",
-                                  "junk.safetensors", "empty.pth"])
+                                  "junk.safetensors", "empty.pth", "popping.pth"])
 def test_unreadable_checkpoints_are_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if not name.startswith("absent"):
-        path.write_bytes(b"" if name.startswith("empty") else b"not a checkpoint" * 9)
+        contents = {"empty": b"", "popping": b"\x80\x02."}  # takes from an empty stack
+        path.write_bytes(contents.get(path.stem, b"not a checkpoint" * 9))
     with pytest.raises(ModelError, match=name):
         read_checkpoint(path)
 
