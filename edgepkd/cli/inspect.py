@@ -55,7 +55,7 @@ def inspect(
             else:
                 lines.write("video", {**asdict(report.info), "verdict": asdict(report.verdict)})
                 for note in report.notes:
-                    typer.echo(f"note: {note}", err=True)
+                    output.note(f"note: {note}")
                 _show_video(console, report, shown=json != "-")
     raise typer.Exit(1 if failed else 0)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -55,8 +56,7 @@ def _shown_errors() -> Iterator[None]:
         yield
     except EdgepkdError as error:
         if os.environ.get("EDGEPKD_DEBUG", "0") not in ("", "0"):
-            for line in traceback.format_exc().rstrip().split("\n"):
-                typer.echo(_safe(line), err=True)
+            _show_traceback()
         typer.echo(_safe(f"error: {error.message}"), err=True)
         if error.hint:
             typer.echo(_safe(f"  next: {error.hint}"), err=True)
@@ -64,6 +64,19 @@ def _shown_errors() -> Iterator[None]:
     except _ClickUsageError as error:
         error.message = _safe(str(vars(error)["message"]))  # type: ignore[attr-defined]
         raise
+
+
+def _show_traceback() -> None:
+    """Its last line may quote what others wrote."""
+    for line in traceback.format_exc().rstrip().split("\n"):
+        typer.echo(_safe(line), err=True)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    """Instead of Python's own way, which shows what others wrote as it is."""
+    typer.echo(_safe(f"warning: {category.__name__}: {message}"), err=True)
 
 
 def _safe(text: str) -> str:
@@ -118,6 +131,7 @@ def main() -> None:
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
     streams.guard()
+    warnings.showwarning = _show_warning
     try:
         with _shown_errors():
             try:
@@ -126,6 +140,9 @@ def main() -> None:
                 sys.stdout.flush()
     except typer.Exit as end:  # of a last line that could not be written
         sys.exit(end.exit_code)
+    except Exception:  # not foreseen
+        _show_traceback()
+        sys.exit(1)
 
 
 if __name__ == "__main__":

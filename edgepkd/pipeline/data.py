@@ -209,13 +209,13 @@ def files_of(folder: Path) -> tuple[Path, ...]:
 
 
 def _check_places(config: PrepareConfig) -> None:
-    check_folder("DST", config.folder)
     source, folder = config.source.folder.resolve(), config.folder.resolve()
     if folder.is_relative_to(source) or source.is_relative_to(folder / VIDEOS):
         raise DataError(f"{config.folder} lies in {config.source.folder} or is it, so its clips "
                         "would be mixed up with the source.", hint="Name a folder elsewhere.")
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{config.folder} is a file; allowed: a folder, new or of an earlier run.")
+    check_folder("DST", config.folder)
 
 
 def _check_no_own_clip(config: PrepareConfig, listing: Listing) -> None:

@@ -102,7 +102,7 @@ def _fitted(path: Path, hashes: Mapping[Modality, str]) -> Fitted:
         if modality in hashes and digest != hashes[modality]:
             raise DataError(f"{path / 'wise.json'} was fitted to other weights of {modality}: "
                             f"{digest[:12]}…, not {hashes[modality][:12]}….",
-                            hint="Run `edgepkd wise fit` again; logits of different checkpoints "
+                            hint="Run `edgepkd wise fit --force`; logits of different checkpoints "
                                  "are never mixed.")
     return fitted
 

@@ -57,14 +57,14 @@ def read_fitted(folder: Path) -> tuple[dict[Order, tuple[WiseWeights, ExitPolicy
             content = _read(folder / name)
             if hashlib.sha256(content).hexdigest() != record["files"][name]:
                 raise DataError(f"{folder / name} is not the file that {RECORD} was written with"
-                                " (SHA-256 differs).", hint="Run `edgepkd wise fit` again.")
+                                " (SHA-256 differs).", hint="Run `edgepkd wise fit --force` again.")
             tables.append(_parse(folder / name, content)["orders"])
         wise, policy = tables
         return {order: _entry(order, wise[key], policy[key])
                 for key in wise for order in (parse_order(key),)}, record
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise DataError(f"{folder} holds no valid fit: {error}.",
-                        hint="Run `edgepkd wise fit` again.") from error
+                        hint="Run `edgepkd wise fit --force` again.") from error
 
 
 def _entry(
@@ -87,7 +87,7 @@ def _parse(path: Path, content: bytes) -> dict[str, Any]:
         values = plain_json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}.",
-                        hint="Run `edgepkd wise fit` again.") from error
+                        hint="Run `edgepkd wise fit --force` again.") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != FIT_SCHEMA_VERSION:
         raise DataError(f"{path} has schema_version {version!r}; allowed:"

@@ -80,7 +80,7 @@ def test_flags_reach_the_fit(logits: Path, tmp_path: Path) -> None:
     for flag, expected in (("--allow-negative", False), ("--non-negative", True)):
         done = invoke("wise", "fit", logits, "--out", tmp_path / "run", flag, "--json", "-",
                       "--l1", "0.01", "--accuracy-loss", "0.1", "--min-confidence", "0.5",
-                      "--safety-clips", "0", "--order", "mv")
+                      "--safety-clips", "0", "--order", "mv", "--force")
         summary = lines(done.stdout)[-1]
         assert summary["settings"] == {"l1": 0.01, "l2": 0.01, "non_negative": expected}
         assert summary["policy"] == {

@@ -36,7 +36,7 @@ def fit(tmp_path: Path) -> Fit:
         save_logits(make_logits(**(changes or {})), tmp_path / "calibration.npz")
         return fit_wise_file(WiseFitConfig(
             **{"logits": tmp_path / "calibration.npz", "out": tmp_path / "run", "order": "mv",
-               **settings}))
+               "force": True, **settings}))
     return run
 
 
@@ -135,6 +135,27 @@ def test_a_second_fit_replaces_the_first_whole(fit: Fit) -> None:
     assert {order: weights for order, (weights, _) in fitted.items()} == {
         ("mv",): WiseWeights.ones(("mv",))}
     assert record["variant"]["name"] == "no-scaling"
+
+
+def test_a_fit_that_is_there_is_replaced_only_with_force(fit: Fit) -> None:
+    first = fit(force=False)
+    before = {path: path.read_bytes() for path in first.out.iterdir()}
+    for name in list(before):
+        name.rename(name.with_suffix(".away"))
+        with pytest.raises(UsageError, match="is there already; it is not overwritten"):
+            fit(force=False, variant="no-scaling")
+        name.with_suffix(".away").rename(name)
+    assert {path: path.read_bytes() for path in first.out.iterdir()} == before
+
+
+def test_the_weights_of_a_bundle_are_never_replaced(fit: Fit, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    before = (bundle.path / "wise.json").read_bytes()
+    for out in (bundle.path, bundle.path / "new"):
+        with pytest.raises(UsageError, match="lies in the bundle"):
+            fit(out=out)
+    assert (bundle.path / "wise.json").read_bytes() == before
+    assert not (bundle.path / "new").exists()
 
 
 @pytest.mark.parametrize("variant", ["full", "no-scaling", "no-lateral", "division"])
