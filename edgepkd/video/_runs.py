@@ -85,6 +85,8 @@ class Engine:
         # So that a field summed over a whole GOP fits int16.
         self.vector_limit = np.iinfo(np.int16).max // spec.gop_frames & ~3
         self.errors_in_a_row = 0
+        self.num_idle = 0
+        """Packets decoded since the last one that gave a frame."""
         self.newest: VideoFrame | None = None
         """The last frame decoded; stands in where a whole GOP is damaged."""
         self._leases: list[_Lease] = []
@@ -118,6 +120,18 @@ class Engine:
         """Keep an accumulator that a GOP no longer needs."""
         if len(self._spare) < 4:
             self._spare.append(accumulator)
+
+    def count_idle(self) -> None:
+        """Count a packet that gave no frame.
+
+        Raises:
+            LimitError: too many did in a row.
+        """
+        self.num_idle += 1
+        params = self.params
+        if self.num_idle > params.limits.packets:
+            raise params.limits.refusal("packets", f"{params.source}: {self.num_idle} packets in a "
+                                                   "row give no picture")
 
     def lease_for(self, run: Run) -> _Lease:
         """The decoder that `run` is being decoded with, or one to begin it with."""
@@ -335,9 +349,11 @@ class Run:
         if item.number - held_back > self._settled:
             self._settled = item.number - held_back
         if frames:
-            self._engine.errors_in_a_row = 0
-        elif failed or not (held_back or item.is_dropped):
-            self._count_error(item)
+            self._engine.errors_in_a_row = self._engine.num_idle = 0
+        else:
+            self._engine.count_idle()
+            if failed or not (held_back or item.is_dropped):
+                self._count_error(item)
         for frame in frames:
             self._deliver(frame)
 

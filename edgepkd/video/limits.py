@@ -29,7 +29,7 @@ class Limits:
     """Codec settings that a container gives before the first picture (`extradata`)."""
     samples: int = 2_000_000
     """Frames that the index of an MP4 claims without bytes of the file behind them."""
-    packets: int = 3_000
+    packets: int = 10_000
     """In a row that give no picture."""
     idle_bytes: int = 512 << 20
     """Read from a pipe without coming upon a packet of the video."""

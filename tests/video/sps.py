@@ -1,4 +1,5 @@
-"""Writes H.264 sequence parameter sets anew with another crop, as a camera or an editor would."""
+"""Writes H.264 sequence parameter sets anew with another crop or size, as a camera, an editor or an
+attacker would."""
 
 from __future__ import annotations
 
@@ -55,7 +56,15 @@ def escaped(bits: str) -> bytes:
 
 
 def _crop_flag(bits: str) -> int:
-    """Where frame_cropping_flag stands in what x264 writes: no scaling lists, order 0 or 2."""
+    """Where frame_cropping_flag stands."""
+    at = _size(bits)
+    at = _after_golomb(bits, _after_golomb(bits, at))
+    assert bits[at] == "1", "frames only"
+    return at + 2
+
+
+def _size(bits: str) -> int:
+    """Where the picture's width stands in what x264 writes: no scaling lists, order 0 or 2."""
     at = _after_golomb(bits, 24)
     if int(bits[:8], 2) in _HIGH_PROFILES:
         for _ in range(3):
@@ -68,12 +77,23 @@ def _crop_flag(bits: str) -> int:
     at = _after_golomb(bits, at)
     if order == "1":
         at = _after_golomb(bits, at)
-    at = _after_golomb(bits, at) + 1
-    at = _after_golomb(bits, _after_golomb(bits, at))
-    assert bits[at] == "1", "frames only"
-    return at + 2
+    return _after_golomb(bits, at) + 1
 
 
 def _after_golomb(bits: str, at: int) -> int:
     zeros = bits.index("1", at) - at
     return at + 2 * zeros + 1
+
+
+def with_size(data: bytes, width_px: int, height_px: int) -> bytes:
+    """A raw stream of x264 whose parameter sets say another size; the slices stay as they are."""
+    return _SPS.sub(lambda match: b"\x00\x00\x01" + sized_sps(match[1], width_px, height_px), data)
+
+
+def sized_sps(unit: bytes, width_px: int, height_px: int) -> bytes:
+    """An SPS unit that says another size, a multiple of 16 px."""
+    bits = "".join(f"{byte:08b}" for byte in unit[1:].replace(b"\x00\x00\x03", b"\x00\x00"))
+    size = _size(bits)
+    after = _after_golomb(bits, _after_golomb(bits, size))
+    return unit[:1] + escaped(bits[:size] + golomb(width_px // 16 - 1)
+                              + golomb(height_px // 16 - 1) + bits[after:])
