@@ -18,6 +18,10 @@ check:
     {{venv}}/bin/bandit -q -c pyproject.toml -r edgepkd export calibration
     {{python}} -m tests.audit
 
+# an hour of hostile videos, what they break in runs/fuzz: `just fuzz --minutes 5 --seed 1`
+fuzz *args:
+    OMP_NUM_THREADS=1 {{python}} -m tests.fuzz --out runs/fuzz {{args}}
+
 # every benchmark, on a quiet machine; tables on stdout, JSON in docs/results
 bench:
     {{python}} -m tests.bench.bench_decode --json docs/results/decode.json

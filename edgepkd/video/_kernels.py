@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
@@ -37,6 +38,9 @@ WORDS = 10
 """32-bit words of one AVMotionVector."""
 CELL_PX = 8
 _LANES = 8
+_IS_CHECKED = bool(numba.config.BOUNDSCHECK)  # type: ignore[attr-defined]
+"""Whether accesses are checked (NUMBA_BOUNDSCHECK=1): the vector operations below check nothing by
+themselves, so that their first and last element are looked at before. Costs nothing otherwise."""
 
 _inline = partial(compiled, inline="always")
 
@@ -219,6 +223,9 @@ def _shift_run(
         old = source + min(max(y + oy, 0), height - 1) * width
         a, b = row + in0, old + in0 + ox
         for _ in range((in1 - in0) >> 3):
+            if _IS_CHECKED:
+                ring[np.uint64(a)] = ring[np.uint64(a + 7)] = ring[np.uint64(b)] - m
+                ring[np.uint64(a)] = ring[np.uint64(b + 7)] - m
             _store_less_8(ring, np.uint64(a), np.uint64(b), m)
             a += _LANES
             b += _LANES
@@ -328,6 +335,10 @@ def warp_difference(
                 old = min(max(y + sy, 0), height - 1) * width
                 a, b, count = (y * width + in0) * 3, (old + in0 + sx) * 3, (in1 - in0) * 3
                 for _ in range(count >> 3):
+                    if _IS_CHECKED:
+                        for i in (0, 7):
+                            out[np.uint64(a + i)] = np.int16(now[np.uint64(a + i)]) - np.int16(
+                                anchor[np.uint64(b + i)])
                     _store_difference_8(out, np.uint64(a), now, anchor, np.uint64(b))
                     a += _LANES
                     b += _LANES

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 OUTPUT_SHORT_SIDE_PX = 256
 """Short side of the output grid for large sources, the size of CoViAR's re-encoded clips."""
 _BIAS = np.int32(kernels.BIAS)
+_HINT = "The stream is damaged; use --route normalize."
 NUM_REFERENCES = 4
 """Decoded frames that the reference choice looks back at (decode.md 1.5)."""
 
@@ -166,9 +167,16 @@ def chosen_references(
     """How many decoded frames back each cell's reference lies, uint8 [cells]; 0: the last one.
 
     `recent` are the frames before `frame`, newest last, looked at back to one of another size.
+
+    Raises:
+        DecodeError: `frame` is not of the size that `grid` is for.
     """
     references = np.zeros(grid.num_cells, np.uint8)
     now, stride = luma(frame)
+    if (frame.width, frame.height) != (grid.source_width_px, grid.source_height_px):
+        raise DecodeError(
+            f"A frame is {frame.width}x{frame.height}; allowed: "
+            f"{grid.source_width_px}x{grid.source_height_px}, as those before it.", hint=_HINT)
     alike = takewhile(lambda back: (back.width, back.height) == (frame.width, frame.height),
                       reversed(recent[-NUM_REFERENCES:]))
     planes = [plane for plane, _ in takewhile(lambda pair: pair[1] == stride, map(luma, alike))]
@@ -193,8 +201,7 @@ def _check_sizes(
     for array in arrays:
         if array.size != size and not (at_least and array.size > size):
             raise DecodeError(f"The {what} of a frame have {array.size} elements; allowed: {size}, "
-                              "as the picture size says.",
-                              hint="The stream is damaged; use --route normalize.")
+                              "as the picture size says.", hint=_HINT)
 
 
 class Accumulator:
@@ -215,18 +222,26 @@ class Accumulator:
         self._ring[: self._size] = kernels.BIAS
 
     def advance(self, cells: NDArray[np.int32], references: NDArray[np.uint8] | None) -> None:
-        """Go on by one decoded frame with the vectors `cells` (int32 [cells], packed)."""
+        """Go on by one decoded frame with the vectors `cells` (int32 [cells], packed).
+
+        `references` (uint8 [cells], each below `num_references`) as `chosen_references` gives them.
+
+        Raises:
+            DecodeError: the arrays are not those of this grid.
+        """
         self._slot = (self._slot + 1) % self._num_slots
         grid = self.grid
-        chosen = self._one_reference if references is None else references
-        if cells.size != grid.num_cells or chosen.size != grid.num_cells:  # for every frame
-            _check_sizes("cells", grid.num_cells, cells, chosen)
+        # States of frames further back are not kept for streams with one reference.
+        if references is None or self._num_slots <= NUM_REFERENCES:
+            references = self._one_reference
+        if cells.size != grid.num_cells or references.size != grid.num_cells:  # for every frame
+            _check_sizes("cells", grid.num_cells, cells, references)
         if grid.is_cells:
-            kernels.accumulate_cells(self._ring, self._slot, self._num_slots, cells, chosen,
+            kernels.accumulate_cells(self._ring, self._slot, self._num_slots, cells, references,
                                      grid.columns, grid.rows, self._keep_outside)
             return
         kernels.accumulate(
-            self._ring, self._slot, self._num_slots, cells, chosen,
+            self._ring, self._slot, self._num_slots, cells, references,
             grid.cell_x_starts, grid.cell_y_starts, grid.scale_x, grid.scale_y,
             self._keep_outside)
 

@@ -24,9 +24,9 @@ _CLIPS = (
     ("flv", "libx264", {**_H264, "x264-params": f"ref=1:bframes=0:{EXACT}"}),
     ("matroska", "libx264", {**_H264, "x264-params": f"ref=3:bframes=0:{EXACT}"}),
     ("avi", "mpeg4", {}), ("mpeg", "mpeg2video", {}), ("3gp", "mpeg4", {}),
-    ("webm", "libvpx", {"deadline": "realtime"}), ("asf", "wmv2", {}),
+    ("webm", "libvpx", {"deadline": "good"}), ("asf", "wmv2", {}),
     ("matroska", "libx265", {"preset": "ultrafast", "x265-params": "log-level=none:pools=none"}),
-    ("webm", "libvpx-vp9", {"deadline": "realtime"}), ("m4v", "mpeg4", {}),
+    ("webm", "libvpx-vp9", {"deadline": "good"}), ("m4v", "mpeg4", {}),
 )
 """Container, encoder, settings."""
 

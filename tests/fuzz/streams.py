@@ -103,7 +103,7 @@ def _encoded(
         options = {"preset": "ultrafast", "x265-params":
                    "log-level=none:pools=none:frame-threads=1:bframes=0:keyint=4"}
     elif encoder == "libvpx":
-        options = {"deadline": "realtime", "cpu-used": "8"}
+        options = {"deadline": "good", "cpu-used": "4"}  # realtime goes by the clock
     else:
         context.flags |= Flags.qscale
         context.global_quality = 4 * 118

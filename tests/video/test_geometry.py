@@ -1,10 +1,11 @@
-"""Arrays of two sizes never meet in a kernel: hostile and mutated streams, calls in any order.
+"""Arrays of two sizes never meet in a kernel: `fields` checks them, and nobody else calls one.
 
-In a child with numba's bounds checks on: without them a mistake is heap corruption, not an error.
+`tests/fuzz` shows the same with hostile streams.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -15,99 +16,21 @@ import pytest
 
 from edgepkd.config import DecodeSpec
 from edgepkd.errors import DecodeError
-from edgepkd.video.fields import Accumulator, no_cells, residual, working_grid
+from edgepkd.video.fields import (
+    Accumulator,
+    chosen_references,
+    no_cells,
+    residual,
+    vector_cells,
+    working_grid,
+)
+from edgepkd.video.vectors import vector_words
 from tests.clips import encode_clip, moving_scene
 from tests.processes import ROOT
+from tests.video.reading import plain_frames
 
-HOSTILE = ("heap-overflow-write.mp4", "joined.h264", "crash11_490.h264")
-CHILD = """
-import random, sys
-from dataclasses import replace
-from edgepkd.config import DecodeSpec
-from edgepkd.errors import EdgepkdError
-from edgepkd.video.gop import GopReader
-from edgepkd.video.probe import codec_params, judge, probe
-from edgepkd.video.source import open_video
-
-def ask(gop, rng):
-    calls = [(what, t) for t in range(gop.num_frames) for what in ("motion", "residual")]
-    calls += [("iframe", 0), ("plan", 0), ("motion", 0)]
-    rng.shuffle(calls)
-    for what, t in calls:
-        try:
-            if what == "iframe":
-                gop.iframe()
-            elif what == "plan":
-                gop.plan([0, gop.num_frames - 1])
-            else:
-                getattr(gop, what)(t)
-        except EdgepkdError:
-            pass
-
-def read(path, seed):
-    rng = random.Random(seed)
-    with open_video(path) as video:
-        info = probe(video)
-        if not judge(info).native_possible:
-            return
-        packets, params = video.packets(), codec_params(video, info)
-        while packets is not None:
-            reader = GopReader(packets, params=params, spec=DecodeSpec(gop_frames=12))
-            for gop in reader:
-                ask(gop, rng)
-                gop.release()
-            turn, packets = reader.turn, None
-            if turn is not None and turn.why == "pictures":
-                packets = turn.packets
-                params = replace(params, header=turn.header,
-                                 extradata=turn.extradata or params.extradata)
-
-answered = refused = 0
-for seed, path in enumerate(sys.argv[1:]):
-    try:
-        read(path, seed)
-        answered += 1
-    except EdgepkdError:
-        refused += 1
-print(answered, refused)
-"""
-
-
-def _read_in_a_child(paths: list[Path], tmp_path: Path) -> tuple[int, int]:
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, *map(str, paths)], capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path / "numba")})
-    assert done.returncode == 0, done.stderr[-2000:]
-    answered, refused = map(int, done.stdout.split())
-    return answered, refused
-
-
-def test_hostile_streams_are_answered_or_refused(shared_cases: Path, tmp_path: Path) -> None:
-    paths = [shared_cases / "hostile" / name for name in HOSTILE]
-    assert sum(_read_in_a_child(paths, tmp_path)) == len(HOSTILE)
-
-
-def test_mutated_streams_are_answered_or_refused(tmp_path: Path) -> None:
-    rng = np.random.default_rng(7)
-    sources = []
-    for number, (suffix, codec, options) in enumerate([
-        ("264", "libx264", {"bf": "0", "refs": "3"}), ("mp4", "libx264", {"bf": "0", "refs": "1"}),
-        ("ts", "libx264", {"bf": "2"}), ("avi", "mpeg4", {}), ("mpg", "mpeg2video", {}),
-        ("flv", "flv", {}),
-    ]):
-        clips = [encode_clip(tmp_path / f"{number}-{width}.{suffix}", moving_scene(14, (width, 48)),
-                             codec=codec, gop=6, options=options) for width in (64, 96)]
-        sources += [clips[0].read_bytes(), clips[0].read_bytes() + clips[1].read_bytes()]
-    paths = []
-    for number in range(180):
-        data = bytearray(sources[number % len(sources)])
-        for place in rng.integers(0, len(data), rng.integers(1, 12)):
-            data[place] = rng.integers(256)
-        paths.append(tmp_path / f"mutated{number}.bin")
-        paths[-1].write_bytes(data)
-    answered, refused = _read_in_a_child(paths, tmp_path)
-    assert answered + refused == len(paths)
-    assert answered > 60
+CALLER = "edgepkd/video/fields.py"
+ASKS_WHERE_THEY_ARE_KEPT = "edgepkd/runtime/machine.py"
 
 
 def test_arrays_of_another_size_are_refused_before_a_kernel() -> None:
@@ -123,3 +46,75 @@ def test_arrays_of_another_size_are_refused_before_a_kernel() -> None:
     with pytest.raises(DecodeError, match="field"):
         residual(right, right, accumulator.state[1:], grid=grid)
     assert not residual(right, right, accumulator.state, grid=grid).any()
+
+
+def test_references_of_another_size_are_refused_before_a_kernel() -> None:
+    grid = working_grid(64, 48, grid_px=8, max_short_side_px=288)
+    accumulator = Accumulator(grid, spec=DecodeSpec(), num_references=4)
+    with pytest.raises(DecodeError, match="cells of a frame have 47 elements; allowed: 48"):
+        accumulator.advance(no_cells(grid), np.zeros(47, np.uint8))
+
+
+def test_references_are_not_followed_where_only_one_state_is_kept() -> None:
+    grid = working_grid(64, 48, grid_px=8, max_short_side_px=288)
+    accumulator = Accumulator(grid, spec=DecodeSpec())
+    moved = np.full(grid.num_cells, 8 * 65536 + 4, np.int32)
+    accumulator.advance(moved, np.full(grid.num_cells, 3, np.uint8))
+    assert (accumulator.field() == (-4, -8)).all()
+
+
+def test_a_frame_of_another_size_is_refused_before_a_kernel(tmp_path: Path) -> None:
+    path = encode_clip(tmp_path / "c.264", moving_scene(3, (96, 64)), codec="libx264",
+                       options={"x264-params": "bframes=0:ref=3"})
+    frames = list(plain_frames(path))
+    grid = working_grid(64, 48, grid_px=8, max_short_side_px=288)
+    words = vector_words(frames[2])
+    assert words.size
+    with pytest.raises(DecodeError, match="A frame is 96x64; allowed: 64x48"):
+        chosen_references(words, frames[2], frames[:2], grid=grid)
+    # Vectors may point anywhere: they are cut off at the grid.
+    assert vector_cells(words, grid=grid, whole_pixels=False, limit=100).size == grid.num_cells
+
+
+def test_no_kernel_is_reached_but_through_the_checks() -> None:
+    for path in sorted((ROOT / "edgepkd").rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))
+                   and any("_kernels" in part.split(".") for alias in node.names
+                           for part in (alias.name, getattr(node, "module", None) or ""))]
+        if name == ASKS_WHERE_THEY_ARE_KEPT:
+            called = [node for node in ast.walk(tree) if isinstance(node, ast.Call)
+                      and ast.unparse(node.func).startswith("kernels.")]
+            assert not called, name
+        elif name != CALLER:
+            assert not imports, f"{name} reaches kernels without the checks of {CALLER}"
+        else:
+            assert imports
+
+
+_OUT_OF_BOUNDS = """
+import numpy as np
+from edgepkd.video import _kernels as kernels
+from edgepkd.video.fields import working_grid
+grid = working_grid(64, 48, grid_px=1, max_short_side_px=288)
+cells, references = np.zeros(48, np.int32), np.zeros(48, np.uint8)
+for kernel, arrays in (
+    ("accumulate", (np.zeros(2 * 64 * 48 - 1, np.int32), 1, 2, cells, references,
+                    grid.cell_x_starts, grid.cell_y_starts, 0.25, 0.25, False)),
+    ("warp_difference", (np.zeros(9216, np.uint8), np.zeros(9215, np.uint8),
+                         np.full(3072, kernels.BIAS, np.int32), grid.point_x_starts,
+                         grid.point_y_starts, 0.25, 0.25, np.zeros(9216, np.int16))),
+):
+    try:
+        getattr(kernels, kernel)(*arrays)
+    except IndexError:
+        print(kernel)
+"""
+
+
+def test_bounds_checks_see_vector_operations_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _OUT_OF_BOUNDS], capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)})
+    assert done.stdout.split() == ["accumulate", "warp_difference"], done.stderr[-2000:]
