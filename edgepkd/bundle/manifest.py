@@ -44,6 +44,8 @@ MAX_SEGMENT_BYTES = 1 << 29
 MAX_FILE_BYTES = 1 << 24
 """Of what is no segment."""
 MAX_FILES = 1000
+MAX_BUNDLE_BYTES = 1 << 31
+"""Of all files; who builds engines holds all segments at once."""
 MAX_LABELS = 100_000
 MAX_NAME = 200
 """Characters of a label, and of the bundle's name."""
@@ -295,6 +297,9 @@ def _check_files(manifest: Manifest) -> None:
                 f"0..{most}")
         require(_SHA256.fullmatch(entry.sha256) is not None, f"{MANIFEST}: files.{name}.sha256",
                 entry.sha256, "64 digits, 0-9 and a-f")
+    total = sum(entry.bytes for entry in manifest.files.values())
+    require(total <= MAX_BUNDLE_BYTES, f"{MANIFEST}: files: bytes of all", total,
+            f"up to {MAX_BUNDLE_BYTES}")
 
 
 def _check_segments(manifest: Manifest) -> None:

@@ -30,7 +30,7 @@ from edgepkd.bundle._schema import require
 
 MAX_LIVE_ELEMENTS = 1 << 29
 """Of all tensors that are needed at the same time: 2 GB in FP32."""
-MAX_WORK = 2_000_000_000_000
+MAX_WORK = 500_000_000_000
 """Multiply-accumulates for the frames of one clip; a value that is only moved counts as 16."""
 _MOVED = 16
 _MAX_STEP = 64

@@ -23,9 +23,9 @@ from edgepkd.bundle.engines import (
     this_machine,
 )
 from edgepkd.engines import graph
-from edgepkd.engines.request import contents_of, overflows, refuse_operators
+from edgepkd.engines.request import contents_of, overflows
 from edgepkd.engines.targets import Target, load_target, within
-from edgepkd.errors import BundleError, ConfigError, ModelError
+from edgepkd.errors import BundleError, ConfigError
 
 Verdict = Literal["ok", "will rebuild", "cannot"]
 VERDICTS: tuple[Verdict, ...] = ("ok", "will rebuild", "cannot")
@@ -69,7 +69,7 @@ def check_target(bundle: Bundle, target: Target) -> TargetCheck:
                            ("the ONNX files of the bundle are all there is to it",))
     version = library_version(target.library)
     engines, stale, notes = _look(bundle, target, version)
-    against = (*_unreadable(bundle), *_impossible(bundle, target, engines, version))
+    against = _impossible(bundle, target, engines, version)
     if stale and target.is_this_board():
         against += _no_builder(target, version)
     if against:
@@ -105,17 +105,6 @@ def _look(
     stale = (*damaged(bundle.path, engines), *outdated(engines, bundle.manifest),
              *(reason for reason in apart if reason != NO_GPU))
     return engines, stale, notes
-
-
-def _unreadable(bundle: Bundle) -> tuple[str, ...]:
-    """Segments that no builder reads."""
-    reasons = []
-    for segment, content in contents_of(bundle).items():
-        try:
-            refuse_operators(segment, content)
-        except ModelError as error:
-            reasons.append(error.message)
-    return tuple(reasons)
 
 
 def _impossible(

@@ -64,6 +64,8 @@ def segment(manifest: dict[str, Any], **changes: object) -> None:
     (lambda m: m["files"].update({"n" * 300: {"sha256": "0" * 64, "bytes": 1}}), "path 'nnn"),
     (lambda m: m["files"].update({f"f{i}": {"sha256": "0" * 64, "bytes": 1}
                                   for i in range(1001)}), "files: number is 1016"),
+    (lambda m: [m["files"][s["file"]].update(bytes=2**29) for s in m["segments"]],
+     "files: bytes of all is"),
     (lambda m: m["files"]["wise.json"].update(bytes=-1), r"files\.wise\.json\.bytes is -1"),
     (lambda m: m["files"]["wise.json"].update(sha256="0" * 63), r"files\.wise\.json\.sha256 is"),
     (lambda m: m["files"]["wise.json"].update(sha256="A" * 64), r"files\.wise\.json\.sha256 is"),

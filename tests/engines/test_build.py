@@ -22,7 +22,7 @@ from edgepkd.engines.request import Request, workspace_mb
 from edgepkd.engines.targets import Target, load_target
 from edgepkd.errors import BundleError, ConfigError, MissingExtraError, ModelError, StorageError
 from tests.engines.builders import FOLDER, SPEC
-from tests.engines.segments import FRAMES, broken, conv_bundle, convolution
+from tests.engines.segments import FRAMES, conv_bundle, convolution
 from tests.processes import started
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -308,17 +308,6 @@ def test_int8_of_a_float_bundle_says_how_to_quantise(tmp_path: Path) -> None:
     bundle = conv_bundle(tmp_path, quantized=False, width=4)
     with pytest.raises(ConfigError, match=r"no segment of conv.edgepkd is quantised.*quantize RUN"):
         build(bundle, precision="int8")
-
-
-def test_an_operator_that_no_builder_reads_is_named_before_anything_is_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(FOLDER, str(tmp_path))
-    odd = broken(convolution(3, quantized=True, width=4), node="stem_relu", op_type="Elu")
-    bundle = conv_bundle(tmp_path, width=4, segments={3: odd})
-    with pytest.raises(ModelError, match=r"mv_3 holds Elu \(node stem_relu\); allowed: Add"):
-        build(bundle)
-    assert built(bundle) == []
 
 
 def test_a_missing_library_is_the_childs_error(tmp_path: Path) -> None:
