@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import os
 import stat
@@ -47,6 +48,30 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
             for temporary in waiting:
                 path = temporary.final
                 temporary.commit()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}.",
+                           hint=FREE_SPACE) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add `line` to `path`, whole or not at all; a last line that a kill cut short is ended first.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            text = ("\n" if file.read(1) not in (b"", b"\n") else "") + line + "\n"
+            content = text.encode("utf-8", "backslashreplace")
+            try:
+                if file.write(content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}.",
                            hint=FREE_SPACE) from error

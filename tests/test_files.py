@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgepkd.errors import StorageError
-from edgepkd.files import Walk, walk_files, write_atomically
-from tests.disks import FULL, full_disk
+from edgepkd.files import Walk, append_line, walk_files, write_atomically
+from tests.disks import FULL, full_disk, largest_file
 
 
 @pytest.mark.smoke
@@ -37,6 +37,20 @@ def test_a_file_in_the_way_of_a_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot be written"):
         write_atomically(tmp_path / "file" / "b.json", b"new")
+
+
+def test_a_line_is_added_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "log.jsonl"
+    append_line(path, "one")
+    with largest_file(6), pytest.raises(StorageError, match="cannot be written: No space left"):
+        append_line(path, "second")
+    with largest_file(4), pytest.raises(StorageError, match="cannot be written: File too large"):
+        append_line(path, "second")
+    assert path.read_text() == "one\n"
+    with path.open("a") as file:
+        file.write("cut sho")  # by a kill
+    append_line(path, "three")
+    assert path.read_text() == "one\ncut sho\nthree\n"
 
 
 def test_a_walk_takes_all_files_below_and_no_hidden_ones(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from edgepkd.datasets.clip_job import ClipResult
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import csv_bytes, write_atomically
+from edgepkd.temporaries import sweep
 
 INDEX, FAILURES, SUMMARY, PROGRESS = "index.csv", "failures.csv", "prepare.json", "progress.jsonl"
 VIDEOS = "videos"
@@ -106,8 +107,8 @@ class Progress:
             raise DataError(f"another process is preparing {folder}.",
                             hint="Wait for it, or stop it.") from None
         self.known = self._read()
-        for left_over in (*folder.glob(".*.tmp"), *folder.glob(f"{VIDEOS}/*/.*.tmp")):
-            left_over.unlink(missing_ok=True)
+        for place in (folder, *folder.glob(f"{VIDEOS}/*/")):
+            sweep(place)
 
     def add(self, result: ClipResult) -> None:
         """Note that a clip is done.

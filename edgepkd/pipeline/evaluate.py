@@ -26,8 +26,8 @@ from edgepkd.cascade import Order, order_key, parse_order
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.index import Sample, check_no_leak, read_index
 from edgepkd.datasets.splits import SYNONYMS, assign_splits
-from edgepkd.errors import DataError, ModelError, StorageError, UsageError
-from edgepkd.files import write_atomically
+from edgepkd.errors import DataError, ModelError, UsageError
+from edgepkd.files import append_line, write_atomically
 from edgepkd.outputs import check_folder, check_outputs
 from edgepkd.pipeline.clips import clips_of_run
 from edgepkd.pipeline.eval_files import (
@@ -264,15 +264,13 @@ def _log_look(config: EvalConfig, run: TrainedRun, predicted: Predicted, *, inde
         "num_clips": len(predicted.answered), "views": str(predicted.answered.views),
         "weights_sha256": dict(run.hashes),
     }
+    append_line(path, plain_json.dumps(line))
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(plain_json.dumps(line) + "\n")
         lines = path.read_text(encoding="utf-8").splitlines()
         return sum(plain_json.loads(text)["split"] == config.split for text in lines)
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}.",
-                           hint="Evaluations are counted there; make the folder writable.",
-                           ) from error
+        raise DataError(f"{path} cannot be read: {error.strerror}.",
+                        hint="Evaluations are counted there; make it readable.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: {error}.",
                         hint="Remove the broken line; each one is a JSON object.") from error

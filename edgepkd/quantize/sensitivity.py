@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.quantize.network import quantizers
+from edgepkd.text import command
 
 MIN_SQNR_DB = 20.0
 """A layer below this at any exit had better stay float. There its noise alone is a tenth of the
@@ -84,7 +85,7 @@ def worth_float(
 
 def keep_float_option(layers: Sequence[str]) -> str:
     """What to give to `edgepkd quantize` so that `layers` stay float."""
-    return f"--set 'quantizer.keep_float={json.dumps(list(layers))}'"
+    return command("--set", f"quantizer.keep_float={json.dumps(list(layers))}")
 
 
 def _logits(network: SegmentedNetwork, frames: Sequence[Tensor]) -> Tensor:

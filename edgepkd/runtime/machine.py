@@ -89,7 +89,8 @@ def _kernels() -> tuple[str, ...]:
             "NUMBA_CACHE_DIR to a folder that lasts and that only you can write to.")
     folder = jit.cache_folder(kernels.accumulate)
     if folder is None:
-        return "compiled anew at every start, about 5 s: no folder can be written to", step
+        return ("compiled anew at every start, about 5 s: there is no folder that this user, and"
+                " no other, can write to", step)
     if jit.is_temporary(kernels.accumulate):
         return f"kept in {folder.parent}, a temporary folder", step
     return (f"kept in {folder}",)

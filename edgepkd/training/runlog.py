@@ -15,7 +15,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +34,7 @@ from rich.progress import (
 
 from edgepkd._optional import require
 from edgepkd.errors import MissingExtraError, StorageError
-from edgepkd.files import write_atomically
+from edgepkd.files import append_line, write_atomically
 from edgepkd.plots import Points, curves
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ class RunLog:
         self._written = False  # results.csv holds these rows and nothing else
         if not resume:
             _remove(folder / "results.csv")
-        _end_line(folder / "log.jsonl")
 
     def event(self, kind: str, **values: Any) -> None:
         """Add a line to log.jsonl, at once.
@@ -80,7 +80,7 @@ class RunLog:
         """
         head = {"schema_version": SCHEMA_VERSION, "time": _now(), "kind": kind}
         line = json.dumps({**head, **_plain(values), **head}, default=str)
-        _append(self.folder / "log.jsonl", line + "\n")
+        append_line(self.folder / "log.jsonl", line)
 
     def row(self, *, epoch: int, **values: Value) -> None:
         """Add an epoch to results.csv; rows of this and later epochs, left by a kill, go.
@@ -95,7 +95,7 @@ class RunLog:
         self._rows = [*kept, new]
         path = self.folder / "results.csv"
         if appends:
-            _append(path, _csv([new], columns, header=False))
+            append_line(path, _csv([new], columns, header=False).rstrip("\n"))
         else:
             columns = _columns(self._rows)
             write_atomically(path, _csv(self._rows, columns, header=True).encode())
@@ -110,7 +110,8 @@ class RunLog:
             StorageError: a plot cannot be written.
         """
         if self._writer is not None:
-            self._writer.close()
+            with self._written_to_disk():
+                self._writer.close()
         try:
             for kind in PLOTTED:
                 series = _series(self._rows, kind)
@@ -137,15 +138,23 @@ class RunLog:
             pass
 
     def _add_scalars(self, epoch: int, values: Mapping[str, Value]) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+        with self._written_to_disk():
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            # purge_step: viewers forget what a killed run wrote for this and later epochs
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=epoch)
-        for name, value in values.items():
-            if not isinstance(value, str):
-                self._writer.add_scalar(name, value, epoch)
-        self._writer.flush()
+                # purge_step: viewers forget what a killed run wrote for this and later epochs
+                self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=epoch)
+            for name, value in values.items():
+                if not isinstance(value, str):
+                    self._writer.add_scalar(name, value, epoch)
+            self._writer.flush()
+
+    @contextmanager
+    def _written_to_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _cannot_write(self.folder / "tensorboard", error) from error
 
 
 class ProgressLog:
@@ -239,24 +248,9 @@ def _remove(path: Path) -> None:
         raise _cannot_write(path, error) from error
 
 
-def _end_line(path: Path) -> None:
-    """End a last line that a kill cut short, so that the next one stays whole."""
-    if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
-        _append(path, "\n")
-
-
 def _cannot_write(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path} cannot be written: {error.strerror or error}.",
                         hint="Free some space, or name another folder.")
-
-
-def _append(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", newline="") as file:
-            file.write(text)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
 
 
 def _columns(rows: Sequence[Mapping[str, Value]]) -> list[str]:

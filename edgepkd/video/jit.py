@@ -1,9 +1,11 @@
 """How the inner loops are compiled, and where their machine code is kept between runs.
 
 numba keeps it beside the source, else in the user's cache folder, and refuses a function for which
-neither can be written to: a package of another user's, a service without a home. Then a folder of
-our own under the temporary folder is taken, or none: every process compiles anew. A cache that is
-damaged or cannot be written to costs time, never an error.
+neither can be written to: a package of another user's, a service without a home. It unpickles what
+it finds there, whoever wrote it: a place that others may write to, or may exchange, is not taken,
+not even where NUMBA_CACHE_DIR names it. Then a folder of our own is taken, in the user's cache
+folder or under the temporary folder, or none: every process compiles anew. A cache that is damaged
+or cannot be written to costs time, never an error.
 """
 
 from __future__ import annotations
@@ -47,20 +49,48 @@ def is_temporary(function: Callable[..., Any]) -> bool:
 
 @functools.cache
 def private_folder() -> Path | None:
-    """A folder under the temporary one that only this user can write to, or None.
-
-    Machine code is unpickled from there, so one that others could have put something in is refused.
-    """
+    """A folder under the temporary one that only this user can write to, or None."""
     try:
-        folder = Path(tempfile.gettempdir()).resolve() / f"edgepkd-{os.geteuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found, above = folder.lstat(), folder.parent.stat()
+        return _private(Path(tempfile.gettempdir()).resolve() / f"edgepkd-{os.geteuid()}")
     except OSError:
         return None
+
+
+@functools.cache
+def lasting_folder() -> Path | None:
+    """A folder in the user's cache folder that only this user can write to, or None."""
+    home = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+    try:
+        return _private(Path(home) / "edgepkd") if _has_cache_home() else None
+    except OSError:
+        return None
+
+
+def _private(folder: Path) -> Path | None:
+    """`folder`, made if absent, where nobody else can get at it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
     is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-    # Where everybody may write and nothing is sticky, anybody could put another in its place.
-    is_safe = not above.st_mode & stat.S_IWOTH or bool(above.st_mode & stat.S_ISVTX)
-    return folder if is_ours and is_safe and not stat.S_IMODE(found.st_mode) & 0o077 else None
+    return folder if is_ours and not found.st_mode & 0o077 and _is_safe(folder) else None
+
+
+def _is_safe(folder: Path) -> bool:
+    """Whether only this user and root can write to `folder`, or put another in its place."""
+    named = folder.absolute()
+    try:
+        leaf = folder.stat()
+        return not leaf.st_mode & 0o022 and all(
+            _holds_fast(place) for path in {named, Path(os.path.realpath(named))}
+            for place in (path, *path.parents))
+    except OSError:
+        return False
+
+
+def _holds_fast(place: Path) -> bool:
+    """Whether others cannot exchange what lies in a folder, or where a link leads."""
+    found = place.lstat()
+    shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+    return found.st_uid in (os.geteuid(), 0) and (stat.S_ISLNK(found.st_mode) or not shared)
 
 
 class _Cache(_caching.FunctionCache):  # type: ignore[misc]
@@ -86,11 +116,14 @@ class _TemporaryCache(_Cache):
 def _cache_of(function: Callable[..., Any]) -> Any:
     if _config.CACHE_DIR or _has_cache_home():
         with contextlib.suppress(RuntimeError):  # no place of numba's can be written to
-            return _Cache(function)
-    folder = private_folder()
-    if folder is not None:
-        with _cache_dir(folder), contextlib.suppress(RuntimeError):
-            return _TemporaryCache(function)
+            cache = _Cache(function)
+            if _is_safe(Path(cache.cache_path)):
+                return cache
+    for folder, kind in ((lasting_folder, _Cache), (private_folder, _TemporaryCache)):
+        place = folder()
+        if place is not None:
+            with _cache_dir(place), contextlib.suppress(RuntimeError):
+                return kind(function)
     return _caching.NullCache()
 
 

@@ -21,6 +21,7 @@ from edgepkd.datasets.splits import Shares, split_three
 from edgepkd.errors import ConfigError, DataError, StorageError
 from edgepkd.pipeline import data
 from edgepkd.pipeline.data import PrepareConfig, SynthConfig, VerifyConfig, VerifyReport
+from edgepkd.temporaries import TemporaryFile
 from tests.clips import encode_clip, moving_scene
 from tests.datasets.sets import FakePool, make_folder_set
 from tests.disks import FULL, full_disk
@@ -143,7 +144,9 @@ def test_a_stopped_run_leaves_no_index_and_is_gone_on_with(
     # What a kill may leave: half a line, a file in the making.
     with (config.folder / "progress.jsonl").open("a") as stream:
         stream.write('{"path": "videos/ru')
-    (config.folder / "videos" / "run" / ".g0.mp4.1234.tmp").write_bytes(b"half")
+    with TemporaryFile(config.folder / "videos" / "run" / "g0.mp4") as written:
+        pass
+    written.path.write_bytes(b"half")
     summary = prepare(config)
     assert (summary.num_kept, summary.num_done) == (5, 3)
     prepare(replace(config, folder=tmp_path / "at once"))

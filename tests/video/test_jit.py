@@ -37,9 +37,15 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
-    jit.private_folder.cache_clear()
+    forget()
     yield
+    forget()
+
+
+def forget() -> None:
+    """As a new process begins."""
     jit.private_folder.cache_clear()
+    jit.lasting_folder.cache_clear()
 
 
 def fresh(tmp_path: Path) -> Callable[..., Any]:
@@ -168,6 +174,101 @@ def _files(suffix: str) -> list[Path]:
     folder = jit.private_folder()
     assert folder is not None
     return sorted(folder.rglob(f"*{suffix}"))
+
+
+def _shared(folder: Path) -> None:
+    folder.chmod(0o777)
+
+
+def _of_the_group(folder: Path) -> None:
+    folder.chmod(0o775)
+
+
+def _in_a_shared_folder(folder: Path) -> None:
+    folder.parent.chmod(0o777)
+
+
+def _a_link_to_a_shared_folder(folder: Path) -> None:
+    folder.rmdir()
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "elsewhere").chmod(0o777)
+    folder.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("name", ["__pycache__", "wanted"])
+@pytest.mark.parametrize("share", [_shared, _of_the_group, _in_a_shared_folder,
+                                   _a_link_to_a_shared_folder])
+def test_a_place_of_numbas_that_others_may_fill_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, share: Callable[[Path], None]
+) -> None:
+    (tmp_path / "__pycache__").unlink()
+    if name == "wanted":
+        monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "wanted"))
+    assert not was_kept(fresh(tmp_path))
+    place = jit.cache_folder(fresh(tmp_path))
+    assert place is not None
+    for path in place.iterdir():
+        path.unlink()
+    share(place)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "tmp" / "home"))
+    forget()
+    function = fresh(tmp_path)
+    assert not was_kept(function)
+    if share is _in_a_shared_folder and name == "__pycache__":
+        # the temporary folder and the home of this test lie in the shared one, too
+        assert jit.cache_folder(function) is None
+    else:
+        folder = jit.cache_folder(function)
+        assert folder is not None
+        assert folder.parent == tmp_path / "tmp" / "home" / "edgepkd"
+        assert folder.parent.stat().st_mode & 0o777 == 0o700
+        assert not jit.is_temporary(function)
+        assert was_kept(fresh(tmp_path))
+    assert not list(place.glob("*.nb?"))
+
+
+def test_a_place_of_another_users_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "__pycache__").unlink()
+    there = fresh(tmp_path)
+    assert works(there)
+    lstat = Path.lstat
+
+    def theirs(path: Path) -> os.stat_result:
+        found = list(lstat(path))
+        if path.name == "__pycache__":
+            found[4] = os.geteuid() + 1
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "lstat", theirs)
+    assert not was_kept(fresh(tmp_path))
+    folder = jit.cache_folder(fresh(tmp_path))
+    assert folder is not None
+    assert folder.parent == jit.private_folder()
+
+
+def test_a_cache_cut_anywhere_is_mended(tmp_path: Path) -> None:
+    """Every length of the index, and every 500th and the last of the machine code."""
+    assert works(fresh(tmp_path))
+    index, code = _files(".nbi") + _files(".nbc")
+    wholes = {index: index.read_bytes(), code: code.read_bytes()}
+    for cut, step in ((index, 1), (code, 500)):
+        for path, whole in wholes.items():
+            path.write_bytes(whole)
+        assert _loads(fresh(tmp_path))
+        for length in (*range(0, len(wholes[cut]), step), len(wholes[cut]) - 1):
+            index.write_bytes(wholes[index])  # which an earlier turn has emptied
+            cut.write_bytes(wholes[cut][:length])
+            assert not _loads(fresh(tmp_path)), (cut.suffix, length)
+        assert works(fresh(tmp_path))
+        assert was_kept(fresh(tmp_path))
+
+
+def _loads(function: Any) -> bool:
+    """Whether the machine code comes from the cache; nothing is compiled anew."""
+    kernel = numba.typeof(np.arange(3))
+    return function._cache.load_overload((kernel,), function.targetctx) is not None
 
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
