@@ -25,7 +25,7 @@ from edgepkd.outputs import Output, check_outputs
 from edgepkd.runtime.answers import ClipAnswer
 from edgepkd.temporaries import TemporaryFile
 from edgepkd.text import shown
-from edgepkd.video.decoder import crop_exactly
+from edgepkd.video.decoder import converting, crop_exactly
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
 from edgepkd.video.oversize import check_refused, codec_options
@@ -186,7 +186,8 @@ class _Writer:
             self._bar[1].draw(planes)
         drawn = VideoFrame.from_ndarray(_packed(planes), format="yuv420p")
         if (width, height) != (self._stream.width, self._stream.height):
-            drawn = drawn.reformat(width=self._stream.width, height=self._stream.height)
+            with converting():
+                drawn = drawn.reformat(width=self._stream.width, height=self._stream.height)
         self._last_pts = max(round(time_s / self._time_base), self._last_pts + 1)
         drawn.pts, drawn.time_base = self._last_pts, self._time_base
         self._container.mux(self._stream.encode(drawn))
@@ -204,7 +205,8 @@ def _planes(frame: VideoFrame, orientation: Orientation) -> list[Bytes]:
     width, height = max(2, frame.width & ~1), max(2, frame.height & ~1)
     if frame.format.name not in ("yuv420p", "yuvj420p") or (frame.width, frame.height) != (
             width, height):
-        frame_420 = frame.reformat(width=width, height=height, format="yuv420p")
+        with converting():
+            frame_420 = frame.reformat(width=width, height=height, format="yuv420p")
     else:
         frame_420 = frame
     flat = frame_420.to_ndarray().reshape(-1)

@@ -6,6 +6,8 @@ source, whether the packets come from a container or from an encoder in memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -293,18 +295,39 @@ class PictureMaker:
         self._to_grid = VideoReformatter()
 
     def resized(self, frame: VideoFrame, *, width_px: int, height_px: int) -> VideoFrame:
-        """`frame` averaged down to the given size, still 4:2:0."""
-        return self._to_grid.reformat(
-            frame, width=width_px, height=height_px, format=_plain(frame),
-            interpolation=Interpolation.AREA, threads=1)
+        """`frame` averaged down to the given size, still 4:2:0.
+
+        Raises:
+            DecodeError: FFmpeg cannot convert it.
+        """
+        with converting():
+            return self._to_grid.reformat(
+                frame, width=width_px, height=height_px, format=_plain(frame),
+                interpolation=Interpolation.AREA, threads=1)
 
     def rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] RGB, contiguous and owned by the caller."""
-        picture = self._to_rgb.reformat(frame, format="rgb24", threads=1)
+        """uint8 [H, W, 3] RGB, contiguous and owned by the caller.
+
+        Raises:
+            DecodeError: FFmpeg cannot convert it.
+        """
+        with converting():
+            picture = self._to_rgb.reformat(frame, format="rgb24", threads=1)
         plane = picture.planes[0]
         rows = _bytes_of(plane).reshape(-1, plane.line_size)
         packed = rows[: picture.height, : picture.width * 3]
         return np.ascontiguousarray(packed).reshape(picture.height, picture.width, 3)
+
+
+@contextmanager
+def converting() -> Iterator[None]:
+    """What FFmpeg cannot convert, such as colours that no standard knows, as a DecodeError."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise DecodeError(f"a picture cannot be converted: {error.strerror or error}.",
+                          hint="Its colours may be described wrongly; re-encode the video."
+                          ) from error
 
 
 def luma(frame: VideoFrame) -> tuple[NDArray[np.uint8], int]:
