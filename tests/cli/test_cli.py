@@ -239,6 +239,31 @@ def test_the_rate_of_pictures_is_said(bundle: Bundle, tmp_path: Path) -> None:
     assert line["fps"] == 12.5
 
 
+@pytest.mark.parametrize("verb", ["run", "inspect"])
+def test_limits_are_lowered_and_raised_by_name(clips: Path, bundle: Bundle, verb: str) -> None:
+    clip = [verb, clips / "right.mp4", *(["--model", bundle.path] if verb == "run" else [])]
+    done = invoke(*clip, "--limit", "pixels=15000", "--limit", "streams=9")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-2:] == [
+        f"error: {clips / 'right.mp4'} has pictures of 160x96, too many pixels (15360); allowed: "
+        "15000, the limit pixels.", "  next: If you trust the source: --limit pixels=15360."]
+    assert invoke(*clip, "--limit", "pixels=15000", "--limit", "pixels=15360").exit_code == 0
+
+
+@pytest.mark.parametrize("verb", ["run", "inspect"])
+def test_playlists_are_opened_if_allowed(
+    clips: Path, bundle: Bundle, tmp_path: Path, verb: str
+) -> None:
+    (tmp_path / "part.mp4").write_bytes((clips / "right.mp4").read_bytes())
+    (tmp_path / "lie.mp4").write_text("ffconcat version 1.0\nfile part.mp4\n")
+    clip = [verb, tmp_path / "lie.mp4", *(["--model", bundle.path] if verb == "run" else [])]
+    done = invoke(*clip)
+    assert done.exit_code == 1
+    assert "is a concat script, which names other files or addresses" in done.stderr
+    assert "next: If you trust all that it names: --allow-playlists." in done.stderr
+    assert invoke(*clip, "--allow-playlists").exit_code == 0
+
+
 # ---- errors
 
 
@@ -258,6 +283,8 @@ def test_the_rate_of_pictures_is_said(bundle: Bundle, tmp_path: Path) -> None:
     (["{clip}", "--route", "fast"], 2, "route is 'fast'"),
     (["{clip}", "--save", "{clip}"], 2, "is the same file as"),
     (["{clip}", "--save", "out.gif"], 2, "allowed suffixes"),
+    (["{clip}", "--limit", "px=9"], 2, "--limit is 'px=9'; allowed: NAME=NUMBER"),
+    (["{clip}", "--limit", "pixels=0"], 2, "limit pixels is 0"),
     (["{clip}", "--json", "/nowhere/out.json"], 2, "cannot be written"),
 ])
 def test_errors_are_one_message_and_a_next_step(

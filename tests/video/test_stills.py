@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, WebPImagePlugin
 
 from edgepkd.config import ClipSpec, InputSpec
-from edgepkd.errors import SourceError
+from edgepkd.errors import LimitError, SourceError
 from edgepkd.video.clips import ClipReader
+from edgepkd.video.limits import Limits
 from edgepkd.video.probe import judge, probe
 from edgepkd.video.source import open_video, resolve_sources
 from tests.clips import moving_scene
@@ -178,3 +181,55 @@ def test_pictures_through_a_pipe_are_a_video(tmp_path: Path) -> None:
     with open_video(io.BytesIO(data), fps=10) as video:
         info = probe(video)
         assert (info.codec, info.fps, len(video.peek(99))) == ("mjpeg", 10, 30)
+
+
+def with_png_size(data: bytes, width: int, height: int) -> bytes:
+    head = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
+
+
+def test_a_sequence_of_huge_pictures_is_refused_and_allowed(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "seq", suffix="png", count=4)
+    for path in folder.iterdir():
+        path.write_bytes(with_png_size(path.read_bytes(), 30_000, 30_000))
+    for source in (folder, folder / "*.png"):
+        with pytest.raises(LimitError, match=r"30000x30000, too many pixels \(900000000\)"):
+            open_video(source)
+    assert Image.MAX_IMAGE_PIXELS is not None
+    with pytest.raises(LimitError, match="the limit pixels"):
+        decoded(pictures(tmp_path / "real"), limits=Limits(pixels=96 * 64 - 1))
+    assert len(decoded(tmp_path / "real", limits=Limits(pixels=96 * 64))[0]) == 30
+
+
+def test_a_folder_with_one_huge_picture_still_gives_its_videos(tmp_path: Path) -> None:
+    animation(tmp_path / "moves.gif", "GIF")
+    Image.fromarray(SCENE[0]).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(with_png_size(data, 60_000, 60_000))
+    assert resolve_sources(tmp_path) == [str(tmp_path / "moves.gif")]
+
+
+def test_a_huge_animation_is_refused_and_allowed(tmp_path: Path) -> None:
+    animation(tmp_path / "a.webp", "WEBP")
+    data = (tmp_path / "a.webp").read_bytes()
+    with pytest.raises(LimitError, match=r"96x64, too many pixels \(6144\)"):
+        open_video(tmp_path / "a.webp", limits=Limits(pixels=6000))
+    with pytest.raises(LimitError, match=r"96x64"):
+        open_video(io.BytesIO(data), limits=Limits(pixels=6000))
+    assert len(decoded(tmp_path / "a.webp", limits=Limits(pixels=6144))[0]) == 30
+
+
+@pytest.mark.parametrize("told", [None, 0, -40, 1e30, float("nan"), float("inf"), "long"])
+def test_a_frame_shows_for_no_senseless_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: object
+) -> None:
+    animation(tmp_path / "a.webp", "WEBP", count=4)
+    load = WebPImagePlugin.WebPImageFile.load
+
+    def loaded(picture):
+        done = load(picture)
+        picture.info["duration"] = told
+        return done
+
+    monkeypatch.setattr(WebPImagePlugin.WebPImageFile, "load", loaded)
+    assert decoded(tmp_path / "a.webp")[1] == pytest.approx([0, 0.1, 0.2, 0.3])
