@@ -1,6 +1,6 @@
 """Whether the engines of a bundle can be loaded here, and if not, whether they can be built.
 
-Looks at hashes, versions and operators; deserialises nothing, and needs neither GPU nor torch.
+Looks at hashes and versions; deserialises nothing, and needs neither GPU nor torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from edgepkd import text
 from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import (
     NO_GPU,
+    NOT_FROM_HERE,
     EngineSet,
     damaged,
     engine_targets,
@@ -23,9 +24,9 @@ from edgepkd.bundle.engines import (
     this_machine,
 )
 from edgepkd.engines import graph
-from edgepkd.engines.request import contents_of, overflows, refuse_operators
+from edgepkd.engines.request import contents_of, overflows
 from edgepkd.engines.targets import Target, load_target, within
-from edgepkd.errors import BundleError, ConfigError, ModelError
+from edgepkd.errors import BundleError, ConfigError
 
 Verdict = Literal["ok", "will rebuild", "cannot"]
 VERDICTS: tuple[Verdict, ...] = ("ok", "will rebuild", "cannot")
@@ -69,7 +70,7 @@ def check_target(bundle: Bundle, target: Target) -> TargetCheck:
                            ("the ONNX files of the bundle are all there is to it",))
     version = library_version(target.library)
     engines, stale, notes = _look(bundle, target, version)
-    against = (*_unreadable(bundle), *_impossible(bundle, target, engines, version))
+    against = _impossible(bundle, target, engines, version)
     if stale and target.is_this_board():
         against += _no_builder(target, version)
     if against:
@@ -98,24 +99,14 @@ def _look(
     except BundleError as error:
         return None, (error.message,), notes
     if not engines.is_covered:
-        notes += ("they were not built here by this user: to use them, add --trust-engines",)
+        notes += ("`edgepkd run` uses engines from elsewhere only with --trust-engines",)
     apart = foreign(engines, this_machine(target.library, version or "none"))
     if NO_GPU in apart:
         notes += (f"{NO_GPU}: compute capability not compared",)
     stale = (*damaged(bundle.path, engines), *outdated(engines, bundle.manifest),
-             *(reason for reason in apart if reason != NO_GPU))
+             *(reason for reason in apart if reason != NO_GPU),
+             *(() if engines.is_covered else (NOT_FROM_HERE,)))
     return engines, stale, notes
-
-
-def _unreadable(bundle: Bundle) -> tuple[str, ...]:
-    """Segments that no builder reads."""
-    reasons = []
-    for segment, content in contents_of(bundle).items():
-        try:
-            refuse_operators(segment, content)
-        except ModelError as error:
-            reasons.append(error.message)
-    return tuple(reasons)
 
 
 def _impossible(

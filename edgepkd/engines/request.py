@@ -8,6 +8,7 @@ from edgepkd import hardware
 from edgepkd.bundle import Bundle, SegmentEntry
 from edgepkd.bundle.engines import (
     ENGINES,
+    MAX_FRAMES,
     SEVEN_BITS,
     TIMING_CACHE,
     AskedPrecision,
@@ -16,8 +17,8 @@ from edgepkd.bundle.engines import (
 )
 from edgepkd.config import check
 from edgepkd.engines import graph
-from edgepkd.engines.targets import SUPPORTED_OPS, Target, within
-from edgepkd.errors import ConfigError, ModelError
+from edgepkd.engines.targets import Target, within
+from edgepkd.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def refuse(request: Request) -> None:
     """Check all that can be checked without the builder.
 
     Raises:
-        ConfigError: a setting. ModelError: a segment holds an operator that no builder reads.
+        ConfigError: a setting. BundleError: the bundle was changed since it was read.
     """
     target = request.target
     allowed = (*target.precisions, "auto")
@@ -60,6 +61,8 @@ def refuse(request: Request) -> None:
     most = max(spec.num_segments for spec in request.bundle.manifest.inputs.values())
     check(request.max_frames is None or request.max_frames >= most, "batch",
           got=request.max_frames, allowed=f"{most} or more: the temporal segments of one clip")
+    check(request.max_frames is None or request.max_frames <= MAX_FRAMES, "batch",
+          got=request.max_frames, allowed=f"up to {MAX_FRAMES}")
     _refuse_batch_of_fixed_size(request)
     for name in ("version_compatible", "hardware_compatible"):
         check(target.portable or not getattr(request, name), name, got=True,
@@ -71,10 +74,8 @@ def refuse(request: Request) -> None:
     _refuse_dla(request)
     if request.asked != "fp32" and (reasons := overflows(request.bundle, target)):
         raise ConfigError(f"{reasons[0]}.", hint=SEVEN_BITS)
-    segments = contents_of(request.bundle)
-    for segment, content in segments.items():
-        refuse_operators(segment, content)
-    if request.asked == "int8" and not any(map(graph.is_quantized, segments.values())):
+    if request.asked == "int8" and not any(
+            map(graph.is_quantized, contents_of(request.bundle).values())):
         raise ConfigError(
             f"precision is 'int8'; allowed: {', '.join(a for a in allowed if a != 'int8')},"
             f" because no segment of {request.bundle.path.name} is quantised.",
@@ -113,16 +114,6 @@ def _refuse_dla(request: Request) -> None:
           allowed=f"0..{target.dla_cores - 1}" if target.dla_cores else "none: it has no DLA")
     check(request.asked in ("fp16", "auto"), "precision on the DLA", got=request.asked,
           allowed="fp16: quantised segments on DLA are known to answer wrongly")
-
-
-def refuse_operators(segment: str, content: bytes) -> None:
-    """Raise ModelError if a segment holds an operator that not all builders read."""
-    strangers = [f"{node.op_type} (node {node.name or node.output[0]})"
-                 for node in graph.load(content).graph.node if node.op_type not in SUPPORTED_OPS]
-    if strangers:
-        raise ModelError(f"{segment} holds {', '.join(strangers[:5])}; allowed:"
-                         f" {', '.join(sorted(SUPPORTED_OPS))}.",
-                         hint="Export the run again with this version of edgepkd.")
 
 
 def refuse_version(request: Request, version: str) -> None:

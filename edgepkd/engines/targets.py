@@ -10,14 +10,11 @@ from typing import Literal, get_args
 
 from edgepkd import hardware
 from edgepkd.bundle.engines import AskedPrecision, Library, Precision, is_target_name
-from edgepkd.bundle.segment import OPERATORS
 from edgepkd.config import check, from_mapping
 from edgepkd.errors import ConfigError
 from edgepkd.recipes import load_recipe, recipe_names
 
 BuilderName = Literal["tensorrt", "tensorrt_rtx", "openvino", "onnx"]
-
-SUPPORTED_OPS = OPERATORS
 
 # The CPU computes in FP32 where it does not compute in INT8: an FP16 plan would be the same.
 PRECISIONS: dict[BuilderName, tuple[Precision, ...]] = {
