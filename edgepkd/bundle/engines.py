@@ -13,21 +13,23 @@ A plan belongs to the library, system and GPU (for OpenVINO the kind of CPU) tha
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
 import platform
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edgepkd import hardware, text
 from edgepkd.bundle import trust
-from edgepkd.bundle._schema import build, parse_json, require
+from edgepkd.bundle._schema import MAX_JSON_BYTES, build, parse_json, require
 from edgepkd.bundle.folder import Folder, open_folder
-from edgepkd.errors import BundleError
+from edgepkd.errors import BundleError, StorageError
 from edgepkd.libraries import openvino
 
 if TYPE_CHECKING:
@@ -48,13 +50,23 @@ TRUST_HINT = "If you know who built them, add --trust-engines"
 """For engines that are not on this user's list."""
 
 _TARGET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_VERSION = re.compile(r"\d{1,6}\.\d{1,6}(\.\w{1,20}){0,4}")
-_CAPABILITY = re.compile(r"\d{1,3}\.\d{1,3}")
-_MAX_SIDECAR_BYTES = 4 << 20
-_MAX_PLAN_BYTES = 8 << 30
-_MAX_FRAMES = 4096
-_MAX_TEXT = 1000
+_VERSION = re.compile(r"[0-9]{1,6}\.[0-9]{1,6}(\.[A-Za-z0-9+_]{1,20}){0,4}")
+_CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
+_SEGMENT = re.compile(r"[a-z]{1,20}_[1-9][0-9]?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_PLAN_BYTES = 1 << 30
+MAX_CACHE_BYTES = 1 << 28
+"""Of a builder's timing cache."""
+MAX_FRAMES = 1024
+"""Of one call of a plan."""
+MAX_NOTE = 1000
+"""Characters of a plan's note, of which there are not many."""
+_MAX_NOTES = 20
+_MAX_SETS = 100
+_MAX_TEXT = 200
+_LOST_S = 2.0
 
+NOT_FROM_HERE = "were not built here by this user"
 NO_GPU = "no NVIDIA GPU is seen here"
 VERSION_COMPATIBLE = "version_compatible"
 HARDWARE_COMPATIBLE = "hardware_compatible"
@@ -142,6 +154,11 @@ def engines_folder(bundle_path: Path, target: str) -> Path:
     return bundle_path / ENGINES / target
 
 
+def partial_name(target: str) -> str:
+    """What the folder beside it is called in which engines of `target` are put together."""
+    return f".{target}.partial"
+
+
 def open_engines(bundle_path: Path, target: str) -> Folder | None:
     """The folder of the engines of `target`; None: there is none.
 
@@ -149,11 +166,39 @@ def open_engines(bundle_path: Path, target: str) -> Folder | None:
         BundleError: it, or a folder above it in the bundle, is a link; `target` is no name.
     """
     require(is_target_name(target), "target", target, "letters, digits, '_', '-' and '.'")
+    engines = _all_engines(bundle_path)
+    if engines is None:
+        return None
+    with engines:
+        return engines.folder(target)
+
+
+def _all_engines(bundle_path: Path) -> Folder | None:
+    """The folder `engines/`; None: there is none."""
     root = open_folder(bundle_path)
     if root is None:
         return None
     with root:
-        return root.folder(f"{ENGINES}/{target}")
+        engines = root.folder(ENGINES)
+    if engines is not None:
+        for target in engines.lost():
+            _bring_back(engines, target)
+    return engines
+
+
+def _bring_back(engines: Folder, target: str) -> None:
+    """Undo what an export has left that was killed while it replaced the engines of `target`.
+
+    Where one is at work it is about to give them their name.
+    """
+    until = time.monotonic() + _LOST_S
+    while engines.kind(target) is None and time.monotonic() < until:
+        partial = engines.folder(partial_name(target))
+        with partial or contextlib.nullcontext(), contextlib.suppress(StorageError):
+            if partial is None or partial.lock(wait=False):
+                engines.recover(target)
+                return
+        time.sleep(0.05)
 
 
 def engine_targets(bundle_path: Path) -> tuple[str, ...]:
@@ -162,18 +207,15 @@ def engine_targets(bundle_path: Path) -> tuple[str, ...]:
     Raises:
         BundleError: engines/ is a link or no folder.
     """
-    root = open_folder(bundle_path)
-    if root is None:
-        return ()
-    with root:
-        engines = root.folder(ENGINES)
+    engines = _all_engines(bundle_path)
     if engines is None:
         return ()
     with engines:
         names = [name for name in engines.names() if is_target_name(name)]
         # A link is listed, so that whoever opens it says what it is.
-        return tuple(name for name in names if engines.kind(name) != "folder"
-                     or engines.kind(f"{name}/{SIDECAR}") is not None)
+        return tuple(name for name in names if engines.kind(name) in ("link", "other")
+                     or (engines.kind(name) == "folder"
+                         and engines.kind(f"{name}/{SIDECAR}") is not None))
 
 
 def read_engines(bundle_path: Path, target: str) -> EngineSet:
@@ -186,7 +228,7 @@ def read_engines(bundle_path: Path, target: str) -> EngineSet:
     content = None
     if folder is not None:
         with folder:
-            content = folder.read(SIDECAR, max_bytes=_MAX_SIDECAR_BYTES)
+            content = folder.read(SIDECAR, max_bytes=MAX_JSON_BYTES)
     if content is None:
         there = ", ".join(engine_targets(bundle_path)) or "none"
         raise BundleError(
@@ -233,32 +275,58 @@ def refuse_uncovered(bundle_path: Path, engines: EngineSet, *, trusted: bool) ->
     """
     if not trusted and not engines.is_covered:
         raise BundleError(
-            f"the engines for {engines.target!r} were not built here by this user.",
+            f"the engines for {engines.target!r} {NOT_FROM_HERE}.",
             hint=f"{rebuild_hint(bundle_path, engines)}. {TRUST_HINT}.")
 
 
 def _check_plan(segment: str, plan: PlanRecord) -> None:
     where = f"{SIDECAR}: plans.{segment}"
+    require(_SEGMENT.fullmatch(segment) is not None, f"{SIDECAR}: a key of plans", segment,
+            "such as mv_1")
     require(plan.file == f"{segment}.engine", f"{where}.file", plan.file, f"{segment}.engine")
+    for name in ("sha256", "source_sha256"):
+        require(_SHA256.fullmatch(getattr(plan, name)) is not None, f"{where}.{name}",
+                getattr(plan, name), "64 hexadecimal digits")
     require(0 < plan.bytes <= _MAX_PLAN_BYTES, f"{where}.bytes", plan.bytes,
             f"1..{_MAX_PLAN_BYTES}")
     frames = plan.min_frames, plan.opt_frames, plan.max_frames
-    require(1 <= frames[0] <= frames[1] <= frames[2] <= _MAX_FRAMES, f"{where}: frames", frames,
-            f"min <= opt <= max, 1..{_MAX_FRAMES}")
-    times = [plan.build_s, *(plan.measured_ms or {}).values()]
-    require(all(math.isfinite(time) and time >= 0 for time in times), f"{where}: times", times,
-            "numbers from 0")
-    require(len(plan.notes) <= _MAX_TEXT and all(len(note) <= _MAX_TEXT for note in plan.notes),
-            f"{where}.notes", "too long", f"{_MAX_TEXT} characters each")
+    require(1 <= frames[0] <= frames[1] <= frames[2] <= MAX_FRAMES,
+            f"{where}: min_frames, opt_frames, max_frames", frames,
+            f"in this order, 1..{MAX_FRAMES}")
+    _check_time(f"{where}.build_s", plan.build_s)
+    for precision, measured in (plan.measured_ms or {}).items():
+        require(precision in get_args(Precision), f"{where}.measured_ms: a key", precision,
+                ", ".join(get_args(Precision)))
+        _check_time(f"{where}.measured_ms.{precision}", measured)
+    require(len(plan.notes) <= _MAX_NOTES, f"{where}.notes: number", len(plan.notes),
+            f"up to {_MAX_NOTES}")
+    for note in plan.notes:
+        _check_text(f"{where}.notes", note, MAX_NOTE)
+    _check_text(f"{where}.source", plan.source, _MAX_TEXT)
+
+
+def _check_time(where: str, time: float) -> None:
+    require(math.isfinite(time) and 0 <= time <= 1e9, where, time, "0..1e9")
+
+
+def _check_text(where: str, text: str, longest: int) -> None:
+    require(len(text) <= longest, where, text, f"up to {longest} characters")
 
 
 def _check_machine(machine: BuiltOn) -> None:
     where = f"{SIDECAR}: built_on"
     require(_VERSION.fullmatch(machine.library_version) is not None,
-            f"{where}.library_version", machine.library_version[:80], "such as 10.3.0")
-    capability = machine.compute_capability
+            f"{where}.library_version", machine.library_version, "such as 10.3.0")
+    capability, sets = machine.compute_capability, machine.instruction_sets or ()
     require(capability is None or _CAPABILITY.fullmatch(capability) is not None,
-            f"{where}.compute_capability", str(capability)[:80], "such as 8.7")
+            f"{where}.compute_capability", capability, "such as 8.7")
+    for name, value in asdict(machine).items():
+        if isinstance(value, str):
+            _check_text(f"{where}.{name}", value, _MAX_TEXT)
+    require(len(sets) <= _MAX_SETS, f"{where}.instruction_sets: number", len(sets),
+            f"up to {_MAX_SETS}")
+    for one in sets:
+        _check_text(f"{where}.instruction_sets", one, _MAX_TEXT)
 
 
 def _check_flags(flags: Mapping[str, Any]) -> None:
@@ -351,7 +419,9 @@ def read_timing_cache(bundle_path: Path, target: str) -> bytes:
     if folder is None:
         return b""
     with folder:
-        content = folder.read(TIMING_CACHE, max_bytes=_MAX_PLAN_BYTES) or b""
+        if (folder.size(TIMING_CACHE) or 0) > MAX_CACHE_BYTES:
+            return b""
+        content = folder.read(TIMING_CACHE, max_bytes=MAX_CACHE_BYTES) or b""
     return content if trust.is_listed(trust.digest_of(content)) else b""
 
 
@@ -361,14 +431,16 @@ class _Damaged(Exception):
 
 def _read_plan(bundle_path: Path, engines: EngineSet, segment: str) -> bytes:
     record, folder = engines.plans[segment], open_engines(bundle_path, engines.target)
-    content = None
+    size, content = None, None
     if folder is not None:
         with folder:
-            content = folder.read(record.file, max_bytes=_MAX_PLAN_BYTES)
-    if content is None:
+            size = folder.size(record.file)
+            if size == record.bytes:
+                content = folder.read(record.file, max_bytes=record.bytes)
+    if size is None:
         raise _Damaged(f"{record.file} is missing")
-    if len(content) != record.bytes:
-        raise _Damaged(f"{record.file} has {len(content)} bytes; its sidecar says {record.bytes}")
+    if content is None:
+        raise _Damaged(f"{record.file} has {size} bytes; its sidecar says {record.bytes}")
     digest = trust.digest_of(content)
     if digest != record.sha256:
         raise _Damaged(f"{record.file} has SHA-256 {digest[:12]}…; its sidecar says"
@@ -399,16 +471,18 @@ def _version_fits(engines: EngineSet, version: str) -> bool:
 
 
 def _major_minor(version: str) -> tuple[int, int]:
-    major, minor, *_ = (*version.split("."), "0")
-    return int(major), int(minor)
+    found = re.match(r"([0-9]{1,6})(?:\.([0-9]{1,6}))?", version)
+    return (int(found[1]), int(found[2] or 0)) if found else (-1, -1)
 
 
 def _foreign_cpu(there: BuiltOn, here: BuiltOn) -> tuple[str, ...]:
-    if there.library != "openvino" or there.instruction_sets == here.instruction_sets:
+    if there.library != "openvino":
         return ()
     if there.instruction_sets is None:
         return ("built on a CPU that the sidecar does not describe",)
     built, now = set(there.instruction_sets), set(here.instruction_sets or ())
+    if built == now:
+        return ()
     apart = [f"{word} {', '.join(sorted(sets))}"
              for word, sets in (("with", built - now), ("without", now - built)) if sets]
     return (f"built on another kind of CPU, {' and '.join(apart)}",)

@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import functools
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHANGED = "Do not use this bundle unless you know who changed it."
+_ASIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.aside", re.DOTALL)
+_OF_OLD = re.compile(r"(fresh\.)?\d+\.[0-9a-f]{8}\.(old|tmp)")
+"""What the first version has left after a kill."""
 _ROOM = "Free some space, or copy the bundle where you may write."
 
 
@@ -210,37 +214,56 @@ class Folder:
         """Give the folder `old` the name `new`; a folder that has it goes. Both are names in here.
 
         Where the system can exchange names, `new` is a folder at all times. Elsewhere the folder
-        that goes is called `.NEW.RANDOM.old` for a moment; `recover` brings it back after a kill.
+        that goes is called `.NEW.RANDOM.aside` for a moment; `recover` brings it back after a kill.
+        It is locked until it is gone: who asks for the lock of `old` waits for that.
 
         Raises:
             BundleError: `new` is a link or no folder. StorageError: it cannot be done.
         """
         try:
-            if not self._is_there(self._descriptor, new, new, wanted="folder"):
+            going = self.folder(new)
+            if going is None:
                 self.rename(old, new)
-            elif _exchange(self._descriptor, old, new):
-                self.remove(old)
             else:
-                aside = f".{new}.{secrets.token_hex(4)}.old"
-                self.rename(new, aside)
-                try:
-                    self.rename(old, new)
-                except BaseException:
-                    self.rename(aside, new)
-                    raise
-                self.remove(aside)
+                with going:
+                    going.lock(wait=True)
+                    self._replace(old, new)
             os.fsync(self._descriptor)
         except OSError as error:
             raise self._unwritable(new, error) from error
 
+    def _replace(self, old: str, new: str) -> None:
+        if _exchange(self._descriptor, old, new):
+            self.remove(old)
+            return
+        aside = f".{new}.{secrets.token_hex(4)}.aside"
+        self.rename(new, aside)
+        try:
+            self.rename(old, new)
+        except BaseException:
+            self.rename(aside, new)
+            raise
+        self.remove(aside)
+
     def recover(self, name: str) -> None:
-        """Finish what a killed `replace` has left: `name` is there again, and nothing beside it."""
-        for aside in self.names():
-            if aside.startswith(f".{name}.") and aside.endswith(".old"):
-                if self.kind(name) is None and self.kind(aside) == "folder":
-                    self.rename(aside, name)
+        """Finish what a killed `replace` has left: `name` is there again, and nothing beside it.
+
+        Raises:
+            StorageError: it cannot be done.
+        """
+        for left in self.names():
+            if _replaced(left) == name:
+                if self.kind(name) is None and self.kind(left) == "folder":
+                    self.rename(left, name)
                 else:
-                    self.remove(aside)
+                    self.remove(left)
+            elif left.startswith(f".{name}.") and _OF_OLD.fullmatch(left[len(name) + 2:]):
+                self.remove(left)
+
+    def lost(self) -> tuple[str, ...]:
+        """Names that are missing here, and that `recover` brings back."""
+        replaced = {name for left in self.names() if (name := _replaced(left)) is not None}
+        return tuple(sorted(name for name in replaced if self.kind(name) is None))
 
     def lock(self, *, wait: bool) -> bool:
         """Hold this folder against others who ask for it, until it is closed or the process ends.
@@ -373,6 +396,12 @@ def _parts(relative: str) -> tuple[str, ...]:
     return parts
 
 
+def _replaced(left: str) -> str | None:
+    """What is to be called as the folder that `replace` has set aside was; None: it is none."""
+    found = _ASIDE.fullmatch(left)
+    return found["name"] if found else None
+
+
 def _kind(mode: int) -> Kind:
     if stat.S_ISREG(mode):
         return "file"
@@ -401,31 +430,36 @@ def _renameat2() -> Any:
 
 
 def _remove(above: int, name: str) -> None:
-    """Remove a name and, if it is a folder, all below; folders may be nested without end."""
-    waiting = [name]
-    while waiting:
-        name = waiting.pop()
-        try:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
-                os.unlink(name, dir_fd=above)
-                continue
-            inner = os.open(name, _FOLDER, dir_fd=above)
-        except FileNotFoundError:
-            continue
-        try:
-            waiting += _emptied(inner, above)
-        finally:
-            os.close(inner)
+    """Remove a name and, if it is a folder, all below; another may be doing the same."""
+    try:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=above)
+            return
+        top = os.open(name, _FOLDER, dir_fd=above)
+    except FileNotFoundError:
+        return
+    try:
+        _empty(top)
+    finally:
+        os.close(top)
+    with contextlib.suppress(FileNotFoundError):
         os.rmdir(name, dir_fd=above)
 
 
-def _emptied(inner: int, above: int) -> list[str]:
-    """Unlink what lies in `inner`; folders are moved up into `above`, and their new names given."""
-    moved = []
-    for each in os.listdir(inner):
-        if not stat.S_ISDIR(os.stat(each, dir_fd=inner, follow_symlinks=False).st_mode):
-            os.unlink(each, dir_fd=inner)
-            continue
-        moved.append(f".{secrets.token_hex(8)}.removed.tmp")
-        os.rename(each, moved[-1], src_dir_fd=inner, dst_dir_fd=above)
-    return moved
+def _empty(top: int) -> None:
+    """Remove all that is in `top`. Folders may be nested without end: what lies in one is moved up
+    into `top` before it goes, so that nothing is left beside it after a kill."""
+    while names := os.listdir(top):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+                    os.unlink(name, dir_fd=top)
+                    continue
+                inner = os.open(name, _FOLDER, dir_fd=top)
+                try:
+                    for each in os.listdir(inner):
+                        os.rename(each, f".{secrets.token_hex(8)}.removed", src_dir_fd=inner,
+                                  dst_dir_fd=top)
+                finally:
+                    os.close(inner)
+                os.rmdir(name, dir_fd=top)

@@ -35,6 +35,7 @@ def doctor(
         ("jetson", machine.jetson or "no"),
         *((f"backend {name}", devices) for name, devices in machine.backends.items()),
         ("kernels", machine.kernels),
+        ("engines", machine.engines),
     ]))
     rows = [(name, version or "not installed",
              f"edgepkd[{machine.extras[name]}]" if name in machine.extras else "core")

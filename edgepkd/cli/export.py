@@ -119,6 +119,7 @@ def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) 
                     output.note(f"note: {line}")
                 lines.write("engines", {
                     "folder": str(event.folder), "up_to_date": event.up_to_date,
+                    "is_covered": event.engines.is_covered,
                     "engines_schema_version": set_.pop("schema_version"), **set_})
                 if json_to != output.STDOUT:
                     _show_table(event)

@@ -13,7 +13,7 @@ from edgepkd.video.limits import limits_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgepkd.pipeline import BundleReport, VideoReport
+    from edgepkd.pipeline import BundleReport, EnginesFound, VideoReport
 
 
 def inspect(
@@ -50,7 +50,8 @@ def inspect(
                 output.show_skipped(output.stderr(), report.skipped)
             elif isinstance(report, pipeline.BundleReport):
                 lines.write("bundle", {"path": str(report.bundle.path),
-                                       **_without_version(asdict(report.bundle.manifest))})
+                                       **_without_version(asdict(report.bundle.manifest)),
+                                       "engines": [_engine_facts(one) for one in report.engines]})
                 _show_bundle(console, report, shown=json != "-")
             else:
                 lines.write("video", {**asdict(report.info), "verdict": asdict(report.verdict)})
@@ -63,6 +64,23 @@ def inspect(
 def _without_version(manifest: dict[str, object]) -> dict[str, object]:
     """The manifest's own schema_version under another name: the line has one too."""
     return {"manifest_schema_version": manifest.pop("schema_version"), **manifest}
+
+
+def _engine_facts(found: EnginesFound) -> dict[str, object]:
+    engines = found.engines
+    return {"target": found.target, "is_covered": found.is_covered, "error": found.error,
+            "library": engines and engines.built_on.library,
+            "library_version": engines and engines.built_on.library_version,
+            "num_plans": engines and len(engines.plans)}
+
+
+def _engine_text(found: EnginesFound) -> str:
+    if found.engines is None:
+        return f"cannot be used: {found.error}"
+    built_on = found.engines.built_on
+    return (f"{len(found.engines.plans)} plans, {built_on.library} {built_on.library_version}, "
+            + ("built here by this user" if found.is_covered else
+               "not built here by this user: run uses them only with --trust-engines"))
 
 
 def _show_bundle(console: Console, report: BundleReport, *, shown: bool) -> None:
@@ -83,6 +101,7 @@ def _show_bundle(console: Console, report: BundleReport, *, shown: bool) -> None
            f" {spec.crop_px} x {spec.crop_px}") for name, spec in manifest.inputs.items()),
         ("default order", ",".join(manifest.cascade.default_order)),
         ("orders", "; ".join(sorted(bundle.wise))),
+        *((f"engines {found.target}", _engine_text(found)) for found in report.engines),
         *((f"provenance {key}", str(value)) for key, value in manifest.provenance.items()),
     ]))
     policy = bundle.policy[",".join(manifest.cascade.default_order)]

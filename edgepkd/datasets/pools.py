@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Protocol, TypeVar
 
+from edgepkd.children import start_safely
 from edgepkd.config import check
 from edgepkd.errors import DataError
 
@@ -116,8 +117,7 @@ def _alone(function: Callable[[J], R], job: J) -> R | Crash:
 
 
 def _executor(num_processes: int) -> ProcessPoolExecutor:
-    # Else a worker looks for its first modules in the current folder; Python 3.10 always does.
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    start_safely()
     return ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"),
                                initializer=_start_worker)
 

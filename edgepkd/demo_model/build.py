@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edgepkd import deploy
 from edgepkd.bundle import SUFFIX, Bundle
 from edgepkd.cascade import Order
+from edgepkd.children import start_safely
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import (
     Sample,
@@ -169,6 +170,7 @@ def _run_jobs(parts: Sequence[Part], shop: Workshop) -> None:
     clips = dict.fromkeys(s for part in parts for s in (*part.fit, *part.answer))
     recipe = parts[0].recipe
     each = [(part, modality) for part in parts for modality in MODALITIES]
+    start_safely()
     with ProcessPoolExecutor(shop.jobs, mp_context=get_context("spawn")) as pool:
         _stage(pool, "decode", _decode_job, [(c, recipe, shop.cache) for c in clips], shop.console)
         _stage(pool, "backbones", backbone_job, each, shop.console)

@@ -1,17 +1,15 @@
 """A bundle's segments into engines of one target: one at a time, each in a process of its own.
 
 What is built lies in `engines/.<target>.partial/` until all is there; then the folder becomes
-`engines/<target>` at once (`engines.place`). A child works in a private folder outside of the
-bundle: it is handed the bytes that were verified, and gives a plan back. After a crash of the
-builder `resume` goes on with what was built from the same segment with the same settings. Needs no
-torch.
+`engines/<target>` at once (`engines.place`). A child is handed the bytes that were verified, and
+gives a plan back; it knows of no bundle. After a crash of the builder `resume` goes on with what
+was built from the same segment with the same settings. Needs no torch.
 """
 
 from __future__ import annotations
 
 import json
 import signal
-import tempfile
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 from edgepkd.bundle import SegmentEntry
 from edgepkd.bundle.engines import (
+    MAX_NOTE,
     TIMING_CACHE,
     BuiltOn,
     EngineSet,
@@ -35,15 +34,14 @@ from edgepkd.config import from_mapping
 from edgepkd.engines import graph
 from edgepkd.engines.builder import BUILDERS, Settings, Shapes
 from edgepkd.engines.child import Job
-from edgepkd.engines.place import Place, known_timing_cache, open_place
-from edgepkd.engines.process import Died, ask, storage
+from edgepkd.engines.place import RECORD, Place, known_timing_cache, open_place, sweep
+from edgepkd.engines.process import Died, ask
 from edgepkd.engines.request import Request, name_of, refuse, refuse_version, workspace_mb
 from edgepkd.errors import BundleError, ConfigError, ModelError
 from edgepkd.text import command
 
 # These say how hard a builder may try, not what it makes: a plan stays good without them.
 _EFFORT = ("workspace_mb", "require_timing_cache")
-_RECORD = "record.json"
 
 
 @dataclass(frozen=True)
@@ -104,17 +102,22 @@ def build_engines(
     refuse(request)
     build = _Build(request, builder or BUILDERS[request.target.library])
     there = None if force else build.up_to_date()
-    if there is not None:
-        yield EnginesBuilt(build.folder, there, up_to_date=True)
-        return
-    opening = open_place(request.bundle.path, request.target.name)
-    place = yield from opened(opening, request.target.name)
-    with place, tempfile.TemporaryDirectory(prefix="edgepkd-build-") as folder:
-        there = None if force else build.up_to_date()  # by whoever was waited for
-        if there is None:
-            yield from build.all(place, Path(folder), resume=resume)
-            return
+    if there is None:
+        opening = open_place(request.bundle.path, request.target.name)
+        with (yield from opened(opening, request.target.name)) as place:
+            there = None if force else build.up_to_date()  # by whoever was waited for
+            if there is None:
+                yield from build.all(place, resume=resume)
+                return
+    sweep(request.bundle.path, request.target.name)
     yield EnginesBuilt(build.folder, there, up_to_date=True)
+
+
+def notes_on(engines: EngineSet) -> tuple[str, ...]:
+    """What a user of engines that were just built should know."""
+    return () if engines.is_covered else (
+        "this user has no private folder to note in that these engines were built here: they are"
+        " used with --trust-engines",)
 
 
 def opened(
@@ -140,7 +143,7 @@ class _Build:
         self._request, self._builder = request, builder
         self._bundle, self._target = request.bundle, request.target
         try:
-            version = ask(None, {"builder": builder}, self._target.name)["version"]
+            version = ask({"builder": builder}, self._target.name)[0]["version"]
         except Died as died:
             raise ModelError(f"{self._target.library} {died.what} when it was started.",
                              hint="Run `edgepkd doctor`, and install it again.") from died
@@ -171,11 +174,8 @@ class _Build:
                         for segment, plan in there.plans.items()))
         return there if same else None
 
-    def all(
-        self, place: Place, folder: Path, *, resume: bool
-    ) -> Generator[BuildEvent, None, None]:
-        """Build every segment in `place`, with `folder` for the children; the last event is
-        EnginesBuilt."""
+    def all(self, place: Place, *, resume: bool) -> Generator[BuildEvent, None, None]:
+        """Build every segment in `place`; the last event is EnginesBuilt."""
         if not resume:
             place.clear()
         segments = self._bundle.manifest.segments
@@ -185,55 +185,43 @@ class _Build:
             segment = name_of(entry)
             yield SegmentStarted(segment, number, len(segments))
             known = self._known(entry, place) if resume else None
-            plans[segment] = known or self._one(entry, place, folder, num_built=len(plans))
+            plans[segment] = known or self._one(entry, place, num_built=len(plans))
             yield SegmentBuilt(segment, plans[segment], reused=known is not None)
         engines = self._finish(plans, place)
-        notes = () if engines.is_covered else (
-            "this user has no private folder to note in that these engines were built here:"
-            " they are used with --trust-engines",)
-        yield EnginesBuilt(self.folder, engines, up_to_date=False, notes=notes)
+        yield EnginesBuilt(self.folder, engines, up_to_date=False, notes=notes_on(engines))
 
     def _known(self, entry: SegmentEntry, place: Place) -> PlanRecord | None:
         """The plan of an earlier build of the same segment with the same settings."""
         try:
-            record = json.loads(place.kept(f"{name_of(entry)}.{_RECORD}") or b"")
+            record = json.loads(place.kept(f"{name_of(entry)}.{RECORD}") or b"")
             plan = from_mapping(PlanRecord, record["plan"], where="record")
         except (ValueError, KeyError, TypeError, ConfigError):
             return None
         same = record["key"] == _plain(self._key(entry))
         return plan if same and place.holds(plan) else None
 
-    def _one(
-        self, entry: SegmentEntry, place: Place, folder: Path, *, num_built: int
-    ) -> PlanRecord:
+    def _one(self, entry: SegmentEntry, place: Place, *, num_built: int) -> PlanRecord:
         """Build one segment."""
         segment, shapes = name_of(entry), self._shapes(entry)
-        source, cache = folder / "segment.onnx", folder / TIMING_CACHE
-        job = Job(builder=self._builder, source=str(source), plan=str(folder / "plan"),
-                  timing_cache=str(cache), precisions=self._precisions(entry), shapes=shapes,
-                  settings=self._settings)
-        with storage(folder):
-            source.write_bytes(self._content(entry))
-            cache.write_bytes(place.timing_cache)
+        request, blocks = Job(
+            builder=self._builder, source=self._content(entry), timing_cache=place.timing_cache,
+            precisions=self._precisions(entry), shapes=shapes, settings=self._settings).request()
         try:
-            done = ask(folder / "log", asdict(job), segment)
+            done, (content, place.timing_cache) = ask(request, segment, blocks=blocks)
         except Died as died:
             raise self._explained(died, segment, num_built) from died
-        content = Path(job.plan).read_bytes()
         plan = PlanRecord(
             file=f"{segment}.engine", sha256=digest_of(content),
             bytes=len(content), source=entry.file, source_sha256=self._source_sha256(entry),
             min_frames=shapes.min_frames, opt_frames=shapes.opt_frames,
             max_frames=shapes.max_frames, precision=done["precision"], build_s=done["build_s"],
             measured_ms=done["measured_ms"],
-            notes=(*self._float_note(entry), *done["notes"]))
+            notes=tuple(note[:MAX_NOTE] for note in (*self._float_note(entry), *done["notes"])))
         place.write(plan.file, content)
-        if (known := cache.read_bytes()) != place.timing_cache:
-            place.timing_cache = known
         if place.timing_cache:
             place.keep(TIMING_CACHE, place.timing_cache)
         record = {"key": self._key(entry), "plan": asdict(plan)}
-        place.keep(f"{segment}.{_RECORD}", json.dumps(record).encode())
+        place.keep(f"{segment}.{RECORD}", json.dumps(record).encode())
         return plan
 
     def _finish(self, plans: Mapping[str, PlanRecord], place: Place) -> EngineSet:

@@ -1,6 +1,6 @@
 """Whether the engines of a bundle can be loaded here, and if not, whether they can be built.
 
-Looks at hashes, versions and operators; deserialises nothing, and needs neither GPU nor torch.
+Looks at hashes and versions; deserialises nothing, and needs neither GPU nor torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from edgepkd import text
 from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import (
     NO_GPU,
+    NOT_FROM_HERE,
     EngineSet,
     damaged,
     engine_targets,
@@ -98,12 +99,13 @@ def _look(
     except BundleError as error:
         return None, (error.message,), notes
     if not engines.is_covered:
-        notes += ("they were not built here by this user: to use them, add --trust-engines",)
+        notes += ("`edgepkd run` uses engines from elsewhere only with --trust-engines",)
     apart = foreign(engines, this_machine(target.library, version or "none"))
     if NO_GPU in apart:
         notes += (f"{NO_GPU}: compute capability not compared",)
     stale = (*damaged(bundle.path, engines), *outdated(engines, bundle.manifest),
-             *(reason for reason in apart if reason != NO_GPU))
+             *(reason for reason in apart if reason != NO_GPU),
+             *(() if engines.is_covered else (NOT_FROM_HERE,)))
     return engines, stale, notes
 
 

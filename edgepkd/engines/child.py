@@ -1,7 +1,7 @@
-"""The process that builds one segment: one JSON line in, one JSON line out, the plan to a file.
+"""The process that builds one segment: bytes in, bytes out, no file.
 
 A builder may run out of memory or crash; alone in a process it takes nothing else with it. Started
-by `edgepkd.engines.process`. What it reads and writes lies in a private folder, not in the bundle.
+by `edgepkd.engines.process`, which says how the bytes go.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +20,6 @@ from edgepkd.bundle.engines import Precision
 from edgepkd.config import from_mapping
 from edgepkd.engines.builder import EngineBuilder, Plan, Settings, Shapes, open_builder
 from edgepkd.errors import EdgepkdError
-from edgepkd.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -30,16 +28,19 @@ class Job:
 
     builder: str
     """`module:callable`."""
-    source: str
-    """Path of the stored segment."""
-    plan: str
-    """Path of the plan to write."""
-    timing_cache: str
-    """Path that the timing cache is read from and written to."""
+    source: bytes
+    """The stored segment."""
+    timing_cache: bytes
+    """What is known so far; may be empty."""
     precisions: tuple[Precision, ...]
     """The first that cannot be measured is kept; else the fastest."""
     shapes: Shapes
     settings: Settings
+
+    def request(self) -> tuple[Mapping[str, Any], tuple[bytes, ...]]:
+        """As it goes to the child: what is no JSON by itself."""
+        values = asdict(self)
+        return values, (values.pop("source"), values.pop("timing_cache"))
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,20 @@ class Candidate:
 def main() -> None:
     """Do the job on stdin; errors of edgepkd are part of the answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
     request = json.loads(sys.stdin.buffer.readline())
+    blocks = [sys.stdin.buffer.read(size) for size in request.pop("blocks")]
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    made: tuple[bytes, ...] = ()
     try:
-        said: Mapping[str, Any] = {"done": _work(request)}
+        done, made = _work(request, blocks)
+        said: Mapping[str, Any] = {"done": done}
     except EdgepkdError as error:
         said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-    answer.write(json.dumps(said) + "\n")
+    answer.write(json.dumps({**said, "blocks": [len(block) for block in made]}).encode() + b"\n")
+    for block in made:
+        answer.write(block)
     answer.flush()
 
 
@@ -71,49 +77,48 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(request: Mapping[str, Any]) -> Mapping[str, Any]:
+def _work(
+    request: Mapping[str, Any], blocks: Sequence[bytes]
+) -> tuple[Mapping[str, Any], tuple[bytes, ...]]:
     if set(request) == {"builder"}:
-        return {"version": open_builder(request["builder"]).version}
-    return build(_job(request))
-
-
-def _job(request: Mapping[str, Any]) -> Job:
+        return {"version": open_builder(request["builder"]).version}, ()
+    source, timing_cache = blocks
     shapes, settings = request["shapes"], request["settings"]
-    return from_mapping(Job, {
-        **request, "shapes": from_mapping(Shapes, shapes, where="shapes"),
-        "settings": from_mapping(Settings, settings, where="settings")}, where="job")
+    done, plan = build(from_mapping(Job, {
+        **request, "source": source, "timing_cache": timing_cache,
+        "shapes": from_mapping(Shapes, shapes, where="shapes"),
+        "settings": from_mapping(Settings, settings, where="settings")}, where="job"))
+    return done, (plan.content, plan.timing_cache or b"")
 
 
-def build(job: Job) -> Mapping[str, Any]:
-    """Build all candidates, write the winner's plan, and say what a PlanRecord needs.
+def build(job: Job) -> tuple[Mapping[str, Any], Plan]:
+    """What a PlanRecord needs, and the plan of the candidate that wins, with all that the builders'
+    timing cache knows by then.
 
     Raises:
         ModelError: the builder refuses the segment. ConfigError: or a setting.
-        StorageError: the plan cannot be written.
     """
-    start = perf_counter()
-    builder, content = open_builder(job.builder), Path(job.source).read_bytes()
+    start, known = perf_counter(), job.timing_cache
+    builder = open_builder(job.builder)
     candidates: list[Candidate] = []
     for precision in job.precisions:
-        candidates.append(_build_one(builder, content, precision, job,
+        candidates.append(_build_one(builder, precision, job, known,
                                      measured=len(job.precisions) > 1))
+        known = candidates[-1].plan.timing_cache or known
         if isinstance(candidates[-1].measured, str):
             break
     winner = choose(candidates)
-    write_atomically(Path(job.plan), winner.plan.content)
     times = {c.precision: c.measured for c in candidates if isinstance(c.measured, float)}
-    return {"precision": winner.precision, "measured_ms": times or None,
+    done = {"precision": winner.precision, "measured_ms": times or None,
             "notes": [*winner.plan.notes, *verdict(candidates, winner)],
             "build_s": round(perf_counter() - start, 3)}
+    return done, replace(winner.plan, timing_cache=known)
 
 
-def _build_one(builder: EngineBuilder, content: bytes, precision: Precision, job: Job, *,
+def _build_one(builder: EngineBuilder, precision: Precision, job: Job, known: bytes, *,
                measured: bool) -> Candidate:
-    cache = Path(job.timing_cache)
-    plan = builder.build(content, precision=precision, shapes=job.shapes, settings=job.settings,
-                         timing_cache=cache.read_bytes() if cache.is_file() else b"")
-    if plan.timing_cache is not None:
-        write_atomically(cache, plan.timing_cache)
+    plan = builder.build(job.source, precision=precision, shapes=job.shapes,
+                         settings=job.settings, timing_cache=known)
     return Candidate(precision, plan,
                      builder.measure(plan.content, shapes=job.shapes) if measured else None)
 

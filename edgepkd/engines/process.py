@@ -1,24 +1,27 @@
-"""Starts the process that builds, hears its answer, and makes sure that it ends."""
+"""Starts the process that builds, hears its answer, and makes sure that it ends.
+
+All goes through pipes, so that there is no path that could be changed in between, and nothing is
+left after a kill: a line of JSON with the sizes of the blocks of bytes that follow it. What the
+child prints otherwise is kept as far as it is of use for a message.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, cast
+import threading
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, cast
 
-from edgepkd import errors
-from edgepkd.errors import StorageError
+from edgepkd import children, errors
 
-# Python's own path is that of an isolated interpreter, without the current folder, until the child
-# has been told the one of its parent.
+# Until the child is told the path of its parent, its own is that of an isolated interpreter.
 _START = ("import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
           " from edgepkd.engines.child import main; main()")
+_KEPT_BYTES = 1 << 16
 
 
 class Died(Exception):
@@ -32,52 +35,74 @@ class Died(Exception):
         self.what = f"crashed ({name})"
 
 
-def ask(log: Path | None, request: Mapping[str, Any], subject: str) -> Any:
-    """Start a child, give it `request`, and return its answer; it never outlives this call.
+def ask(
+    request: Mapping[str, Any], subject: str, *, blocks: Sequence[bytes] = ()
+) -> tuple[Any, tuple[bytes, ...]]:
+    """Start a child, give it `request` and `blocks`, and return its answer and the blocks with it;
+    it never outlives this call.
 
     Raises:
-        EdgepkdError: the child's own, which names `subject`. Died: it gave no answer.
+        EdgepkdError: the child's own, which names `subject`. Died: it gave no whole answer.
     """
+    said = bytearray()
     with contextlib.ExitStack() as stack:
-        with storage(log or Path(os.devnull)):
-            stderr = stack.enter_context((log or Path(os.devnull)).open("wb"))
         child = stack.enter_context(subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, json.dumps(_path())], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=stderr, start_new_session=True, bufsize=0))
+            [sys.executable, "-I", "-c", _START, json.dumps(children.module_path())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True, bufsize=0))
         stack.callback(child.kill)
-        assert child.stdin is not None
-        assert child.stdout is not None
+        stdin, stdout, stderr = (cast(IO[bytes], pipe)
+                                 for pipe in (child.stdin, child.stdout, child.stderr))
+        hearing = threading.Thread(target=_keep_end, args=(stderr, said), daemon=True)
+        hearing.start()
+        head = {**request, "blocks": [len(block) for block in blocks]}
         with contextlib.suppress(BrokenPipeError):  # it died at once: its code says how
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-        text = child.stdout.read()
+            for part in (json.dumps(head).encode() + b"\n", *blocks):
+                _write(stdin, part)
+        answer = _read_all(stdout)
         code = child.wait()
-    if not text or code != 0:
-        raise Died(code, _last_words(log))
-    answer = json.loads(text)
-    if "error" in answer:
-        kind = cast(type[errors.EdgepkdError], getattr(errors, answer["error"]))
-        raise kind(f"{subject}: {answer['message']}", hint=answer["hint"])
-    return answer["done"]
+        hearing.join(timeout=5)  # what it may have started itself can hold the pipe
+    return _understood(answer, code, subject, bytes(said))
 
 
-def _path() -> list[str]:
-    """Where a child looks for modules: as this process does, but not in the current folder."""
-    return [place for place in sys.path if os.path.isabs(place)]
+def _understood(
+    answer: bytes, code: int, subject: str, said: bytes
+) -> tuple[Any, tuple[bytes, ...]]:
+    line, _, rest = answer.partition(b"\n")
+    if not line or code != 0:
+        raise Died(code, _last_words(said))
+    values = json.loads(line)
+    if "error" in values:
+        kind = cast(type[errors.EdgepkdError], getattr(errors, values["error"]))
+        raise kind(f"{subject}: {values['message']}", hint=values["hint"])
+    if len(rest) != sum(values["blocks"]):
+        raise Died(code, _last_words(said))
+    blocks, start = [], 0
+    for size in values["blocks"]:
+        blocks.append(rest[start:start + size])
+        start += size
+    return values["done"], tuple(blocks)
 
 
-def _last_words(log: Path | None) -> str:
-    if log is None or not log.is_file():
-        return ""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+def _write(pipe: IO[bytes], content: bytes) -> None:
+    """Unbuffered pipes take a part at a time."""
+    left = memoryview(content)
+    while left:
+        left = left[pipe.write(left):]
+
+
+def _read_all(pipe: IO[bytes]) -> bytes:
+    return b"".join(iter(lambda: pipe.read(1 << 20), b""))
+
+
+def _keep_end(pipe: IO[bytes], kept: bytearray) -> None:
+    """Read all there is, for else the child would wait; keep the end."""
+    with contextlib.suppress(OSError, ValueError):  # closed by now
+        while part := pipe.read(_KEPT_BYTES):
+            kept += part
+            del kept[:-_KEPT_BYTES]
+
+
+def _last_words(said: bytes) -> str:
+    lines = said.decode("utf-8", errors="replace").strip().splitlines()
     return lines[-1].strip() if lines else ""
-
-
-@contextlib.contextmanager
-def storage(path: Path) -> Iterator[None]:
-    """Errors of the disk, as a StorageError that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}.",
-                           hint="Free some space, or copy the bundle where you may write."
-                           ) from error

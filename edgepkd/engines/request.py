@@ -8,6 +8,7 @@ from edgepkd import hardware
 from edgepkd.bundle import Bundle, SegmentEntry
 from edgepkd.bundle.engines import (
     ENGINES,
+    MAX_FRAMES,
     SEVEN_BITS,
     TIMING_CACHE,
     AskedPrecision,
@@ -61,6 +62,8 @@ def refuse(request: Request) -> None:
     most = max(spec.num_segments for spec in request.bundle.manifest.inputs.values())
     check(request.max_frames is None or request.max_frames >= most, "batch",
           got=request.max_frames, allowed=f"{most} or more: the temporal segments of one clip")
+    check(request.max_frames is None or request.max_frames <= MAX_FRAMES, "batch",
+          got=request.max_frames, allowed=f"up to {MAX_FRAMES}")
     _refuse_batch_of_fixed_size(request)
     for name in ("version_compatible", "hardware_compatible"):
         check(target.portable or not getattr(request, name), name, got=True,
@@ -72,8 +75,8 @@ def refuse(request: Request) -> None:
     _refuse_dla(request)
     if request.asked != "fp32" and (reasons := overflows(request.bundle, target)):
         raise ConfigError(f"{reasons[0]}.", hint=SEVEN_BITS)
-    segments = contents_of(request.bundle)
-    if request.asked == "int8" and not any(map(graph.is_quantized, segments.values())):
+    if request.asked == "int8" and not any(
+            map(graph.is_quantized, contents_of(request.bundle).values())):
         raise ConfigError(
             f"precision is 'int8'; allowed: {', '.join(a for a in allowed if a != 'int8')},"
             f" because no segment of {request.bundle.path.name} is quantised.",

@@ -21,7 +21,7 @@ def median_ms(trt: Any, logger: Any, plan: bytes, batch: tuple[int, ...]) -> flo
     if cuda is None:
         return "cuda-python is not installed"
     runtime = trt.Runtime(logger)
-    runtime.engine_host_code_allowed = True  # a version-compatible plan brings its own runtime
+    runtime.engine_host_code_allowed = True  # its own runtime, in a plan made here a moment ago
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         return "the plan does not load here"

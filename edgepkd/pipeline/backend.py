@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,19 +55,17 @@ def open_runner(
 def _first_that_fits(
     bundle: Bundle, config: RunConfig
 ) -> tuple[SegmentRunner, BackendChosen | None]:
-    from edgepkd.bundle.engines import refuse_uncovered
-
     sets, unreadable = _engine_sets(bundle)
     refused = [error.message for error in unreadable.values()]
     for engines in sets:
         try:
-            refuse_uncovered(bundle.path, engines, trusted=config.trust_engines)
-            _refuse_damaged(bundle, engines)
             runner = _on_engines(bundle, engines, config)
-            if engines.built_on.library == CPU:
-                _try_first_segment(bundle, runner)
+            with _closed_on_errors(runner):
+                _refuse_damaged(bundle, engines)
+                if engines.built_on.library == CPU:
+                    _try_first_segment(bundle, runner)
         except EdgepkdError as error:
-            refused.append(_with_hint(error) if not engines.is_covered else error.message)
+            refused.append(_told(error, engines))
         else:
             return runner, BackendChosen(engines.target, " ".join([*refused, FITS]))
     return _on_onnx(bundle, config, refused)
@@ -74,8 +74,6 @@ def _first_that_fits(
 def _on_the_cpu(
     bundle: Bundle, config: RunConfig
 ) -> tuple[SegmentRunner, BackendChosen | None]:
-    from edgepkd.bundle.engines import refuse_uncovered
-
     sets, unreadable = _engine_sets(bundle)
     if CPU in unreadable:
         raise unreadable[CPU]
@@ -84,20 +82,28 @@ def _on_the_cpu(
         if engines.built_on.library != CPU:
             continue
         try:
-            refuse_uncovered(bundle.path, engines, trusted=config.trust_engines)
+            runner = _on_engines(bundle, engines, config)
         except BundleError as error:
-            refused.append(_with_hint(error))
+            refused.append(_told(error, engines))
             continue
-        _refuse_damaged(bundle, engines)
-        try:
-            return _on_engines(bundle, engines, config), BackendChosen(engines.target, FITS)
-        except BundleError as error:
-            refused.append(error.message)
+        with _closed_on_errors(runner):
+            _refuse_damaged(bundle, engines)
+        return runner, BackendChosen(engines.target, FITS)
     return _on_onnx(bundle, config, refused)
 
 
-def _with_hint(error: EdgepkdError) -> str:
-    return f"{error.message} {error.hint}" if error.hint else error.message
+def _told(error: EdgepkdError, engines: EngineSet) -> str:
+    """Why engines are not used, and what to do about those that were not built here."""
+    return error.message if engines.is_covered else str(error)
+
+
+@contextmanager
+def _closed_on_errors(runner: SegmentRunner) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        runner.close()
+        raise
 
 
 def _on_onnx(
@@ -154,8 +160,4 @@ def _try_first_segment(bundle: Bundle, runner: SegmentRunner) -> None:
     """
     from edgepkd.cascade import Position
 
-    try:
-        runner.prepare(Position(bundle.manifest.cascade.default_order[0], 1))
-    except EdgepkdError:
-        runner.close()
-        raise
+    runner.prepare(Position(bundle.manifest.cascade.default_order[0], 1))

@@ -24,6 +24,7 @@ from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from edgepkd.bundle import Bundle
+    from edgepkd.bundle.engines import EngineSet
     from edgepkd.files import Skipped
     from edgepkd.outputs import Output
     from edgepkd.runtime.answers import ClipAnswer
@@ -423,10 +424,23 @@ def demo(config: RunConfig | None = None) -> Generator[RunEvent, None, None]:
 
 
 @dataclass(frozen=True)
+class EnginesFound:
+    """Engines in a bundle, as their sidecar describes them."""
+
+    target: str
+    engines: EngineSet | None
+    """None: they cannot be read."""
+    is_covered: bool
+    """`edgepkd export` has built them here for this user."""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
 class BundleReport:
     """A bundle that is whole: every file is there with its SHA-256."""
 
     bundle: Bundle
+    engines: tuple[EnginesFound, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -456,13 +470,29 @@ def inspect(
     for argument in as_list(path):
         if isinstance(argument, (str, os.PathLike)) and (
                 is_bundle(argument) or Path(argument).suffix == SUFFIX):
-            yield BundleReport(read_bundle(Path(argument)))
+            bundle = read_bundle(Path(argument))
+            yield BundleReport(bundle, _engines_found(bundle.path))
             continue
         sources = resolve_sources(argument)
         if sources.skipped:
             yield SourcesSkipped(sources.skipped)
         for source in sources:
             yield _video_report(source, fps, limits)
+
+
+def _engines_found(path: Path) -> tuple[EnginesFound, ...]:
+    """The engines in a bundle; raises BundleError where they lie in no plain folder."""
+    from edgepkd.bundle.engines import engine_targets, read_engines
+
+    found = []
+    for target in engine_targets(path):
+        try:
+            engines = read_engines(path, target)
+        except BundleError as error:
+            found.append(EnginesFound(target, None, is_covered=False, error=error.message))
+        else:
+            found.append(EnginesFound(target, engines, is_covered=engines.is_covered))
+    return tuple(found)
 
 
 def _video_report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ class ExportConfig:
 
 def is_bundle(source: Path) -> bool:
     """Whether `source` is to be read as a bundle; else it is the folder of a training run."""
-    return (source / MANIFEST).is_file() or not (source / RUN).is_file()
+    # os.path: a name that is too long is no file, and no error here.
+    return os.path.isfile(source / MANIFEST) or not os.path.isfile(source / RUN)
 
 
 def export_bundle(config: ExportConfig) -> Generator[BuildEvent, None, None]:

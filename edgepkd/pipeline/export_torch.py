@@ -21,7 +21,14 @@ from edgepkd.bundle.engines import (
 from edgepkd.bundle.trust import digest_of
 from edgepkd.config import check
 from edgepkd.deploy import Networks
-from edgepkd.engines.build import BuildEvent, EnginesBuilt, SegmentBuilt, SegmentStarted, opened
+from edgepkd.engines.build import (
+    BuildEvent,
+    EnginesBuilt,
+    SegmentBuilt,
+    SegmentStarted,
+    notes_on,
+    opened,
+)
 from edgepkd.engines.place import Place, open_place
 from edgepkd.engines.request import Request, name_of, refuse
 from edgepkd.engines.targets import load_target
@@ -70,7 +77,7 @@ def export_by_torch(
         engines = place.finish(EngineSet(
             target=target.name, plans=plans, precision=request.asked, via=VIA,
             built_on=this_machine("tensorrt", library_version("tensorrt") or "0.0")))
-    yield EnginesBuilt(folder, engines, up_to_date=False)
+    yield EnginesBuilt(folder, engines, up_to_date=False, notes=notes_on(engines))
 
 
 def refuse_options(config: ExportConfig) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgepkd import plain_json
 from edgepkd.errors import SourceError
 
 if TYPE_CHECKING:
@@ -34,5 +34,5 @@ def run_read(run: Path, *others: Path | str | None) -> Iterator[Path]:
     """Folder of a training run, the data it was trained with, and what else was named."""
     yield run
     with suppress(OSError, ValueError, KeyError, TypeError):  # no run, or a damaged one
-        yield Path(json.loads((run / "run.json").read_bytes())["index"]).parent
+        yield Path(plain_json.loads((run / "run.json").read_bytes())["index"]).parent
     yield from (Path(one) for one in others if one is not None)

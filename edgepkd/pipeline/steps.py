@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ def refuse_quantized(folder: Path) -> None:
     Raises:
         UsageError: it is one that `edgepkd quantize` wrote.
     """
-    if (folder / QUANTIZE_FILE).exists():
+    if os.path.exists(folder / QUANTIZE_FILE):
         raise UsageError(f"{folder} holds quantised networks, and float ones are needed.",
                          hint=f"Name the run that it was made from: {folder.parent}.")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edgepkd import __version__, hardware
 from edgepkd._optional import OPTIONAL, installed_version
+from edgepkd.bundle import trust
 from edgepkd.libraries import openvino
 from edgepkd.runtime import pairing
 
@@ -32,6 +33,8 @@ class Machine:
     """Backend -> its devices, or why it does not work."""
     kernels: str
     """Where the compiled decoding kernels are kept, or that they are not."""
+    engines: str
+    """Where it is noted which engines were built here, or that it is not."""
     gpus: tuple[str, ...]
     jetson: str | None
     """Board and L4T release of a Jetson."""
@@ -62,7 +65,7 @@ def describe() -> Machine:
         cpu=hardware.cpu(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1,
-        packages=packages, extras=extras, backends=backends, kernels=kernels, gpus=gpus,
+        packages=packages, extras=extras, backends=backends, kernels=kernels, engines=_engines(), gpus=gpus,
         jetson=jetson,
         next_steps=_next_steps(packages, backends, (*kernel_steps, *engine_steps)),
     )
@@ -76,6 +79,14 @@ def _openvino_devices() -> str:
     except (ImportError, RuntimeError) as error:
         return f"does not work: {error}"
     return ", ".join(devices) or "does not work: it finds no device"
+
+
+def _engines() -> str:
+    place = trust.place()
+    if place is None:
+        return ("not noted: this user has no private folder for it, so engines are used with"
+                " --trust-engines")
+    return f"those built here are noted in {place}"
 
 
 def _kernels() -> tuple[str, ...]:

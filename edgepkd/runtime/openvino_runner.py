@@ -143,11 +143,11 @@ class OpenVinoRunner:
 
 def _fitting(bundle: Bundle, target: str, trust_engines: bool) -> EngineSet:
     engines = read_engines(bundle.path, target)
-    refuse_uncovered(bundle.path, engines, trusted=trust_engines)
     if reasons := mismatches(engines, bundle.manifest,
                              this_machine("openvino", openvino.version())):
         raise BundleError(f"the engines for {target!r} do not fit: {'; '.join(reasons)}.",
                           hint=rebuild_hint(bundle.path, engines))
+    refuse_uncovered(bundle.path, engines, trusted=trust_engines)
     return engines
 
 

@@ -86,8 +86,6 @@ class TensorRtRunner:
             ModelError: CUDA does not work here.
         """
         self._bundle, self._engines = bundle, read_engines(bundle.path, target)
-        refuse_uncovered(bundle.path, self._engines, trusted=trust_engines)
-        _refuse_host_code(self._engines, trusted=trust_engines)
         self._rebuild = rebuild_hint(bundle.path, self._engines)
         self._trt: Any = _import_library(self._engines)
         version = str(self._trt.__version__).split("-")[0]
@@ -96,6 +94,8 @@ class TensorRtRunner:
         if reasons:
             raise BundleError(f"the engines for {target!r} do not fit: {'; '.join(reasons)}.",
                               hint=ON_THE_CPU if reasons == (NO_GPU,) else self._rebuild)
+        refuse_uncovered(bundle.path, self._engines, trusted=trust_engines)
+        _refuse_host_code(self._engines, trusted=trust_engines)
         self._cuda: Any = _import_cuda()
         self._runtime, self._complaints = _open_runtime(self._trt, self._engines)
         self._loaded: dict[Position, _Loaded] = {}

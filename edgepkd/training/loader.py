@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from edgepkd.children import start_safely
 from edgepkd.config import InputSpec, SamplingRule
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import check_batch, share
@@ -65,6 +66,7 @@ def load_epoch(
     """
     batches = batch_indices(len(data), batch_clips, seed=rule.seed, epoch=epoch)
     check_batch(len(batches[0]), name="the number of clips in a batch")
+    start_safely()
     loader: DataLoader[tuple[Tensor, int]] = DataLoader(
         _Views(data, rule, epoch), batch_sampler=[share(batch) for batch in batches],
         num_workers=workers,

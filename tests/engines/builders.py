@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import time
 from pathlib import Path
@@ -38,13 +37,9 @@ class FakeBuilder:
               timing_cache: bytes = b"") -> Plan:
         """A plan that says what it is."""
         segment = onnx.load_from_string(content).graph.name
-        act = self._script.get(segment, "")
-        if act != "full":
-            self._act(act)
+        self._act(self._script.get(segment, ""))
         with (self._folder / "built.txt").open("a") as log:
             log.write(f"{segment} {precision} {settings.workspace_mb}\n")
-        if act == "full":  # no byte more can be written to any file, as on a full disk
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         return Plan(f"{segment} {precision} {shapes.batch(shapes.max_frames)}".encode(),
                     timing_cache + segment.encode())
 

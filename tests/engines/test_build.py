@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -262,11 +263,25 @@ def running(pid: int) -> bool:
 # ---- disks
 
 
-def test_a_full_disk_is_a_storage_error(bundle: Bundle) -> None:
-    script(bundle, mv_2="full")
-    with pytest.raises(StorageError, match=r"mv_2: .* cannot be written"):
+def test_a_full_disk_is_a_storage_error(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = bundle.path / "engines/.gpu.partial/mv_2.engine"
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if "mv_2.engine" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=rf"{plan} cannot be written: No space left"):
         build(bundle, precision="fp16")
     assert engine_targets(bundle.path) == ()
+    assert not list(plan.parent.glob("*mv_2*"))
+    monkeypatch.undo()
+    monkeypatch.setenv(FOLDER, str(bundle.path.parent))
+    assert len(built(bundle)) == 2
+    build(bundle, precision="fp16", resume=True)
+    assert [line.split()[0] for line in built(bundle)] == list(SEGMENTS[1:])
 
 
 def test_a_bundle_that_cannot_be_written_to_is_a_storage_error(bundle: Bundle) -> None:

@@ -69,6 +69,15 @@ def test_stale_engines_will_be_rebuilt_by_the_command_given(
     assert found.command.startswith(f"edgepkd export {path} --target openvino")
 
 
+def test_engines_from_elsewhere_will_be_rebuilt(path: Path) -> None:
+    sidecar = path / "engines/openvino/engines.json"
+    sidecar.write_bytes(sidecar.read_bytes() + b"\n")
+    (found,) = check_targets(read_bundle(path), None)
+    assert (found.verdict, found.reasons) == ("will rebuild", ("were not built here by this user",))
+    assert "only with --trust-engines" in found.notes[-1]
+    assert found.command == f"edgepkd export {path} --target openvino --precision int8"
+
+
 def test_damaged_and_missing_plans_are_all_named(path: Path) -> None:
     (path / "engines/openvino/mv_1.engine").write_bytes(b"damaged")
     (path / "engines/openvino/mv_2.engine").unlink()

@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgepkd.bundle import Bundle, trust
+from edgepkd.bundle import Bundle
+from edgepkd.bundle import folder as folder_module
 from edgepkd.bundle.engines import damaged, engine_targets, outdated, read_engines
 from edgepkd.bundle.folder import Folder
-from edgepkd.engines.build import Request, Waiting, build_engines
-from edgepkd.errors import BundleError
+from edgepkd.engines.build import Request, SegmentBuilt, Waiting, build_engines
+from edgepkd.engines.place import Place, open_place
+from edgepkd.errors import BundleError, ModelError, StorageError
 from tests.engines.builders import FOLDER, SPEC
 from tests.engines.segments import conv_bundle
 from tests.engines.test_build import GPU, build, script
@@ -68,17 +71,43 @@ def test_a_link_is_refused_before_anything_is_touched(
         ("thesis.tex", "timing.cache", "mv_1.engine", "mv_1.log", "engines.json"), "precious")
 
 
-def test_links_within_the_partial_folder_go_as_links(bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", [
+    "mv_1.log", "timing.cache", "mv_1.engine", "mv_1.record.json", "engines.json", "sub", "fifo"])
+def test_links_within_the_partial_folder_are_refused(
+    bundle: Bundle, tmp_path: Path, name: str, resume: bool
+) -> None:
     out = _precious(tmp_path)
     partial = bundle.path / "engines/.gpu.partial"
     partial.mkdir(parents=True)
-    for name in ("mv_1.log", "timing.cache", "mv_1.engine", "mv_1.record.json"):
-        (partial / name).symlink_to(out / name)
-    os.link(out / "thesis.tex", partial / "mv_2.engine")
-    (partial / "sub").symlink_to(out)
+    (partial / "mv_2.engine").write_bytes(b"of an earlier build")
+    if name == "fifo":
+        os.mkfifo(partial / name)
+    else:
+        (partial / name).symlink_to(out / name if name != "sub" else out)
+    with pytest.raises(BundleError, match="allowed: a plain file"):
+        build(bundle, precision="fp16", resume=resume)
+    assert {path.read_text() for path in out.iterdir()} == {"precious"}
+    assert sorted(os.listdir(partial)) == sorted(["mv_2.engine", name])
+
+
+def test_what_has_a_name_elsewhere_too_is_not_written_into(bundle: Bundle, tmp_path: Path) -> None:
+    out = _precious(tmp_path)
+    for folder in (".gpu.partial", "gpu"):
+        (bundle.path / "engines" / folder).mkdir(parents=True)
+        for name in ("timing.cache", "mv_1.engine", "engines.json"):
+            os.link(out / name, bundle.path / "engines" / folder / name)
     build(bundle, precision="fp16")
     assert {path.read_text() for path in out.iterdir()} == {"precious"}
-    assert not (bundle.path / "engines/.gpu.partial").exists()
+    assert sorted(os.listdir(bundle.path / "engines")) == ["gpu"]
+
+
+def test_a_refused_bundle_is_left_as_it_was(bundle: Bundle, tmp_path: Path) -> None:
+    (bundle.path / "engines").mkdir()
+    (bundle.path / "engines/gpu").symlink_to(tmp_path)
+    with pytest.raises(BundleError, match="is a link"):
+        build(bundle, precision="fp16")
+    assert os.listdir(bundle.path / "engines") == ["gpu"]
 
 
 def test_a_fifo_as_sidecar_is_refused_unopened(bundle: Bundle) -> None:
@@ -132,23 +161,6 @@ def test_without_a_private_folder_engines_are_built_and_need_trust(
     assert not read_engines(bundle.path, "gpu").is_covered
 
 
-def test_a_list_that_others_can_write_to_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert trust.add("a" * 64)
-    assert trust.is_listed("a" * 64)
-    (tmp_path / "edgepkd/engines").chmod(0o777)
-    assert not trust.is_listed("a" * 64)
-    assert not trust.add("b" * 64)
-    shutil.rmtree(tmp_path / "edgepkd")
-    (tmp_path / "real").mkdir(mode=0o700)
-    (tmp_path / "real" / ("a" * 64)).touch()
-    (tmp_path / "edgepkd").mkdir()
-    (tmp_path / "edgepkd/engines").symlink_to(tmp_path / "real")
-    assert not trust.is_listed("a" * 64)
-
-
 # ---- two at once
 
 
@@ -192,64 +204,160 @@ def test_exports_in_two_processes_end_with_whole_engines(bundle: Bundle) -> None
     assert outdated(engines, bundle.manifest) == ()
 
 
+def test_engines_of_two_targets_are_built_at_once(bundle: Bundle) -> None:
+    first = build_engines(Request(bundle, GPU), builder=SPEC)
+    next(first)  # it holds the place of gpu
+    build(bundle, target=replace(GPU, name="gpu.2"), precision="fp16")
+    list(first)
+    assert engine_targets(bundle.path) == ("gpu", "gpu.2")
+    assert sorted(os.listdir(bundle.path / "engines")) == ["gpu", "gpu.2"]
+
+
+def test_who_comes_while_old_engines_go_waits_for_that(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the exchange they have the name of the folder that is filled."""
+    build(bundle, precision="fp16")
+    real, asked = Folder.remove, []
+
+    def remove(self: Folder, name: str) -> None:
+        if name == ".gpu.partial" and not asked:
+            asked.append(True)
+            opening = open_place(bundle.path, "gpu")
+            assert next(opening) is None, "it yields: the folder is not free"
+            opening.close()
+        real(self, name)
+
+    monkeypatch.setattr(Folder, "remove", remove)
+    build(bundle, precision="fp32")
+    assert asked
+    assert sorted(os.listdir(bundle.path / "engines")) == ["gpu"]
+
+
+def test_without_locks_a_mix_of_two_exports_is_an_error(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Folder, "lock", lambda self, *, wait: True)
+    build(bundle, precision="fp16")
+    first = build_engines(Request(bundle, GPU, precision="fp32"), builder=SPEC)
+    for event in first:
+        if isinstance(event, SegmentBuilt) and event.segment == "mv_4":
+            break
+    (bundle.path / "engines/.gpu.partial/mv_2.engine").write_bytes(b"of another export")
+    with pytest.raises(StorageError, match="was changed by another process"):
+        list(first)
+    engines = read_engines(bundle.path, "gpu")
+    assert engines.precision == "fp16"
+    assert damaged(bundle.path, engines) == ()
+
+
 # ---- kills
 
 
+def _built_here(request: Any, subject: str, *, blocks: Any = ()) -> Any:
+    """Instead of a child: what is killed is the export itself."""
+    if not blocks:
+        return {"version": "10.3.0"}, ()
+    done = {"precision": request["precisions"][0], "measured_ms": None, "notes": [], "build_s": 0.1}
+    return done, (f"{subject} {request['precisions']}".encode(), b"cache")
+
+
+def _export_killed(bundle: Bundle, step: int) -> bool:
+    """Export for fp32 and die at the step-th change of names in the bundle once all is built; in a
+    process of its own. False: it came to its end."""
+    pid = os.fork()
+    if pid == 0:
+        changes = 0
+
+        def counted(real: Any) -> Any:
+            def call(*arguments: Any, **settings: Any) -> Any:
+                nonlocal changes
+                changes += 1
+                if changes == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **settings)
+            return call
+
+        finish = Place.finish
+
+        def armed(place: Place, engines: Any) -> Any:
+            for name in ("rename", "unlink", "rmdir", "fsync"):
+                setattr(os, name, counted(getattr(os, name)))
+            folder_module._exchange = counted(folder_module._exchange)
+            return finish(place, engines)
+
+        Place.finish = armed  # type: ignore[method-assign]
+        try:
+            list(build_engines(Request(bundle, GPU, precision="fp32"), force=True))
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("exchange", [True, False])
-def test_a_kill_leaves_whole_engines_or_none(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, exchange: bool
+@pytest.mark.parametrize("again", ["fp16", "fp32"])
+def test_a_kill_at_any_moment_leaves_whole_engines(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, exchange: bool, again: Any
 ) -> None:
-    """SIGKILL in each step of the swap, with and without an exchange of names."""
-    build(bundle, precision="fp16")
-    before = read_engines(bundle.path, "gpu")
-    for step in range(1, 8):
-        code = f"""
-import os, signal
-import edgepkd.bundle.folder as folder
-from tests.engines.test_place import EXPORT
-steps = {step}
-def counted(real):
-    def call(*arguments, **settings):
-        global steps
-        names = [str(one) for one in arguments]
-        if any(name.endswith((".partial", ".old")) or name == "gpu" for name in names):
-            steps -= 1
-            if steps == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **settings)
-    return call
-os.rename, os.rmdir = counted(os.rename), counted(os.rmdir)
-if not {exchange}:
-    folder._exchange = lambda *names: False
-import sys
-sys.argv = ["", {str(bundle.path)!r}, {SPEC!r}]
-exec(EXPORT.replace("GPU), b", "GPU, precision='fp32'), force=True, b"))
-"""
-        with started([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as child:
-            code_ = child.wait(timeout=60)
-        if code_ == 0:
-            break
-        assert code_ == -signal.SIGKILL
-        build(bundle, precision="fp16")
-        engines = read_engines(bundle.path, "gpu")
-        assert engines.precision == "fp16"
+    monkeypatch.setattr("edgepkd.engines.build.ask", _built_here)
+    if not exchange:
+        monkeypatch.setattr("edgepkd.bundle.folder._exchange", lambda *names: False)
+    build(bundle, precision="fp16", force=True)
+    step, seen = 0, set()
+    while _export_killed(bundle, step := step + 1):
+        assert step < 100
+        assert engine_targets(bundle.path) == ("gpu",)
+        engines = read_engines(bundle.path, "gpu")  # as `run` does
+        assert engines.is_covered
         assert damaged(bundle.path, engines) == ()
-        # What --resume could go on with may be left, and nothing else.
-        assert set(os.listdir(bundle.path / "engines")) <= {"gpu", ".gpu.partial"}
-    else:
-        pytest.fail("the export never came to its end")
-    assert step > 1
-    assert before.target == "gpu"
+        seen.add(engines.precision)
+        build(bundle, precision=again)
+        engines = read_engines(bundle.path, "gpu")
+        assert (engines.precision, damaged(bundle.path, engines)) == (again, ())
+        assert len(os.listdir(bundle.path / "engines/gpu")) == 6
+        build(bundle, precision="fp16", force=True)
+        assert os.listdir(bundle.path / "engines") == ["gpu"]
+    assert seen == {"fp16", "fp32"}, "kills before and after the swap"
+    assert step > 15
 
 
 def test_a_folder_that_was_set_aside_comes_back(bundle: Bundle) -> None:
+    other = replace(GPU, name="gpu.beef")
     build(bundle, precision="fp16")
+    build(bundle, precision="fp16", target=other)
     engines = bundle.path / "engines"
-    (engines / "gpu").rename(engines / ".gpu.0000.old")
-    assert engine_targets(bundle.path) == ()
+    (engines / "gpu.beef").rename(engines / ".gpu.beef.00c0ffee.aside")
+    assert engine_targets(bundle.path) == ("gpu", "gpu.beef")
+    (engines / "gpu").rename(engines / ".gpu.00c0ffee.aside")
     *_, built = build_engines(Request(bundle, GPU, precision="fp16"), builder=SPEC)
     assert built.up_to_date  # type: ignore[union-attr]
-    assert sorted(os.listdir(engines)) == ["gpu"]
+    assert sorted(os.listdir(engines)) == ["gpu", "gpu.beef"]
+
+
+def test_what_an_older_version_has_left_is_swept(bundle: Bundle) -> None:
+    build(bundle, precision="fp16")
+    engines = bundle.path / "engines"
+    for name in (".gpu.123.0a1b2c3d.old", ".gpu.123.0a1b2c3d.tmp", ".gpu.fresh.9.0a1b2c3d.tmp",
+                 ".gpu.partial"):
+        (engines / name).mkdir()
+        (engines / name / "mv_1.engine").write_bytes(b"")
+    others = [".gpu.2.partial", ".gpux.123.0a1b2c3d.old", ".gpu.mine.tmp"]
+    for name in others:
+        (engines / name).mkdir()
+    build(bundle, precision="fp16")
+    assert sorted(os.listdir(engines)) == sorted([*others, "gpu"])
+
+
+def test_what_can_be_gone_on_with_is_not_swept(bundle: Bundle, tmp_path: Path) -> None:
+    build(bundle, precision="fp16")
+    script(bundle, mv_3="SIGSEGV")
+    with pytest.raises(ModelError):
+        build(bundle, precision="fp32")
+    script(bundle)
+    build(bundle, precision="fp16")
+    (tmp_path / "built.txt").unlink()
+    build(bundle, precision="fp32", resume=True)
+    assert (tmp_path / "built.txt").read_text().split()[::3] == ["mv_3", "mv_4"]
 
 
 def test_folder_replace_survives_what_cannot_be_renamed(
