@@ -116,8 +116,9 @@ def test_released_gops_say_so_and_count_what_was_never_decoded(clip: Path) -> No
     gop.release()
     gop.release()
     assert reader.counters.packets_skipped == 7
-    with pytest.raises(DecodeError, match="released"):
-        gop.iframe()
+    for ask in (gop.iframe, lambda: gop.motion(0), lambda: gop.motion(4), lambda: gop.residual(0)):
+        with pytest.raises(DecodeError, match="released"):
+            ask()
 
 
 def test_positions_outside_are_refused(clip: Path) -> None:
