@@ -56,7 +56,7 @@ def _shown_errors() -> Iterator[None]:
         yield
     except EdgepkdError as error:
         if os.environ.get("EDGEPKD_DEBUG", "0") not in ("", "0"):
-            _show_traceback()
+            _show_traceback(error)
         typer.echo(_safe(f"error: {error.message}"), err=True)
         if error.hint:
             typer.echo(_safe(f"  next: {error.hint}"), err=True)
@@ -66,10 +66,12 @@ def _shown_errors() -> Iterator[None]:
         raise
 
 
-def _show_traceback() -> None:
-    """Its last line may quote what others wrote."""
-    for line in traceback.format_exc().rstrip().split("\n"):
-        typer.echo(_safe(line), err=True)
+def _show_traceback(error: Exception) -> None:
+    """Frames as they are; what the errors say, which others may have written, in a line each."""
+    for part in traceback.TracebackException.from_exception(error).format():
+        is_frame = part.startswith("  File ")
+        for line in part.rstrip("\n").split("\n") if is_frame else [part.strip("\n")]:
+            typer.echo(_safe(line), err=True)
 
 
 def _show_warning(
@@ -140,8 +142,8 @@ def main() -> None:
                 sys.stdout.flush()
     except typer.Exit as end:  # of a last line that could not be written
         sys.exit(end.exit_code)
-    except Exception:  # not foreseen
-        _show_traceback()
+    except Exception as error:  # not foreseen
+        _show_traceback(error)
         sys.exit(1)
 
 

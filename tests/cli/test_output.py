@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from edgepkd import pipeline
 from edgepkd.bundle import Bundle, write_bundle
 from edgepkd.cli import output
 from edgepkd.cli.main import app
@@ -21,8 +23,11 @@ from tests.processes import started
 from tests.runtime.bundles import make_manifest, make_policy, make_segments, make_wise
 
 ROOT = Path(__file__).resolve().parents[2]
-EVIL = "a\x1b[31m\x07[bold]x[b]\n\rFORGED\x7f\x9b\u202e"
-SEEN = r"a\x1b[31m\x07[bold]x[b]\n\rFORGED\x7f\x9b\u202e"
+# Colour, clipboard (OSC 52), title, clear screen; C1 controls; turned direction; nothing seen.
+EVIL = ("a\x1b[31m\x07[bold]x[b]\n\rFORGED\x7f\x9b\u202e"
+        "\x1b]52;c;aGk\x07\x1b]0;t\x07\x1b[2J\x85\x9d2;t\x9c\u2066\u200b")
+SEEN = (r"a\x1b[31m\x07[bold]x[b]\n\rFORGED\x7f\x9b\u202e"
+        r"\x1b]52;c;aGk\x07\x1b]0;t\x07\x1b[2J\x85\x9d2;t\x9c\u2066\u200b")
 OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 LABELS = ("चलना " + EVIL, "[red]right[/red] walk 🚶 " + EVIL)
 
@@ -127,6 +132,9 @@ def test_check(bundle: Bundle) -> None:
     ["data", "verify", "{evil}"], ["data", "{evil}"], ["eval", "{evil}"], ["quantize", "{evil}"],
     ["train", "backbone", "/nowhere/x", "--set", "{evil}"], ["train", "exits", "{evil}"],
     ["wise", "fit", "{evil}", "--out", "/nowhere/x"],
+    ["run", "{clip}", "--json", "{clip}"], ["run", "{clip}", "--save", "{clip}"],
+    ["inspect", "{bundle}", "--json", "{bundle}/manifest.json"],
+    ["check", "{bundle}", "--json", "{clip}"], ["wise", "fit", "{clip}", "--out", "{bundle}"],
 ], ids=lambda arguments: " ".join(arguments)[:40])
 def test_errors_quote_what_was_typed(
     folder: Path, bundle: Bundle, arguments: list[str]
@@ -215,3 +223,40 @@ def test_colours_are_not_forced_on_whoever_wants_none(
                  "[b]name[/b]", "[b]value[/b]"):
         assert part in shown
     assert "\x1b" not in shown
+
+
+def test_notes_about_a_video_are_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = next(iter(pipeline.inspect(str(folder / f"{EVIL}.mp4"))))
+    assert isinstance(info, pipeline.VideoReport)
+    monkeypatch.setattr(pipeline, "inspect", lambda *_, **__: iter([replace(info, notes=(EVIL,))]))
+    done = CliRunner().invoke(app, ["inspect", str(folder)])
+    check(done.stdout, done.stderr)
+    assert f"note: {SEEN}\n" in done.stderr
+
+
+@pytest.mark.parametrize(("what", "line"), [
+    ("warnings.warn(EVIL)", f"warning: UserWarning: {SEEN}"),
+    ("raise RuntimeError(EVIL)", f"RuntimeError: {SEEN}"),
+    ("raise errors.DataError(EVIL, hint=EVIL)", f"error: {SEEN}"),
+])
+def test_warnings_and_errors_that_nobody_foresaw(what: str, line: str) -> None:
+    code = f"""
+import sys, warnings
+from edgepkd import errors, pipeline
+from edgepkd.cli.main import main
+EVIL = {EVIL!r}
+def doctor():
+    {what}
+    sys.exit(0)
+pipeline.doctor = doctor
+sys.argv = ["edgepkd", "doctor"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, timeout=60)
+    err = done.stderr.decode()
+    assert done.returncode == ("warn(" not in what)
+    assert f"{line}\n" in err
+    assert OBEYED.findall(err) == []
+    assert not re.search("(?m)^FORGED", err)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +183,19 @@ def test_input_that_does_not_fit_is_refused(
     with pytest.raises(ModelError, match=words):
         TensorRtRunner(bundle, TARGET).run(position, x)
     assert trt.enqueued == []
+
+
+def test_the_command_that_builds_more_can_be_typed(tmp_path: Path, fakes: Fakes) -> None:
+    (tmp_path / "my $(id) files").mkdir()
+    bundle = make_bundle(tmp_path / "my $(id) files")
+    add_engines(bundle)
+    with pytest.raises(ModelError) as caught:
+        TensorRtRunner(bundle, TARGET).run(
+            Position("mv", 1), np.zeros((3, 2, 32, 32), np.float32))
+    assert caught.value.hint is not None
+    typed = shlex.split(caught.value.hint.partition(": ")[2])
+    assert typed[:4] == ["edgepkd", "export", str(bundle.path), "--target"]
+    assert typed[4:] == [TARGET, "--batch", "3", "--force"]
 
 
 def test_a_failing_cuda_call_is_named(bundle: Bundle, fakes: Fakes) -> None:
