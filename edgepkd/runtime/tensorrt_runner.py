@@ -34,6 +34,7 @@ from edgepkd.bundle.engines import (
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, MissingExtraError, ModelError
 from edgepkd.runtime.runner import Array, Features, closed
+from edgepkd.text import command
 
 CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 """cuda-python's runtime, by its name since 12.6 and the one before."""
@@ -227,9 +228,9 @@ class TensorRtRunner:
             raise ModelError(
                 f"segment {position} got {frames} frames; its engine was built for"
                 f" {record.min_frames} to {record.max_frames}.",
-                hint="Build engines for more: edgepkd export "
-                     f"{self._bundle.path} --target {self._engines.target} --batch {frames}"
-                     " --force")
+                hint="Build engines for more: " + command(
+                    "edgepkd", "export", self._bundle.path, "--target", self._engines.target,
+                    "--batch", str(frames), "--force"))
         return frames
 
     def _enqueue(
