@@ -13,7 +13,7 @@ from edgepkd.hardware import Gpu
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(hardware.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(hardware.shutil, "which", lambda name, path: f"/usr/bin/{name}")
     monkeypatch.setattr(hardware.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=text))
 
 
@@ -39,10 +39,27 @@ def test_a_broken_nvidia_smi_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: Any, **settings: Any) -> None:
         raise hardware.subprocess.CalledProcessError(9, "nvidia-smi")
 
-    monkeypatch.setattr(hardware.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(hardware.shutil, "which", lambda name, path: f"/usr/bin/{name}")
     monkeypatch.setattr(hardware.subprocess, "run", fails)
     assert hardware.gpus() == ()
     assert hardware.cuda_version() is None
+
+
+@pytest.mark.parametrize("place", ["", ".", "bin", "..", "{here}"])
+def test_programs_of_the_current_folder_are_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    for folder in ("here", "here/bin", "."):
+        (tmp_path / folder).mkdir(exist_ok=True, parents=True)
+        program = tmp_path / folder / "nvidia-smi"
+        program.write_text("#!/bin/sh\necho Fake, 1, 2 MiB, 8.7\n")
+        program.chmod(0o755)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("PATH", f"{place.format(here=tmp_path / 'here')}:/nonexistent")
+    found = hardware.gpus()
+    assert (len(found) == 1) == (place == "{here}"), "only where PATH names it in full"
+    monkeypatch.setenv("PATH", "")
+    assert hardware.gpus() == ()
 
 
 def test_a_jetson_and_its_gpu(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:

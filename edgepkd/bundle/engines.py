@@ -181,7 +181,7 @@ def _all_engines(bundle_path: Path) -> Folder | None:
     with root:
         engines = root.folder(ENGINES)
     if engines is not None:
-        for target in engines.lost():
+        for target in filter(is_target_name, engines.lost()):
             _bring_back(engines, target)
     return engines
 

@@ -30,7 +30,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHANGED = "Do not use this bundle unless you know who changed it."
-_ASIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.aside", re.DOTALL)
+_ASIDE = re.compile(r"\.(?P<name>[^.].*)\.[0-9a-f]{8}\.aside", re.DOTALL)
 _OF_OLD = re.compile(r"(fresh\.)?\d+\.[0-9a-f]{8}\.(old|tmp)")
 """What the first version has left after a kill."""
 _ROOM = "Free some space, or copy the bundle where you may write."

@@ -5,7 +5,10 @@ Every node needs edgepkd, and source and target under the same paths (a shared f
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -31,8 +34,10 @@ class RayPool:
         self._ray = require("ray", purpose="Preparing data with --ray")
         try:
             _check_answers(address)
-            self._ray.init(address=address, log_to_driver=False, logging_level="error",
-                           **({"include_dashboard": False} if address == LOCAL else {}))
+            # Ray has its workers look for modules in the current folder first.
+            with _in_folder(sysconfig.get_path("stdlib")):
+                self._ray.init(address=address, log_to_driver=False, logging_level="error",
+                               **({"include_dashboard": False} if address == LOCAL else {}))
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(f"no Ray cluster answers at {address!r}: {error}",
                             hint="Start one with: ray start --head; or use --ray local.") from error
@@ -41,8 +46,14 @@ class RayPool:
         self, function: Callable[[J], R], jobs: Iterable[J]
     ) -> Iterator[tuple[J, R | Crash]]:
         """Yield each job with its result; disconnects at the end."""
-        ray = self._ray
-        task = ray.remote(num_cpus=1, max_retries=1)(function)
+        ray, here = self._ray, os.getcwd()
+
+        def there(job: J) -> R:
+            with contextlib.suppress(OSError):  # paths of jobs may start where this process is
+                os.chdir(here)
+            return function(job)
+
+        task = ray.remote(num_cpus=1, max_retries=1)(there)
         ahead = iter(jobs)
         waiting: dict[Any, J] = {}
         limit = JOBS_AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -63,6 +74,17 @@ class RayPool:
         except (self._ray.exceptions.WorkerCrashedError,
                 self._ray.exceptions.OutOfMemoryError):
             return Crash()
+
+
+@contextlib.contextmanager
+def _in_folder(path: str) -> Iterator[None]:
+    """Be in a folder for the length of the block."""
+    before = os.getcwd()
+    os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _check_answers(address: str) -> None:

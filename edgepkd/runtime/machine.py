@@ -65,8 +65,8 @@ def describe() -> Machine:
         cpu=hardware.cpu(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1,
-        packages=packages, extras=extras, backends=backends, kernels=kernels, engines=_engines(), gpus=gpus,
-        jetson=jetson,
+        packages=packages, extras=extras, backends=backends, kernels=kernels,
+        engines=_engines(), gpus=gpus, jetson=jetson,
         next_steps=_next_steps(packages, backends, (*kernel_steps, *engine_steps)),
     )
 

@@ -141,8 +141,8 @@ def test_a_damaged_sidecar_is_refused_by_key(
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"[]", b"{", b"[" * 10 ** 6, b'{"schema_version": 1e999}', b"\xff", b" " * (4 << 20) + b"{}",
-    b'{"target": "a", "target": "b"}'])
+    b"", b"[]", b"{", b"[" * 10 ** 6, b'{"schema_version": 1e999}', b"\xff",
+    b" " * (4 << 20) + b"{}", b'{"target": "a", "target": "b"}'])
 def test_a_sidecar_that_is_none_is_one_error(tmp_path: Path, content: bytes) -> None:
     folder = engines_folder(tmp_path, "gpu")
     folder.mkdir(parents=True)

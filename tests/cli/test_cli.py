@@ -23,10 +23,13 @@ from edgepkd.bundle import Bundle
 from edgepkd.cli.main import app
 from edgepkd.cli.output import JsonLines, JsonTarget, json_target
 from edgepkd.errors import ModelError, SourceError, StorageError
+from edgepkd.libraries import openvino
 from edgepkd.video.clips import Clip, ClipReader
+from tests import stored_engines
 from tests.clips import encode_clip, translating_texture
 from tests.processes import started
 from tests.runtime.bundles import make_bundle
+from tests.runtime.openvino_engines import add_openvino_engines
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = ("demo", "run", "inspect", "doctor", "check", "export", "quantize")
@@ -644,6 +647,36 @@ def test_inspect_bundle(bundle: Bundle) -> None:
         "bundle", 1, 2)
 
 
+def test_inspect_says_whose_engines_there_are(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    folder = add_openvino_engines(bundle)
+    version = openvino.version()
+    assert f"12 plans, openvino {version}, built here by this user" in invoke(
+        "inspect", bundle.path).stdout
+    stored_engines.edit(folder, lambda values: values.update(precision="auto"), listed=False)
+    assert f"12 plans, openvino {version}, not built here by this user: run uses them only" in \
+        invoke("inspect", bundle.path).stdout
+    (folder / "engines.json").write_text('{"schema_version": 1}')
+    (line,) = lines(invoke("inspect", bundle.path, "--json", "-").stdout)
+    (found,) = line["engines"]
+    assert (found["target"], found["is_covered"], found["num_plans"]) == ("openvino", False, None)
+    assert found["error"].startswith("engines.json: key target, built_on, precision, plans is")
+
+
+def test_run_uses_engines_from_elsewhere_only_with_trust(clips: Path, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    stored_engines.edit(add_openvino_engines(bundle),
+                        lambda values: values.update(precision="auto"), listed=False)
+    asked = ("run", clips / "right.mp4", "--model", bundle.path)
+    told = invoke(*asked)
+    assert told.exit_code == 0
+    assert "were not built here by this user" in told.stderr
+    assert "--trust-engines" in told.stderr
+    (line,) = [line for line in lines(invoke(*asked, "--trust-engines", "--json", "-").stdout)
+               if line["kind"] == "summary"]
+    assert line["backend"].endswith("with engines/openvino")
+
+
 def test_inspect_tampered_bundle(bundle: Bundle, tmp_path: Path) -> None:
     broken = make_bundle(tmp_path)
     (broken.path / "wise.json").write_text("{}")
@@ -677,6 +710,7 @@ def test_doctor() -> None:
     assert shown.exit_code == 0
     for part in (__version__, "backend openvino", "CPU", "kernels", "numpy", "next: "):
         assert part in shown.stdout
+    assert "those built here are noted in" in shown.stdout
     (line,) = lines(invoke("doctor", "--json", "-").stdout)
     assert line["kind"] == "machine"
     assert line["packages"]["av"]

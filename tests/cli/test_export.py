@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from edgepkd.bundle import Bundle
 from edgepkd.cli.main import app
+from edgepkd.engines.place import open_place
 from tests.engines.segments import conv_bundle
 
 
@@ -46,6 +48,57 @@ def test_json_has_a_line_for_each_segment_and_one_for_the_set(bundle: Bundle) ->
     assert set(lines[0]["measured_ms"]) == {"fp32", "int8"}
     assert lines[-1]["plans"]["mv_1"]["sha256"] == lines[0]["sha256"]
     assert lines[-1]["built_on"]["library"] == "openvino"
+    assert lines[-1]["is_covered"] is True
+
+
+def test_where_nothing_can_be_noted_it_is_told_what_that_means(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").write_text("a file")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    done = export(bundle.path, "--target", "openvino", "--precision", "fp32", "--json",
+                  str(tmp_path / "lines.json"))
+    assert done.exit_code == 0, done.stderr
+    assert "note: this user has no private folder to note in" in done.stderr
+    assert "--trust-engines" in done.stderr
+    assert "4 engines built" in done.stdout
+    line = json.loads((tmp_path / "lines.json").read_text().splitlines()[-1])
+    assert line["is_covered"] is False
+
+
+def test_a_second_export_says_what_it_waits_for(tmp_path: Path) -> None:
+    path = conv_bundle(tmp_path, width=8).path
+    opening = open_place(path, "openvino")
+    with pytest.raises(StopIteration) as held:
+        next(opening)
+    threading.Timer(3.0, held.value.value.close).start()
+    done = export(path, "--target", "openvino", "--precision", "fp32")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.startswith(
+        "another export builds engines for openvino: waiting for it\n[1/4] mv_1\n")
+
+
+def test_a_link_in_a_bundle_is_one_line(tmp_path: Path) -> None:
+    path = conv_bundle(tmp_path, width=4).path
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "thesis.tex").write_text("precious")
+    (path / "engines").mkdir()
+    (path / "engines/.openvino.partial").symlink_to(tmp_path / "docs")
+    done = export(path, "--target", "openvino")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        f"error: {path}/engines/.openvino.partial is a link; allowed: a plain folder.")
+    assert (tmp_path / "docs" / "thesis.tex").read_text() == "precious"
+
+
+def test_the_name_of_a_target_is_the_name_of_a_folder(bundle: Bundle, tmp_path: Path) -> None:
+    for number, name in enumerate(("../../out", "a b", ".hidden", "x" * 65, "a\\u001b]0;b")):
+        recipe = tmp_path / f"{number}.toml"
+        recipe.write_text(f'purpose = "A test."\nbuilder = "openvino"\nname = "{name}"\n')
+        done = export(bundle.path, "--target", recipe)
+        assert done.exit_code == 2
+        assert "name of the target is" in done.stderr
+        assert "\x1b" not in done.stderr
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), [
@@ -54,6 +107,7 @@ def test_json_has_a_line_for_each_segment_and_one_for_the_set(bundle: Bundle) ->
     (("--target", "openvino", "--precision", "fp16"), 2, "allowed: fp32, int8, auto"),
     (("--target", "openvino", "--batch", "0"), 2, "batch is 0; allowed: 3 or more"),
     (("--target", "openvino", "--batch", "8"), 2, "batch is 8; allowed: none here"),
+    (("--target", "tensorrt-rtx", "--batch", "1025"), 2, "batch is 1025; allowed: up to 1024"),
     (("--target", "openvino", "--workspace-mb", "64"), 2, "only for TensorRT"),
     (("--target", "tensorrt-rtx", "--version-compatible"), 2, "not for tensorrt-rtx"),
     (("--target", "jetson-orin-nano", "--dla", "0"), 2, "built on the board itself"),

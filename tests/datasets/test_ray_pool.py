@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -28,6 +30,7 @@ class FakeRay(ModuleType):
         super().__init__("ray")
         self.calls: list[tuple[str, Any]] = []
         self.most_waiting = 0
+        self.module_path, self.in_tasks = "", os.getcwd()
 
         class WorkerCrashedError(Exception):
             pass
@@ -40,6 +43,7 @@ class FakeRay(ModuleType):
 
     def init(self, **settings: Any) -> None:
         self.calls.append(("init", settings))
+        self.module_path = os.getcwd()  # which Ray 2.60 puts on the path of its workers
 
     def shutdown(self) -> None:
         self.calls.append(("shutdown", None))
@@ -57,6 +61,7 @@ class FakeRay(ModuleType):
 
     def get(self, reference: Any) -> Any:
         function, job = reference
+        os.chdir(self.in_tasks)
         if job == 13:
             raise self.exceptions.WorkerCrashedError
         return function(job)
@@ -110,6 +115,22 @@ def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
         RayPool("local")
 
 
+def where(job: int) -> str:
+    return os.getcwd()
+
+
+def test_workers_look_for_no_modules_in_the_current_folder(
+    fake: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pool = RayPool("local")
+    assert fake.module_path == sysconfig.get_path("stdlib")
+    assert os.getcwd() == str(tmp_path)
+    results = pool.run(where, [1])
+    fake.in_tasks = "/"
+    assert list(results) == [(1, str(tmp_path))], "paths of jobs may start there"
+
+
 if HAS_RAY:  # else the fake above stands for it
 
     def test_clips_on_a_real_local_ray(tmp_path: Path) -> None:
@@ -121,3 +142,16 @@ if HAS_RAY:  # else the fake above stands for it
         assert got == {job.path: prepare_clip(job) for job in jobs}
         assert sorted(r.status for r in got.values() if not isinstance(r, Crash)) == [
             "done"] * 4 + ["failed"]
+
+    def imported(job: int) -> str:
+        import colorsys
+
+        return f"{colorsys.__file__} {os.getcwd()}"
+
+    def test_nothing_in_the_current_folder_is_imported_by_a_real_ray(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "colorsys.py").write_text("")
+        monkeypatch.chdir(tmp_path)
+        ((_, found),) = RayPool("local").run(imported, [1])
+        assert found == f"{sysconfig.get_path('stdlib')}/colorsys.py {tmp_path}"

@@ -8,6 +8,7 @@ import pytest
 
 from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import SIDECAR
+from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, ConfigError
 from edgepkd.pipeline import BackendChosen, ClipDone, RunConfig, RunSummary, open_runner, run
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
@@ -144,6 +145,87 @@ def test_a_gpu_comes_first_and_the_cpu_next(
     assert opened(bundle, "a-kiosk") == ("a-kiosk", None, "")
 
 
+# ---- engines that were not built here
+
+
+def disown(folder: Path) -> None:
+    """As if the bundle had come with them."""
+    edit(folder, lambda values: next(iter(values["plans"].values())).update(build_s=9.5),
+         listed=False)
+
+
+def test_auto_passes_engines_from_elsewhere_by_and_says_what_to_do(bundle: Bundle) -> None:
+    disown(add_openvino_engines(bundle))
+    for backend in ("auto", "openvino"):
+        engines, chosen, reason = opened(bundle, backend)
+        assert (engines, chosen) == ("", "openvino")
+        assert reason.startswith("the engines for 'openvino' were not built here by this user.")
+        assert f"edgepkd export {bundle.path} --target openvino --precision fp32 --force" in reason
+        assert "--trust-engines" in reason
+        assert reason.endswith("ONNX files of the bundle are compiled for the CPU instead.")
+
+
+@pytest.mark.parametrize("backend", ["auto", "openvino"])
+def test_trusted_engines_are_used(bundle: Bundle, backend: str) -> None:
+    disown(add_openvino_engines(bundle))
+    runner, choice = open_runner(bundle, RunConfig("x", backend=backend, trust_engines=True))
+    assert runner.backend.endswith("with engines/openvino")
+    assert choice == BackendChosen("openvino", "its engines were built for this machine.")
+
+
+def test_plans_from_elsewhere_never_reach_a_library(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt, cuda = install(monkeypatch)
+    disown(add_engines(bundle))
+    disown(add_openvino_engines(bundle, target="a-kiosk"))
+    imported: list[bytes] = []
+    monkeypatch.setattr("edgepkd.libraries.openvino.import_segment",
+                        lambda plan, **_: imported.append(plan))
+    engines, chosen, reason = opened(bundle)
+    assert (engines, chosen) == ("", "openvino")
+    assert reason.count("were not built here by this user") == 2
+    for target in (TARGET, "a-kiosk"):
+        with pytest.raises(BundleError, match="were not built here by this user") as caught:
+            open_runner(bundle, RunConfig("x", backend=target))
+        assert "--trust-engines" in str(caught.value.hint)
+    assert (trt.deserialised, imported, cuda.calls) == ([], [], {})
+    runner, _ = open_runner(bundle, RunConfig("x", backend=TARGET, trust_engines=True))
+    runner.prepare(Position("mv", 1))
+    assert len(trt.deserialised) == 1
+
+
+def test_engines_that_do_not_fit_are_not_recommended(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch)
+    disown(add_engines(bundle, compute_capability="7.2"))
+    _, _, reason = opened(bundle)
+    assert "7.2" in reason
+    assert "--trust-engines" not in reason
+
+
+def test_trust_does_not_make_engines_fit_or_whole(bundle: Bundle) -> None:
+    folder = add_openvino_engines(bundle)
+    disown(folder)
+    (folder / "mv_1.engine").write_bytes(b"rubbish")
+    runner, choice = open_runner(bundle, RunConfig("x", trust_engines=True))
+    assert "engines" not in runner.backend
+    assert choice is not None
+    assert "are damaged: mv_1.engine" in choice.reason
+
+
+def test_links_in_the_place_of_engines_are_told(bundle: Bundle, tmp_path: Path) -> None:
+    folder = add_openvino_engines(bundle)
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    engines, chosen, reason = opened(bundle)
+    assert (engines, chosen) == ("", "openvino")
+    assert "engines/openvino is a link; allowed: a plain folder" in reason
+    with pytest.raises(BundleError, match="is a link"):
+        open_runner(bundle, RunConfig("x", backend="openvino"))
+
+
 def test_a_run_answers_with_the_engines_and_with_rubbish_in_their_place(
     bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -171,6 +253,8 @@ def test_a_run_answers_with_the_engines_and_with_rubbish_in_their_place(
     assert (fallen_back, "engines" in backend) == (onnx, False)
 
 
-def test_a_backend_that_is_a_path_is_refused() -> None:
+@pytest.mark.parametrize("backend", ["../elsewhere", "", ".", "..", ".gpu.partial", "a/b", "a b",
+                                     "-x", "x" * 65, "a\n", "ä"])
+def test_a_backend_that_is_no_name_of_a_target_is_refused(backend: str) -> None:
     with pytest.raises(ConfigError, match="backend"):
-        RunConfig("x", backend="../elsewhere")
+        RunConfig("x", backend=backend)

@@ -12,6 +12,7 @@ import pytest
 
 from edgepkd import hardware
 from edgepkd.bundle import Bundle
+from edgepkd.bundle.folder import Folder
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, ModelError
 from edgepkd.libraries import openvino
@@ -134,6 +135,40 @@ def test_damaged_engines_never_reach_openvino(
         OpenVinoRunner(bundle, target=TARGET).prepare(MV_1)
     assert "--target openvino --precision fp32 --force" in str(caught.value.hint)
     assert imported == []
+
+
+def test_engines_from_elsewhere_need_trust(bundle: Bundle, imported: list[bytes]) -> None:
+    edit(add_openvino_engines(bundle), lambda values: values.update(precision="auto"),
+         listed=False)
+    with pytest.raises(BundleError, match="were not built here by this user") as caught:
+        OpenVinoRunner(bundle, target=TARGET)
+    assert "--trust-engines" in str(caught.value.hint)
+    assert imported == []
+    OpenVinoRunner(bundle, target=TARGET, trust_engines=True).prepare(MV_1)
+    assert len(imported) == 1
+
+
+def test_what_is_loaded_is_what_was_hashed(
+    bundle: Bundle, imported: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that is changed between the look at it and its use."""
+    folder = add_openvino_engines(bundle)
+    right = (folder / "mv_1.engine").read_bytes()
+    real, reads = Folder.read, []
+
+    def read(self: Folder, relative: str, *, max_bytes: int) -> bytes | None:
+        content = real(self, relative, max_bytes=max_bytes)
+        if relative == "mv_1.engine":
+            reads.append(content)
+            (folder / relative).write_bytes(b"!" * len(right))
+        return content
+
+    monkeypatch.setattr(Folder, "read", read)
+    OpenVinoRunner(bundle, target=TARGET).prepare(MV_1)
+    assert imported == reads == [right]
+    with pytest.raises(BundleError, match="has SHA-256"):
+        OpenVinoRunner(bundle, target=TARGET).prepare(MV_1)
+    assert imported == [right]
 
 
 def test_what_openvino_refuses_is_said_in_its_words(bundle: Bundle) -> None:

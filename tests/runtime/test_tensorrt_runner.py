@@ -23,7 +23,7 @@ from edgepkd.runtime.session import Session
 from edgepkd.runtime.tensorrt_runner import TensorRtRunner
 from tests.runtime.bundles import make_bundle
 from tests.runtime.fake_gpu import TARGET, FakeCuda, FakeTrt, add_engines, install
-from tests.stored_engines import store
+from tests.stored_engines import edit, store
 
 Fakes = tuple[FakeTrt, FakeCuda]
 
@@ -143,6 +143,36 @@ def test_engines_of_another_bundle_are_refused(
     folder.parent.rename(bundle.path / "engines")
     with pytest.raises(BundleError, match=r"mv_1 was built from another segments/mv_1\.onnx"):
         TensorRtRunner(bundle, TARGET)
+
+
+def compatible(values: dict[str, Any]) -> None:
+    values["flags"] = {"version_compatible": True}
+
+
+def test_host_code_of_a_plan_is_allowed_only_where_the_user_says_so(
+    bundle: Bundle, fakes: Fakes
+) -> None:
+    trt, cuda = fakes
+    folder = add_engines(bundle)
+    runner = TensorRtRunner(bundle, TARGET, trust_engines=True)
+    assert not hasattr(runner._runtime, "engine_host_code_allowed"), "these plans have none"
+    edit(folder, compatible)
+    before = dict(cuda.calls)
+    with pytest.raises(BundleError, match="version-compatible: they bring code") as caught:
+        TensorRtRunner(bundle, TARGET)
+    assert "--trust-engines" in str(caught.value.hint)
+    assert (trt.deserialised, dict(cuda.calls)) == ([], before)
+    assert TensorRtRunner(bundle, TARGET, trust_engines=True)._runtime.engine_host_code_allowed
+
+
+def test_engines_from_elsewhere_need_trust(bundle: Bundle, fakes: Fakes) -> None:
+    trt, cuda = fakes
+    edit(add_engines(bundle), lambda values: values.update(precision="fp32"), listed=False)
+    with pytest.raises(BundleError, match="were not built here by this user") as caught:
+        TensorRtRunner(bundle, TARGET)
+    assert "--trust-engines" in str(caught.value.hint)
+    assert (trt.deserialised, cuda.calls) == ([], {})
+    TensorRtRunner(bundle, TARGET, trust_engines=True).prepare(Position("mv", 1))
 
 
 @pytest.mark.parametrize(("damage", "words"), [
