@@ -422,5 +422,6 @@ _OPERATORS: Mapping[str, _Operator] = {
     "Sigmoid": _Operator((1, 1), _same, {}),
     "Sub": _Operator((2, 2), _broadcast, {}),
 }
+OPERATORS = frozenset(_OPERATORS)
 """All that a segment may hold, of whoever made it; all builders read them, from version 10.3 of
 TensorRT on. What edgepkd itself writes holds fewer."""

@@ -170,7 +170,7 @@ class _Writer:
         self._stream.codec_context.time_base = self._time_base
         self._last_pts = -1
         self._display = NO_DISPLAY
-        self._bar: tuple[ClipAnswer | None, _Bar | None] = (None, None)
+        self._bar: _Bar | None = None
 
     def write(self, frame: VideoFrame, time_s: float, answer: ClipAnswer | None) -> None:
         """Draw and encode one frame."""
@@ -180,10 +180,10 @@ class _Writer:
         if self._last_pts < 0:
             self._stream.width, self._stream.height = width, height
         if answer is not None:
-            if self._bar[0] is not answer or self._bar[1] is None:
-                self._bar = (answer, _Bar(answer, width=width, height=height))
-            assert self._bar[1] is not None
-            self._bar[1].draw(planes)
+            # A stream of two recordings may change its size within one answer.
+            if self._bar is None or not self._bar.fits(answer, width=width, height=height):
+                self._bar = _Bar(answer, width=width, height=height)
+            self._bar.draw(planes)
         drawn = VideoFrame.from_ndarray(_packed(planes), format="yuv420p")
         if (width, height) != (self._stream.width, self._stream.height):
             with converting():
@@ -240,10 +240,16 @@ class _Bar:
     """A dark bar with white text along the bottom edge, ready to be written into planes."""
 
     def __init__(self, answer: ClipAnswer, *, width: int, height: int) -> None:
+        self._made_for = answer, width, height
         text = _Text.of(answer)
         font, size_px = _font(text, width=width, wanted_px=max(8, height // 16))
         self._height = min(height, 2 * round(0.85 * size_px))
         self._ink = _ink(text, font, width=width, height=self._height)
+
+    def fits(self, answer: ClipAnswer, *, width: int, height: int) -> bool:
+        """Whether it shows `answer`, on pictures of this size."""
+        made_for, *size = self._made_for
+        return made_for is answer and size == [width, height]
 
     def draw(self, planes: list[Bytes]) -> None:
         """Write the bar into Y, U and V in place."""

@@ -110,6 +110,18 @@ def test_any_size_and_any_label(tmp_path: Path, size: tuple[int, int], label: st
     assert (first.width, first.height) == (size[0] & ~1, size[1] & ~1)
 
 
+def test_pictures_that_get_another_size_are_drawn_on_too(tmp_path: Path) -> None:
+    parts = [encode_clip(tmp_path / f"{width}.264", grey(6, (width, 120)), codec="libx264",
+                         gop=6, fps=FPS).read_bytes() for width in (160, 96, 200)]
+    source = tmp_path / "joined.264"
+    source.write_bytes(b"".join(parts))
+    save(source, tmp_path / "out.mp4", [answer(0, 9)])
+    found = frames(tmp_path / "out.mp4")
+    assert {(frame.width, frame.height) for frame in found} == {(160, 120)}
+    assert len(found) == 18
+    assert all(map(has_bar, found))
+
+
 def test_nothing_is_left_when_the_caller_stops(tmp_path: Path) -> None:
     source = encode_clip(tmp_path / "in.mp4", grey(60), fps=FPS)
     writing = save_annotated(str(source), [answer(0, 3)], place(tmp_path / "out.mp4"),
