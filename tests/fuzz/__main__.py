@@ -151,8 +151,11 @@ def _job(seeds: Any, options: argparse.Namespace, place: Path, job: int, queue: 
         return use(make_input(seeds, seed=options.seed, number=number), number, place)
 
     os.nice(5)
+    parent = os.getppid()
     try:
         for tally in work_through(_batches(options, job), work, until=until):
+            if os.getppid() != parent:  # killed: nobody reads what is put into the queue
+                os._exit(1)
             queue.put(tally)
     finally:
         queue.put(None)
