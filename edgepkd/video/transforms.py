@@ -9,6 +9,7 @@ geometry fits all modalities, whatever their grids.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,6 +60,10 @@ class Geometry:
     width: float = 1.0
     height: float = 1.0
     flip: bool = False
+
+    def __post_init__(self) -> None:
+        sides = self.left, self.top, self.width, self.height
+        check(all(map(math.isfinite, sides)), "geometry", got=sides, allowed="finite numbers")
 
 
 def motion_scale(width_px: int, height_px: int) -> tuple[float, float]:
@@ -159,7 +164,15 @@ def to_tensor(
     """Cut, resize and normalise `image` to float32 [C, crop_px, crop_px] (paper.md 1.3).
 
     The result is written to `out` if given.
+
+    Raises:
+        ConfigError: `out` is not what the result is, or there is no pixel.
     """
+    # Sizes are checked here, for all arrays of the loop that is compiled below.
+    shape = (image.pixels.shape[2], crop_px, crop_px)
+    check(out is None or (out.shape == shape and out.dtype == np.float32), "out",
+          got=None if out is None else (out.shape, out.dtype), allowed=f"{shape}, float32")
+    check(image.pixels.size > 0, "pixels", got=image.pixels.shape, allowed="one or more")
     scale, offset = _normalisation(image.modality)
     if geometry.flip:
         image = flip_values(image)
@@ -168,7 +181,7 @@ def to_tensor(
               geometry.flip)
     y = _taps(rows, image.origin[1], image.extent[1], geometry.top, geometry.height, crop_px, False)
     if out is None:
-        out = np.empty((image.pixels.shape[2], crop_px, crop_px), np.float32)
+        out = np.empty(shape, np.float32)
     _resize(np.ascontiguousarray(image.pixels), *y, *x, scale, offset, out)
     return out
 

@@ -177,3 +177,14 @@ def test_shared_geometry_is_one_draw() -> None:
     assert {c["mv"].flip for c in draws} == {True, False}
     independent = train_crops(rng, modalities=MODALITIES, shared=False)
     assert len(set(independent.values())) > 1
+
+
+def test_what_the_compiled_loop_would_misread_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"geometry is .*nan"):
+        Geometry(left=float("nan"))
+    pixels = np.zeros((8, 8, 2), np.uint8)
+    for out in (np.zeros((2, 4, 400), np.float32), np.zeros((2, 4, 4), np.float64)):
+        with pytest.raises(ConfigError, match="out is"):
+            to_tensor(image("mv", pixels), WHOLE, crop_px=4, out=out)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="pixels is"):
+        to_tensor(image("mv", pixels[:0]), WHOLE, crop_px=4)
