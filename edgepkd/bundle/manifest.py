@@ -289,7 +289,7 @@ def _check_inputs(manifest: Manifest) -> None:
 def _check_files(manifest: Manifest) -> None:
     listed, segments = set(manifest.files), {s.file for s in manifest.segments}
     needed = segments | {WISE, POLICY, MODEL_CARD}
-    require(needed <= listed, f"{MANIFEST}: files without", ", ".join(sorted(needed - listed)),
+    require(needed <= listed, f"{MANIFEST}: missing from files", ", ".join(sorted(needed - listed)),
             "an entry for every segment, wise.json, policy.json and MODEL_CARD.md")
     for name, entry in manifest.files.items():
         most = MAX_SEGMENT_BYTES if name in segments else MAX_FILE_BYTES

@@ -272,7 +272,7 @@ def test_what_is_not_listed_is_not_looked_at(copy: Path, name: str) -> None:
     edit(copy / "manifest.json", lambda m: m["files"].pop(name))
     (copy / name).unlink()
     os.mkfifo(copy / name)
-    with pytest.raises(BundleError, match=f"files without is '{name}'"):
+    with pytest.raises(BundleError, match=f"missing from files is '{name}'"):
         read_bundle(copy)
 
 

@@ -60,7 +60,7 @@ def segment(manifest: dict[str, Any], **changes: object) -> None:
     (lambda m: segment(m, features_shape=[32, 0, 24]), r"segment mv_1: features_shape is \(32, 0"),
     (lambda m: segment(m, features_shape=[2**20, 2**20, 1]), "segment mv_1: features_shape is"),
     (lambda m: segment(m, exit=2**40), "segments is"),
-    (lambda m: segment(m, file=f"segments/{'n' * 300}"), "files without is 'segments/nnn"),
+    (lambda m: segment(m, file=f"segments/{'n' * 300}"), "missing from files is 'segments/nnn"),
     (lambda m: m["files"].update({"n" * 300: {"sha256": "0" * 64, "bytes": 1}}), "path 'nnn"),
     (lambda m: m["files"].update({f"f{i}": {"sha256": "0" * 64, "bytes": 1}
                                   for i in range(1001)}), "files: number is 1016"),
