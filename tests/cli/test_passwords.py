@@ -94,8 +94,8 @@ class Failing:
     def __getattr__(self, name):
         return getattr(self.container, name)
 
-    def demux(self, stream):
-        for number, packet in enumerate(self.container.demux(stream)):
+    def demux(self, *streams):
+        for number, packet in enumerate(self.container.demux(*streams)):
             if number == 30:
                 raise av.error.ConnectionResetError(104, "Connection reset", sys.argv[2])
             yield packet
