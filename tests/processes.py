@@ -26,15 +26,18 @@ def started(command: Sequence[str], **settings: Any) -> Iterator[subprocess.Pope
 
 @contextmanager
 def hearing_ctrl_c() -> Iterator[None]:
-    """Processes started in here obey SIGINT.
+    """Processes started in here obey SIGINT and SIGHUP.
 
-    Under nohup, in the background of a script and in some CI it is ignored, and a child inherits
+    Under nohup, in the background of a script and in some CI they are ignored, and a child inherits
     that; a handler is not inherited, so the child begins as if it were started by hand.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    if before[signal.SIGINT] is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

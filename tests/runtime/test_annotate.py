@@ -14,12 +14,12 @@ import pytest
 
 from edgepkd.cascade import Position, positions
 from edgepkd.errors import DecodeError, MissingExtraError, StorageError, UsageError
-from edgepkd.outputs import Output, check_outputs
 from edgepkd.runtime import annotate
 from edgepkd.runtime.annotate import check_target, save_annotated
 from edgepkd.runtime.answers import ClipAnswer, DecodeCounts, ScoredLabel
 from tests.clips import encode_clip, translating_texture
 from tests.disks import TOO_LARGE, largest_file
+from tests.outputs import place
 
 FPS = 25
 
@@ -40,11 +40,6 @@ def grey(count: int, size: tuple[int, int] = (160, 120)) -> np.ndarray:
 def save(source: Path, out: Path, answers: Sequence[ClipAnswer], **settings: Any) -> None:
     for _ in save_annotated(str(source), answers, place(out), fps=FPS, **settings):
         pass
-
-
-def place(out: Path) -> Output:
-    (found,) = check_outputs([("--save", out)], force=True)
-    return found
 
 
 def frames(path: Path) -> list[av.VideoFrame]:

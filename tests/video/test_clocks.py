@@ -23,6 +23,7 @@ from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.probe import has_display_times, probe
 from edgepkd.video.source import open_video
 from tests.clips import encode_clip, moving_scene
+from tests.outputs import place
 
 INPUTS = {m: InputSpec(m, num_segments=2, resize_px=64, crop_px=64) for m in MODALITIES}
 NUM_FRAMES = 15
@@ -51,7 +52,7 @@ def saved(path: Path, suffix: str) -> Path | None:
         info = probe(video)
     out = path.with_name(f"saved{suffix}")
     with suppress(EdgepkdError):  # nothing else may come out
-        list(save_annotated(str(path), [], out, fps=info.fps, timed=has_display_times(info)))
+        list(save_annotated(str(path), [], place(out), fps=info.fps, timed=has_display_times(info)))
         return out
     return None
 

@@ -19,6 +19,7 @@ from edgepkd.video.orientation import Orientation
 from edgepkd.video.probe import judge, probe
 from edgepkd.video.sampling import Place
 from tests.clips import encode_clip, moving_scene, translating_texture, with_display_matrix
+from tests.outputs import place
 from tests.video.reading import gops_of
 from tests.video.sps import with_crop
 
@@ -142,7 +143,7 @@ def test_the_normalised_picture_is_the_window_and_no_more(
                                      plain.image(modality, Place(1, 5)).pixels)
         assert difference < limit
     out = tmp_path / "saved.mp4"
-    for _ in save_annotated(str(path), [], out, fps=25):
+    for _ in save_annotated(str(path), [], place(out), fps=25):
         pass
     with av.open(str(out)) as container:
         saved = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]

@@ -21,6 +21,7 @@ from edgepkd.video.orientation import Display, Margins, Orientation, display_of,
 from edgepkd.video.probe import judge, probe
 from edgepkd.video.sampling import Place
 from tests.clips import encode_clip, moving_scene, translating_texture, with_display_matrix
+from tests.outputs import place
 from tests.video.reading import gops_of
 
 ONE = 1 << 16
@@ -150,7 +151,8 @@ def test_saved_videos_are_turned(tmp_path: Path, name: str) -> None:
     frames[:, :32, :48], frames[:, 32:, :48] = 20, 200
     coded = encode_clip(tmp_path / "coded.mp4", frames)
     out = tmp_path / "out.mp4"
-    for _ in save_annotated(str(with_display_matrix(coded, nine(SQUARE[name]))), [], out, fps=25):
+    turned = str(with_display_matrix(coded, nine(SQUARE[name])))
+    for _ in save_annotated(turned, [], place(out), fps=25):
         pass
     with av.open(str(out)) as container:
         saved = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
@@ -172,7 +174,7 @@ def test_matrices_that_say_nothing_leave_pictures_as_they_are(upright: Path, nam
         assert mean_difference(clip.image("iframe", Place(0, 0)).pixels, _scaled(
             plain.image("iframe", Place(0, 0)).pixels, route)) < (1e-9 if route == "native" else 6)
     out = path.with_name("saved.mp4")
-    for _ in save_annotated(str(path), [], out, fps=25):
+    for _ in save_annotated(str(path), [], place(out), fps=25):
         pass
     with av.open(str(out)) as container:
         saved = next(container.decode(video=0)).to_ndarray(format="rgb24")
@@ -260,7 +262,7 @@ def test_a_message_in_the_stream_mirrors_like_a_matrix(raw: Path) -> None:
     field = plain.gops[1].motion(5)[:, ::-1] * np.array([-1, 1], np.int16)
     np.testing.assert_array_equal(clip.gops[1].motion(5), field)
     out = path.with_name("saved.mp4")
-    for _ in save_annotated(str(path), [], out, fps=25):
+    for _ in save_annotated(str(path), [], place(out), fps=25):
         pass
     with av.open(str(raw)) as one, av.open(str(out)) as two:
         for before, after in zip(one.decode(video=0), two.decode(video=0), strict=True):
