@@ -35,7 +35,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     Raises:
         StorageError: the disk is full, or the folder cannot be written to.
     """
-    path = folder
+    path = folder / next(iter(contents), "")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
