@@ -13,6 +13,7 @@ import pytest
 
 from edgepkd.bundle import Bundle
 from tests.clips import encode_clip, translating_texture
+from tests.processes import hearing_ctrl_c
 from tests.runtime.bundles import make_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,9 +41,10 @@ def run(
     folder: Path, *arguments: object, code: str = "from edgepkd.cli.main import main; main()"
 ) -> tuple[int, bytes]:
     """Exit code and all of stdout and stderr, in debug mode; no secret is in them or in files."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, cwd=folder,
-        timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT), "EDGEPKD_DEBUG": "1"})
+    with hearing_ctrl_c():
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, cwd=folder,
+            timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT), "EDGEPKD_DEBUG": "1"})
     for text in (done.stdout, done.stderr, *written(folder)):
         for secret in SECRETS:
             assert secret.encode() not in text
