@@ -85,5 +85,5 @@ def test_a_full_disk_leaves_the_earlier_fit_whole(folder: Path, failing: int) ->
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("not a folder")
-    with pytest.raises(StorageError, match="run cannot be written"):
+    with pytest.raises(StorageError, match=r"run/wise\.json cannot be written"):
         write_fitted(FITTED, tmp_path / "run", facts={})
