@@ -109,10 +109,18 @@ def codec_params_from_stream(
         has_b_frames=bool(context.has_b_frames) if has_b_frames is None else has_b_frames,
         num_ref_frames=num_ref_frames,
         fps=fps,
-        codec_tag=context.codec_tag,
+        codec_tag=_codec_tag(context),
         header=known_header(context.name, context.extradata or b""),
         crop=crop if crop.moves_origin else NO_CROP,
     )
+
+
+def _codec_tag(context: VideoCodecContext) -> str:
+    """The FourCC; '' where it is no text, which PyAV cannot say."""
+    try:
+        return context.codec_tag
+    except UnicodeDecodeError:
+        return ""
 
 
 @dataclass
