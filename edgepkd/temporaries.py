@@ -40,7 +40,7 @@ _LEFT = re.compile(
 _LONGEST = 200
 """Bytes of a final name that are kept in a temporary one; file systems allow 255 in all."""
 _DAY_S = 24 * 3600
-_NO_REPLACE, _EXCHANGE = 1, 2  # flags of Linux' renameat2
+_NO_REPLACE, EXCHANGE = 1, 2  # flags of Linux' renameat2
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _quiet_until: dict[Identity, float] = {}
 
@@ -94,7 +94,7 @@ class Temporary:
         elif not stat.S_ISDIR(os.lstat(self.final).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "a link or a file has this name")
         # After an exchange what was there has the temporary name, and goes with it.
-        elif not _rename(self.path, self.final, _EXCHANGE):
+        elif not _rename(self.path, self.final, EXCHANGE):
             _replace_in_two_steps(self.path, self.final)
             self._is_ours = False
         sync_names(self.final.parent)
@@ -397,7 +397,7 @@ def _replace_in_two_steps(new: Path, folder: Path) -> None:
 
 def _rename(old: Path, new: Path, flag: int) -> bool:
     """Rename as `flag` says; False where this system or file system cannot."""
-    function = _renameat2()
+    function = renameat2()
     if function is None:
         return False
     here = -100  # AT_FDCWD
@@ -410,7 +410,8 @@ def _rename(old: Path, new: Path, flag: int) -> bool:
 
 
 @functools.cache
-def _renameat2() -> Any:
+def renameat2() -> Any:
+    """Linux' function of that name; None where there is none."""
     try:
         function: Any = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):

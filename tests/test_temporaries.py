@@ -198,7 +198,7 @@ def test_a_name_that_must_be_free_or_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool
 ) -> None:
     if not supported:
-        monkeypatch.setattr(temporaries, "_renameat2", lambda: None)
+        monkeypatch.setattr(temporaries, "renameat2", lambda: None)
     path = tmp_path / "a"
     with TemporaryFile(path) as first:
         first.commit(before=None)
@@ -269,7 +269,7 @@ def test_a_folder_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool
 ) -> None:
     if not supported:
-        monkeypatch.setattr(temporaries, "_renameat2", lambda: None)
+        monkeypatch.setattr(temporaries, "renameat2", lambda: None)
     replace_folder(folders(tmp_path) / "new", tmp_path / "it")
     assert content(tmp_path / "it") == "new"
     assert os.listdir(tmp_path) == ["it"]
@@ -288,7 +288,7 @@ def test_a_folder_is_replaced(
 def test_killed_anywhere_a_folder_is_the_old_or_the_new_one(
     tmp_path: Path, step: int, supported: bool
 ) -> None:
-    code = "" if supported else "temporaries._renameat2 = lambda: None\n"
+    code = "" if supported else "temporaries.renameat2 = lambda: None\n"
     code += """
 counted = []
 def counting(real):
@@ -319,7 +319,7 @@ temporaries.sync_names = counting(temporaries.sync_names)
 
 
 def test_the_old_folder_comes_back(tmp_path: Path) -> None:
-    killed("temporaries._renameat2 = lambda: None\n"
+    killed("temporaries.renameat2 = lambda: None\n"
            "die_at(3, os, 'rename')\n" + REPLACE, folders(tmp_path))
     assert not (tmp_path / "it").exists()
     assert left(tmp_path) == ["old", "tmp"]

@@ -9,9 +9,7 @@ a folder is refused before it is opened. Only the path to the bundle itself may 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
-import functools
 import os
 import re
 import secrets
@@ -19,9 +17,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 from edgepkd.errors import BundleError, StorageError
+from edgepkd.temporaries import EXCHANGE, renameat2
 
 Kind = Literal["file", "folder", "link", "other"]
 
@@ -412,21 +411,9 @@ def _kind(mode: int) -> Kind:
 
 def _exchange(above: int, one: str, other: str) -> bool:
     """Exchange two names at once; False where this system or file system cannot."""
-    function = _renameat2()
-    exchange = 2
+    function = renameat2()
     return function is not None and function(
-        above, os.fsencode(one), above, os.fsencode(other), exchange) == 0
-
-
-@functools.cache
-def _renameat2() -> Any:
-    try:
-        function: Any = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return None
-    function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p,
-                         ctypes.c_uint)
-    return function
+        above, os.fsencode(one), above, os.fsencode(other), EXCHANGE) == 0
 
 
 def _remove(above: int, name: str) -> None:
