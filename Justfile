@@ -36,16 +36,16 @@ gpu:
 # CE, PKD, anti-curriculum, I-frame KD and WISE on three real sets, about an hour and a half on two
 # cores; started again it goes on. `just reproduce --quick` shows that it runs, in three minutes
 reproduce *args:
-    {{python}} -m edgepkd.reproduce {{args}}
+    {{python}} -m edgepkd.studies.exits {{args}}
 
 # INT8 by PTQ, QAT and QAD against FP32 on the same folds, on the trunks of `just reproduce` where
 # they are there; about an hour and a half on two cores. `just reproduce-int8 --quick` shows that it runs
 reproduce-int8 *args:
-    {{python}} -m edgepkd.reproduce.int8_command {{args}}
+    {{python}} -m edgepkd.studies.int8.command {{args}}
 
 # train a bundle like the shipped one in about 13 minutes, or `just demo-model weizmann`
 demo-model set="fights" *args:
-    {{python}} -m edgepkd.demo_model --set {{set}} --data ../shared/data --out runs/demo {{args}}
+    {{python}} -m edgepkd.studies.demo --set {{set}} --data ../shared/data --out runs/demo {{args}}
 
 # sdist and wheel in dist/
 build:

@@ -21,6 +21,7 @@ from edgepkd.errors import ModelError, UsageError
 
 Order = tuple[Modality, ...]
 Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
 _T = TypeVar("_T")
 
 

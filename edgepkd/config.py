@@ -177,3 +177,5 @@ class DecodeSpec:
               allowed="subpel, coviar")
         check(16 <= self.max_short_side_px <= MAX_SHORT_SIDE_PX, "max_short_side_px",
               got=self.max_short_side_px, allowed=f"16..{MAX_SHORT_SIDE_PX}")
+
+Inputs = Mapping[Modality, InputSpec]

@@ -14,8 +14,9 @@ import pytest
 from edgepkd.config import MODALITIES
 from edgepkd.datasets.index import labels_of, read_index
 from edgepkd.models.checkpoint import save_network
-from edgepkd.pipeline import demo_facts, quantize
+from edgepkd.pipeline import quantize
 from edgepkd.pipeline.evaluate import EvalConfig, evaluate
+from edgepkd.pipeline.run import demo_facts
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import Run, write_run
 from tests.datasets.sets import make_folder_set
@@ -65,7 +66,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_examples_are_found() -> None:
-    assert {"edgepkd.pipeline", "edgepkd.pipeline.train"} <= set(WITH_EXAMPLES)
+    assert {"edgepkd.pipeline.run", "edgepkd.pipeline.train"} <= set(WITH_EXAMPLES)
     assert "README.md" in dict(SNIPPETS)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from edgepkd.runtime.pairing import JETPACKS
+from edgepkd.machine.jetpack import JETPACKS
 
 if sys.version_info >= (3, 11):
     import tomllib

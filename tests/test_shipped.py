@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edgepkd import pipeline
-from edgepkd.bundle import Bundle, read_bundle
-from edgepkd.pipeline import ClipDone, RunConfig, RunSummary
+from edgepkd.bundle.reading import Bundle, read_bundle
+from edgepkd.pipeline import run as pipeline
+from edgepkd.pipeline.run import ClipDone, RunConfig, RunSummary
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.session import Session
 from edgepkd.video.clips import ClipReader

@@ -14,7 +14,6 @@ A plan belongs to the library, system and GPU (for OpenVINO the kind of CPU) tha
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import math
 import platform
@@ -25,19 +24,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from edgepkd import hardware, text
+from edgepkd import text
 from edgepkd.bundle import trust
 from edgepkd.bundle._schema import MAX_JSON_BYTES, build, parse_json, require
 from edgepkd.bundle.folder import Folder, open_folder
 from edgepkd.errors import BundleError, StorageError
-from edgepkd.libraries import openvino
+from edgepkd.libraries.versions import Library
+from edgepkd.machine import hardware
 
 if TYPE_CHECKING:
-    from edgepkd.bundle import Manifest, SegmentEntry
+    from edgepkd.bundle.manifest import Manifest, SegmentEntry
 
 Precision = Literal["fp32", "fp16", "int8"]
 AskedPrecision = Literal["fp32", "fp16", "int8", "auto"]
-Library = Literal["tensorrt", "tensorrt_rtx", "openvino"]
 Via = Literal["onnx", "torch-tensorrt"]
 
 ENGINES = "engines"
@@ -348,16 +347,6 @@ def _check_flags(flags: Mapping[str, Any]) -> None:
 
 
 # ---- this machine
-
-
-def library_version(library: Library) -> str | None:
-    """Version of `library` as it is imported here; None if it cannot be imported."""
-    try:
-        module = (openvino.module() if library == "openvino"
-                  else importlib.import_module(library))
-    except (ImportError, OSError):  # OSError: a shared library of it is missing
-        return None
-    return str(module.__version__).split("-")[0]
 
 
 def this_machine(library: Library, version: str) -> BuiltOn:

@@ -324,3 +324,10 @@ def _check_segments(manifest: Manifest) -> None:
                     f" up to {MAX_INPUT_VALUES} for the {spec.num_segments} frames of a clip")
             require(0 <= segment.gmac <= MAX_GMAC, f"{where}: gmac", segment.gmac,
                     f"0..{MAX_GMAC:g}")
+
+SUFFIX = ".edgepkd"
+
+
+def segment_file(modality: Modality, exit: int) -> str:
+    """Where a segment lies in a bundle: segments/mv_1.onnx."""
+    return f"segments/{modality}_{exit}.onnx"

@@ -21,19 +21,19 @@ def demo(
     quiet: options.Quiet = False,
 ) -> None:
     """Answer on the clip that ships with edgepkd, and say whether it is right."""
-    from edgepkd import pipeline
     from edgepkd.cli import output
     from edgepkd.cli.show_run import show
+    from edgepkd.pipeline import run as verb
     from edgepkd.text import shown as shown_text
 
-    facts = pipeline.demo_facts()
-    config = pipeline.RunConfig(
+    facts = verb.demo_facts()
+    config = verb.RunConfig(
         str(facts.clip), order=order, threshold=threshold, max_exit=max_exit, static=static,
         threads=threads, backend=backend, trust_engines=trust_engines, save=save,
         force=force)
-    place = output.json_target(json, force=force, reads=[facts.clip, pipeline.DEMO_BUNDLE],
+    place = output.json_target(json, force=force, reads=[facts.clip, verb.DEMO_BUNDLE],
                                writes=[save] if save else [])
-    shown = show(pipeline.demo(config), source=[str(facts.clip)], json_to=place, quiet=quiet)
+    shown = show(verb.demo(config), source=[str(facts.clip)], json_to=place, quiet=quiet)
     if save is not None and not quiet:
         output.note(f"saved {save}")
     right = shown.labels.count(facts.expected_label)

@@ -17,11 +17,11 @@ def doctor(
     """Show versions, backends that work, GPU or Jetson, and what to install next."""
     from dataclasses import asdict
 
-    from edgepkd import pipeline
     from edgepkd.cli import output
+    from edgepkd.pipeline.doctor import describe
 
     place = output.json_target(json, force=force)
-    machine = pipeline.doctor()
+    machine = describe()
     with output.JsonLines(place) as lines:
         lines.write("machine", asdict(machine))
     if json == "-":

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgepkd.config import Modality
+    from edgepkd.logits.evaluate import Score
     from edgepkd.pipeline.evaluate import EvalResult
-    from edgepkd.training.evaluate import Score
 
 KINDS = {"exit": "alone", "modality": "one network", "prefix": "up to here", "cascade": "cascade"}
 COLUMNS = ("", "answer", "weights", "top-1", "top-5", "ECE", "NLL", "GMAC/clip", "share")

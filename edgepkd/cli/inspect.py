@@ -13,7 +13,7 @@ from edgepkd.video.limits import limits_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgepkd.pipeline import BundleReport, EnginesFound, VideoReport
+    from edgepkd.pipeline.inspect import BundleReport, EnginesFound, VideoReport
 
 
 def inspect(
@@ -29,26 +29,27 @@ def inspect(
     """Show a bundle's contents, or a video's stream and the route it takes, and why."""
     from dataclasses import asdict
 
-    from edgepkd import pipeline
     from edgepkd.cli import output
+    from edgepkd.pipeline import inspect as verb
     from edgepkd.pipeline.reads import sources_read
+    from edgepkd.pipeline.run import SourceFailed, SourcesSkipped
 
     place = output.json_target(json, force=force, reads=sources_read(path))
     failed, console = 0, output.stdout()
     limits = limits_of(limit or (), playlists=allow_playlists)
     with output.JsonLines(place) as lines:
-        for report in pipeline.inspect(path, fps=fps, limits=limits):
-            if isinstance(report, pipeline.SourceFailed):
+        for report in verb.inspect(path, fps=fps, limits=limits):
+            if isinstance(report, SourceFailed):
                 failed += 1
                 output.note(f"error: {report.error.message}")
                 if report.error.hint:
                     output.note(f"  next: {report.error.hint}")
                 lines.write("error", {"source": report.source, "message": report.error.message,
                                       "hint": report.error.hint})
-            elif isinstance(report, pipeline.SourcesSkipped):
+            elif isinstance(report, SourcesSkipped):
                 output.write_skipped(lines, report.skipped)
                 output.show_skipped(output.stderr(), report.skipped)
-            elif isinstance(report, pipeline.BundleReport):
+            elif isinstance(report, verb.BundleReport):
                 lines.write("bundle", {"path": str(report.bundle.path),
                                        **_without_version(asdict(report.bundle.manifest)),
                                        "engines": [_engine_facts(one) for one in report.engines]})

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli.train import (
+from edgepkd.cli.train import Json, Threads, json_target
+from edgepkd.cli.training_options import (
     Cache,
     Dataset,
     Device,
     Jobs,
-    Json,
     Resume,
     Set,
     TensorBoard,
-    Threads,
     execution,
-    json_target,
     modalities,
     recipe_changes,
 )

@@ -44,12 +44,12 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """Say what happens in a video, clip by clip."""
-    from edgepkd import pipeline
     from edgepkd.cli import output
     from edgepkd.cli.show_run import show
+    from edgepkd.pipeline import run as verb
     from edgepkd.pipeline.reads import sources_read
 
-    config = pipeline.RunConfig(
+    config = verb.RunConfig(
         source=source, model=model, order=order, threshold=threshold, max_exit=max_exit,
         static=static, clips=_count(clips), clip_frames=clip_frames, stride_frames=stride_frames,
         route=route, top_k=top_k, save=save, threads=threads,  # type: ignore[arg-type]
@@ -58,9 +58,9 @@ def run(
     )
     place = output.json_target(json, force=force,
                                reads=chain(sources_read(source),
-                                           [model or pipeline.DEMO_BUNDLE]),
+                                           [model or verb.DEMO_BUNDLE]),
                                writes=[save] if save else [])
-    shown = show(pipeline.run(config), source=source, json_to=place, quiet=quiet)
+    shown = show(verb.run(config), source=source, json_to=place, quiet=quiet)
     if save is not None and shown.failure is None and not quiet:
         output.note(f"saved {save}")
     raise typer.Exit(shown.exit_code)

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from edgepkd.cli import output
-from edgepkd.pipeline import (
-    BackendChosen,
+from edgepkd.pipeline.backend import BackendChosen
+from edgepkd.pipeline.run import (
     ClipDone,
     RunEvent,
     RunSummary,

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 
 from edgepkd import plain_json
-from edgepkd.datasets.clip_job import ClipResult
 from edgepkd.datasets.index import Sample
+from edgepkd.datasets.prepare_clip import ClipResult
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import csv_bytes, write_atomically
 from edgepkd.temporaries import sweep

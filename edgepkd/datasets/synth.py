@@ -13,7 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepkd.datasets.form import Encoded, encode
+from edgepkd.datasets.training_form import Encoded, encode
 from edgepkd.video.source import VideoInput, default_stream
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
 

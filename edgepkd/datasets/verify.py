@@ -10,11 +10,11 @@ from pathlib import Path
 import av
 
 from edgepkd import plain_json
-from edgepkd.datasets.form import GOP_FRAMES, training_form
 from edgepkd.datasets.hashes import sha256_of
 from edgepkd.datasets.index import samples_of_rows
 from edgepkd.datasets.prepared import INDEX, SUMMARY, VIDEOS
 from edgepkd.datasets.splits import split_three
+from edgepkd.datasets.training_form import GOP_FRAMES, training_form
 from edgepkd.errors import DataError, SourceError
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.oversize import check_refused

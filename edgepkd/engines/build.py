@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepkd.bundle import SegmentEntry
 from edgepkd.bundle.engines import (
     MAX_NOTE,
     TIMING_CACHE,
@@ -29,6 +28,7 @@ from edgepkd.bundle.engines import (
     read_engines,
     this_machine,
 )
+from edgepkd.bundle.manifest import SegmentEntry
 from edgepkd.bundle.trust import digest_of
 from edgepkd.config import from_mapping
 from edgepkd.engines import graph

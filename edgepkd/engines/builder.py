@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgepkd.bundle.engines import Library, Precision
+from edgepkd.bundle.engines import Precision
 from edgepkd.engines import graph
 from edgepkd.errors import ModelError
+from edgepkd.libraries.versions import Library
 
 BUILDERS: dict[Library, str] = {
     "tensorrt": "edgepkd.engines.tensorrt:open_tensorrt",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgepkd import text
-from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import (
     NO_GPU,
     NOT_FROM_HERE,
@@ -17,16 +16,17 @@ from edgepkd.bundle.engines import (
     damaged,
     engine_targets,
     foreign,
-    library_version,
     outdated,
     read_engines,
     rebuild_command,
     this_machine,
 )
+from edgepkd.bundle.reading import Bundle
 from edgepkd.engines import graph
 from edgepkd.engines.request import contents_of, overflows
 from edgepkd.engines.targets import Target, load_target, within
 from edgepkd.errors import BundleError, ConfigError
+from edgepkd.libraries.versions import library_version
 
 Verdict = Literal["ok", "will rebuild", "cannot"]
 VERDICTS: tuple[Verdict, ...] = ("ok", "will rebuild", "cannot")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgepkd import hardware
-from edgepkd.bundle import Bundle, SegmentEntry
 from edgepkd.bundle.engines import (
     ENGINES,
     MAX_FRAMES,
@@ -15,10 +13,13 @@ from edgepkd.bundle.engines import (
     overflow_reason,
     read_timing_cache,
 )
+from edgepkd.bundle.manifest import SegmentEntry
+from edgepkd.bundle.reading import Bundle
 from edgepkd.config import check
 from edgepkd.engines import graph
 from edgepkd.engines.targets import Target, within
 from edgepkd.errors import ConfigError
+from edgepkd.machine import hardware
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from edgepkd import hardware
-from edgepkd.bundle.engines import AskedPrecision, Library, Precision, is_target_name
+from edgepkd.bundle.engines import AskedPrecision, Precision, is_target_name
 from edgepkd.config import check, from_mapping
 from edgepkd.errors import ConfigError
+from edgepkd.libraries.versions import Library
+from edgepkd.machine import hardware
 from edgepkd.recipes import load_recipe, recipe_names
 
 BuilderName = Literal["tensorrt", "tensorrt_rtx", "openvino", "onnx"]

@@ -10,11 +10,13 @@ from collections import Counter
 from types import ModuleType
 from typing import Any
 
-from edgepkd import _optional, hardware
-from edgepkd.bundle.engines import Library, Precision
+from edgepkd import _optional
+from edgepkd.bundle.engines import Precision
 from edgepkd.engines.builder import Plan, Settings, Shapes, typed_form
 from edgepkd.engines.tensorrt_clock import median_ms
 from edgepkd.errors import ConfigError, MissingExtraError, ModelError
+from edgepkd.libraries.versions import Library
+from edgepkd.machine import hardware
 
 
 def open_tensorrt() -> TensorRtBuilder:

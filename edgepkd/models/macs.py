@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgepkd.config import Modality
+from edgepkd.config import Inputs, InputSpec, Modality
 from edgepkd.models.heads import POOL_CELLS, ClassifierHead
-from edgepkd.models.segmented import Head, HeadForm, SegmentedNetwork
+from edgepkd.models.registry import build_from_spec
+from edgepkd.models.segmented import Head, HeadForm, Networks, SegmentedNetwork
 
 
 @dataclass(frozen=True)
@@ -120,3 +121,17 @@ def _head_macs(head: Head, shape: tuple[int, int, int]) -> tuple[int, int, int]:
     pooling = channels * (height * width * side + side * side * height)  # x M^T, then M (x M^T)
     pool_first = pooling + weight * POOL_CELLS**2
     return paper + linear, pool_first + linear, linear
+
+
+def segment_macs(network: SegmentedNetwork, spec: InputSpec) -> tuple[ExitMacs, ...]:
+    """MACs of each segment for one frame; a quantised network has those of its float one."""
+    return macs_per_exit(build_from_spec(network.spec), crop_px=spec.crop_px)
+
+
+def clip_gmac(networks: Networks, inputs: Inputs) -> dict[Modality, tuple[float, ...]]:
+    """Cost of each segment for all temporal segments of one clip, in GMAC."""
+    return {
+        modality: tuple(row.segment("pool_first") * inputs[modality].num_segments / 1e9
+                        for row in segment_macs(network, inputs[modality]))
+        for modality, network in networks.items()
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
@@ -170,3 +170,5 @@ class SegmentedNetwork(nn.Module):
                 segment.head_frozen = frozen
                 segment.head.requires_grad_(not frozen)
             segment.train(self.training)
+
+Networks = Mapping[Modality, SegmentedNetwork]

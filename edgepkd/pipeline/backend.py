@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from edgepkd.errors import BundleError, EdgepkdError
 
 if TYPE_CHECKING:
-    from edgepkd.bundle import Bundle
     from edgepkd.bundle.engines import EngineSet
-    from edgepkd.pipeline.device import RunConfig
+    from edgepkd.bundle.reading import Bundle
+    from edgepkd.pipeline.run import RunConfig
     from edgepkd.runtime.runner import SegmentRunner
 
 CPU = "openvino"

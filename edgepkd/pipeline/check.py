@@ -28,7 +28,7 @@ def check(path: Path, *, target: str | None = None) -> BundleCheck:
     Raises:
         ConfigError: `target` is no recipe.
     """
-    from edgepkd.bundle import read_bundle
+    from edgepkd.bundle.reading import read_bundle
     from edgepkd.engines.check import VERDICTS, check_targets
     from edgepkd.engines.targets import load_target
     from edgepkd.errors import BundleError

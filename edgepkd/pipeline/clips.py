@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from rich.console import Console
+from torch import distributed as dist
 
 from edgepkd.datasets.index import Sample, read_index
 from edgepkd.datasets.prepared import INDEX
+from edgepkd.datasets.splits import check_splits, split_three
 from edgepkd.errors import DataError
+from edgepkd.training.cache import CacheSpec, cache_spec, cached_clip, decode_all
+from edgepkd.training.execution import rank, world_size
+from edgepkd.training.loader import LabelledClips
 from edgepkd.training.recipe import TrainRecipe
-from edgepkd.training.runs import Run
+from edgepkd.training.runlog import ProgressLog
+from edgepkd.training.runs import Run, write_skipped
 
 
 @dataclass(frozen=True)
@@ -60,3 +70,69 @@ def _index_of(data: Path, recipe: TrainRecipe) -> Path:
 
 def _read(index: Path, dataset: str) -> ClipSet:
     return ClipSet(index, dataset, read_index(index, dataset=dataset or None))
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Samples of a run that can be read, in splits."""
+
+    train: tuple[Sample, ...]
+    calibration: tuple[Sample, ...]
+    run: Run
+    cache: Path
+
+    @property
+    def spec(self) -> CacheSpec:
+        """What is kept of a clip."""
+        return cache_spec(self.run.recipe)
+
+    def load(self, samples: Sequence[Sample]) -> LabelledClips:
+        """Arrays and label indices of `samples`."""
+        return LabelledClips(
+            [cached_clip(s, spec=self.spec, folder=self.cache) for s in samples],
+            [self.run.labels.index(s.label) for s in samples])
+
+    def keys(self, samples: Sequence[Sample]) -> list[str]:
+        """Names of `samples` by content and decoding."""
+        return [self.spec.key(s.sha256 or str(s.path), s.form) for s in samples]
+
+
+def decoded_clips(
+    run: Run, samples: tuple[Sample, ...], *, folder: Path, jobs: int, console: Console | None
+) -> Clips:
+    """Clips that can be read, in splits, kept in `folder`; RUN/skipped.csv lists the others.
+
+    Raises:
+        DataError: none can be read, or a split is empty or leaks.
+    """
+    named = split_three(samples)
+    used = (*named.train, *named.calibration)
+    clips = Clips(named.train, named.calibration, run, folder)
+    if rank() == 0:
+        with _counter(console, "decode", len(used)) as count:
+            _, reasons = decode_all(used, spec=clips.spec, folder=folder, jobs=jobs, on_clip=count)
+        write_skipped(run, reasons)
+    if world_size() > 1:
+        dist.barrier()
+        _, reasons = decode_all(used, spec=clips.spec, folder=folder, jobs=1)
+    if len(reasons) == len(used):
+        raise DataError(f"none of {len(used)} clips can be read; the first: "
+                        f"{next(iter(reasons.values()))}")
+    if reasons and console and rank() == 0:
+        console.print(f"{len(reasons)} of {len(used)} clips cannot be read and are left "
+                      f"out; {run.folder / 'skipped.csv'} says why.")
+    kept = replace(clips, train=tuple(s for s in clips.train if s not in reasons),
+                   calibration=tuple(s for s in clips.calibration if s not in reasons))
+    check_splits((*kept.train, *kept.calibration, *named.test))
+    return kept
+
+
+@contextmanager
+def _counter(
+    console: Console | None, title: str, total: int
+) -> Iterator[Callable[[int], None] | None]:
+    if console is None:
+        yield None
+        return
+    with ProgressLog(console, title=title, epochs=total, every_epochs=100) as log:
+        yield lambda done: log.row(epoch=done - 1)

@@ -23,13 +23,12 @@ import av
 from edgepkd import __version__, plain_json
 from edgepkd.config import check, check_fps
 from edgepkd.datasets import synth as moving
-from edgepkd.datasets.clip_job import ClipJob, ClipResult, Status, prepare_clip
-from edgepkd.datasets.form import SUFFIX, training_form
 from edgepkd.datasets.hashes import sha256_of
 from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.layouts import SourceSpec, list_clips, output_names, source_name
 from edgepkd.datasets.official import Listing
 from edgepkd.datasets.pools import Crash, LocalPool, Pool, num_cores
+from edgepkd.datasets.prepare_clip import ClipJob, ClipResult, Status, prepare_clip
 from edgepkd.datasets.prepared import (
     FAILURES,
     GO_ON_HINT,
@@ -44,6 +43,7 @@ from edgepkd.datasets.prepared import (
 )
 from edgepkd.datasets.splits import SPLITS, Shares, assign_splits, check_splits
 from edgepkd.datasets.table import read_table
+from edgepkd.datasets.training_form import SUFFIX, training_form
 from edgepkd.datasets.verify import CheckJob, check_clip, index_problems
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import write_atomically

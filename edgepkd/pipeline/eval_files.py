@@ -8,9 +8,9 @@ from pathlib import Path
 from edgepkd.cascade import order_key
 from edgepkd.errors import MissingExtraError
 from edgepkd.files import csv_bytes, write_atomically
+from edgepkd.logits.clip_logits import ClipLogits
+from edgepkd.logits.evaluate import Evaluation, Score
 from edgepkd.plots import BarRow, bars_with_intervals, confusion
-from edgepkd.training.evaluate import Evaluation, Score
-from edgepkd.training.logits import ClipLogits
 
 EXITS_CSV, EXITS_PNG = "exits.csv", "exits.png"
 CONFUSION_CSV, CONFUSION_PNG = "confusion.csv", "confusion.png"

@@ -28,6 +28,9 @@ from edgepkd.datasets.index import Sample, check_no_leak, read_index
 from edgepkd.datasets.splits import SYNONYMS, assign_splits
 from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.files import append_line, write_atomically
+from edgepkd.logits.clip_logits import ViewsProtocol, save_logits
+from edgepkd.logits.evaluate import Evaluation, evaluate_logits
+from edgepkd.logits.metrics import NUM_BINS, NUM_DRAWS, SEED
 from edgepkd.outputs import check_folder, check_outputs
 from edgepkd.pipeline.clips import clips_of_run
 from edgepkd.pipeline.eval_files import (
@@ -41,10 +44,7 @@ from edgepkd.pipeline.eval_files import (
 )
 from edgepkd.pipeline.flatness import Flatness, FlatnessConfig, measure_flatness
 from edgepkd.pipeline.trained_run import TrainedRun, clip_gmac, open_run
-from edgepkd.training.evaluate import Evaluation, evaluate_logits
 from edgepkd.training.execution import Execution, auto_device
-from edgepkd.training.logits import ViewsProtocol, save_logits
-from edgepkd.training.metrics import NUM_BINS, NUM_DRAWS, SEED
 from edgepkd.training.predict import Predicted, predict, views_protocol
 from edgepkd.training.runs import Run
 

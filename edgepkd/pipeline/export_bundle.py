@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from edgepkd.bundle import MANIFEST, read_bundle
 from edgepkd.bundle.engines import AskedPrecision, Via
+from edgepkd.bundle.manifest import MANIFEST
+from edgepkd.bundle.reading import read_bundle
 from edgepkd.config import check
 from edgepkd.errors import UsageError
 

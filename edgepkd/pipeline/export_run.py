@@ -13,28 +13,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from torch.backends.cpu import get_cpu_capability
 
-from edgepkd import deploy, plain_json
+from edgepkd import plain_json
 from edgepkd._optional import require
-from edgepkd.bundle import SUFFIX, Bundle
-from edgepkd.cascade import Order
-from edgepkd.config import Modality
-from edgepkd.deploy import DEPLOYED, FAKE_QUANT, FP32, Inputs, Networks
-from edgepkd.engines.parity import ENOUGH_CLIPS, Answers, ExitParity, Segments, compare
+from edgepkd.bundle.manifest import SUFFIX
+from edgepkd.bundle.reading import Bundle
+from edgepkd.cascade import Labels, Order
+from edgepkd.config import Inputs, Modality
+from edgepkd.deploy.answers import DEPLOYED, FAKE_QUANT, FP32, deployed_answers, torch_answers
+from edgepkd.deploy.bundle import Deployment, write
+from edgepkd.deploy.parity import (
+    ENOUGH_CLIPS,
+    ExitParity,
+    Segments,
+    check_agreement,
+    compare,
+    parity_facts,
+    refuse_drift,
+)
+from edgepkd.deploy.segments import export_segments
 from edgepkd.engines.targets import Target, load_target
 from edgepkd.errors import BundleError, DataError, SourceError
+from edgepkd.logits.clip_logits import Answers
+from edgepkd.logits.fit import fit_deployed
+from edgepkd.logits.fit_files import Fitted
+from edgepkd.logits.report import Report, answer, report_of
+from edgepkd.logits.wise import all_orders
+from edgepkd.machine.conditions import conditions
+from edgepkd.models.macs import clip_gmac
+from edgepkd.models.segmented import Networks
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.evaluate import EvalConfig, of_split, samples_of
 from edgepkd.pipeline.export_bundle import ExportConfig, export_bundle
 from edgepkd.pipeline.run_card import RunFacts, run_card
-from edgepkd.pipeline.steps import QUANTIZE_FILE
+from edgepkd.pipeline.step_logs import QUANTIZE_FILE
 from edgepkd.pipeline.trained_run import TrainedRun, open_run
 from edgepkd.quantize.network import is_quantized
 from edgepkd.training.cache import ClipArrays, cached_clip
-from edgepkd.training.evaluate import Report, answer, report_of
-from edgepkd.training.fitted import Fitted
 from edgepkd.training.runs import RUN_FILE
-from edgepkd.training.wise import Labels, all_orders
 
 if TYPE_CHECKING:
     from edgepkd.engines.build import BuildEvent
@@ -76,7 +93,7 @@ def export_run(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, No
         raise BundleError(f"{out} exists already.",
                           hint="Give --force to replace it, or another name with --out.")
     if config.via == "torch-tensorrt":
-        from edgepkd.engines.torch_tensorrt import require_torch_tensorrt
+        from edgepkd.deploy.torch_tensorrt import require_torch_tensorrt
         from edgepkd.pipeline.export_torch import refuse_options
 
         refuse_options(config)
@@ -106,28 +123,29 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
     run = _network_run(config)
     recipe = run.record.recipe
     inputs: Inputs = {m: recipe.inputs[m] for m in run.networks}
-    segments = deploy.export_segments(run.networks, inputs, weights=target.weights)
+    segments = export_segments(run.networks, inputs, weights=target.weights)
     clips = _calibration_clips(config, run)
     answers, pairs = _answers(config, run.networks, inputs, segments, clips)
     parity = compare(answers, pairs)
     drifts = _drifts(parity, target)
     if not config.allow_drift:
-        deploy.refuse_drift(drifts)
+        refuse_drift(drifts)
     order = tuple(m for m in recipe.default_order if m in run.networks)
-    fitted = deploy.fit_deployed(answers[DEPLOYED], clips.labels, settings=recipe.wise,
+    fitted = fit_deployed(answers[DEPLOYED], clips.labels, settings=recipe.wise,
                                  orders=all_orders(tuple(run.networks)))
     report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
     notes = _notes(clips, drifts, num_forms=len(answers))
     name, quantization = _name(config), _quantization(config.source)
-    bundle = deploy.write(
+    bundle = write(
         out, networks=run.networks, fitted=fitted, overwrite=config.force,
         segments=_static(run.networks, inputs, target) if config.static else segments,
-        deployment=deploy.Deployment(name=name, labels=run.record.labels, inputs=inputs,
+        deployment=Deployment(name=name, labels=run.record.labels, inputs=inputs,
                                      clip=recipe.clip, decode=recipe.decode, default_order=order),
-        provenance={**deploy.conditions(), "recipe": asdict(recipe), "seed": run.record.seed,
+        provenance={**conditions(cpu_capability=get_cpu_capability()),
+                    "recipe": asdict(recipe), "seed": run.record.seed,
                     "weights_sha256": dict(run.hashes),
                     "quantization": quantization,
-                    "parity": deploy.parity_facts(parity, drifts=drifts),
+                    "parity": parity_facts(parity, drifts=drifts),
                     "calibration": {"num_clips": len(clips.labels),
                                     "num_groups": len(set(clips.groups))}},
         model_card=run_card(RunFacts(name=name, run=run, quantization=quantization,
@@ -139,7 +157,7 @@ def _static(networks: Networks, inputs: Inputs, target: Target) -> Segments:
     """Segments whose batch is fixed to the temporal segments of one clip."""
     segments: dict[tuple[Modality, int], bytes] = {}
     for modality, network in networks.items():
-        segments.update(deploy.export_segments(
+        segments.update(export_segments(
             {modality: network}, inputs, weights=target.weights,
             batch=inputs[modality].num_segments))
     return segments
@@ -174,15 +192,15 @@ def _answers(
     config: ExportConfig, networks: Networks, inputs: Inputs, segments: Segments, clips: _Clips
 ) -> tuple[dict[str, Answers], list[tuple[str, str]]]:
     """Logits of every form there is, and which of them are compared."""
-    deployed = deploy.deployed_answers(segments, inputs, clips.arrays)
-    own = deploy.torch_answers(networks, inputs, clips.arrays)
+    deployed = deployed_answers(segments, inputs, clips.arrays)
+    own = torch_answers(networks, inputs, clips.arrays)
     if not any(is_quantized(network) for network in networks.values()):
         return {DEPLOYED: deployed, FP32: own}, [(DEPLOYED, FP32)]
     answers = {DEPLOYED: deployed, FAKE_QUANT: own}
     pairs = [(DEPLOYED, FAKE_QUANT)]
     if (config.source.resolve().parent / RUN_FILE).is_file():
         parent = open_run(config.source.resolve().parent)
-        answers[FP32] = deploy.torch_answers(
+        answers[FP32] = torch_answers(
             {m: parent.networks[m] for m in networks}, inputs, clips.arrays)
         pairs += [(FAKE_QUANT, FP32), (DEPLOYED, FP32)]
     return answers, pairs
@@ -193,10 +211,10 @@ def _drifts(parity: Sequence[ExitParity], target: Target) -> tuple[str, ...]:
     ones against the FP32 network, too."""
     quantized = any(row.against == FAKE_QUANT for row in parity)
     twin = FAKE_QUANT if quantized else FP32
-    found = deploy.check_agreement(parity, form=DEPLOYED, against=twin,
+    found = check_agreement(parity, form=DEPLOYED, against=twin,
                                    floor=target.agreement_floor)
     if quantized:
-        found += deploy.check_agreement(parity, form=DEPLOYED, against=FP32,
+        found += check_agreement(parity, form=DEPLOYED, against=FP32,
                                         floor=target.float_agreement_floor)
     return found
 
@@ -206,7 +224,7 @@ def _report(
 ) -> Report:
     weights, policy = fitted[order]
     return report_of(answer(logits, clips.labels, weights=weights, policy=policy), order=order,
-                     gmac=deploy.clip_gmac(run.networks, inputs), label_names=run.record.labels)
+                     gmac=clip_gmac(run.networks, inputs), label_names=run.record.labels)
 
 
 def _notes(clips: _Clips, drifts: Sequence[str], *, num_forms: int) -> tuple[str, ...]:

@@ -8,19 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 
-from edgepkd.bundle import Bundle, SegmentEntry
 from edgepkd.bundle.engines import (
     EngineSet,
     PlanRecord,
     Precision,
     Via,
     engines_folder,
-    library_version,
     this_machine,
 )
+from edgepkd.bundle.manifest import SegmentEntry
+from edgepkd.bundle.reading import Bundle
 from edgepkd.bundle.trust import digest_of
 from edgepkd.config import check
-from edgepkd.deploy import Networks
+from edgepkd.deploy.torch_tensorrt import build_segment, require_torch_tensorrt
 from edgepkd.engines.build import (
     BuildEvent,
     EnginesBuilt,
@@ -32,9 +32,9 @@ from edgepkd.engines.build import (
 from edgepkd.engines.place import Place, open_place
 from edgepkd.engines.request import Request, name_of, refuse
 from edgepkd.engines.targets import load_target
-from edgepkd.engines.torch_tensorrt import build_segment, require_torch_tensorrt
+from edgepkd.libraries.versions import library_version
 from edgepkd.models.fold import fold_batch_norm
-from edgepkd.models.segmented import Segment
+from edgepkd.models.segmented import Networks, Segment
 from edgepkd.pipeline.export_bundle import ExportConfig
 from edgepkd.quantize.network import is_quantized
 

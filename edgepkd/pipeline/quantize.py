@@ -35,20 +35,7 @@ from edgepkd.datasets.index import Sample, read_index
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.files import write_atomically
-from edgepkd.models.checkpoint import load_network
-from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.outputs import check_folder
-from edgepkd.pipeline.clips import clips_of_run
-from edgepkd.pipeline.steps import (
-    QUANTIZE_FILE,
-    Clips,
-    StepLog,
-    decoded_clips,
-    kept_extra,
-    refuse_quantized,
-    step_logs,
-)
-from edgepkd.qad import (
+from edgepkd.int8 import (
     METHODS,
     Int8Recipe,
     QuantMethod,
@@ -61,6 +48,17 @@ from edgepkd.qad import (
     teach,
     trained_on,
 )
+from edgepkd.models.checkpoint import load_network
+from edgepkd.models.segmented import Networks, SegmentedNetwork
+from edgepkd.outputs import check_folder
+from edgepkd.pipeline.clips import Clips, clips_of_run, decoded_clips
+from edgepkd.pipeline.step_logs import (
+    QUANTIZE_FILE,
+    StepLog,
+    kept_extra,
+    refuse_quantized,
+    step_logs,
+)
 from edgepkd.quantize.checkpoint import save_quantized
 from edgepkd.quantize.network import float_layers
 from edgepkd.quantize.sensitivity import (
@@ -71,9 +69,8 @@ from edgepkd.quantize.sensitivity import (
 )
 from edgepkd.quantize.spec import Calibrator
 from edgepkd.training.execution import Execution
-from edgepkd.training.exits import ViewPlan
+from edgepkd.training.exits import ViewPlan, view_plan
 from edgepkd.training.finetune import calibration_values, teachers_needed
-from edgepkd.training.jobs import view_plan
 from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.predict import weights_sha256
 from edgepkd.training.runs import RUN_FILE, Run, read_run, write_run
@@ -85,7 +82,6 @@ SENSITIVITY_CLIPS = 4
 """Calibration clips whose frames tell layers apart; a forward pass a layer."""
 DEFAULT_RECIPE = "int8"
 
-Networks = Mapping[Modality, SegmentedNetwork]
 
 
 @dataclass(frozen=True, kw_only=True)

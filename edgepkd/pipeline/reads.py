@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def sources_read(source: SourceArgument) -> Iterator[Path]:
     """Files of the videos and folders of the bundles that `source` names."""
-    from edgepkd.bundle import MANIFEST, SUFFIX
+    from edgepkd.bundle.manifest import MANIFEST, SUFFIX
     from edgepkd.video.source_list import resolve_sources, source_files
     from edgepkd.video.source_names import as_list
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgepkd.engines.parity import ExitParity, format_parity
+from edgepkd.deploy.parity import ExitParity, format_parity
+from edgepkd.logits.report import Report, format_report
 from edgepkd.pipeline.trained_run import TrainedRun
 from edgepkd.text import markdown
-from edgepkd.training.evaluate import Report, format_report
 
 
 @dataclass(frozen=True)

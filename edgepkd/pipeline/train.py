@@ -30,15 +30,8 @@ from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.models.weights import load_backbone, read_checkpoint
 from edgepkd.outputs import check_folder
-from edgepkd.pipeline.clips import clips_to_train_on
-from edgepkd.pipeline.steps import (
-    Clips,
-    StepLog,
-    decoded_clips,
-    kept_extra,
-    refuse_quantized,
-    step_logs,
-)
+from edgepkd.pipeline.clips import Clips, clips_to_train_on, decoded_clips
+from edgepkd.pipeline.step_logs import StepLog, kept_extra, refuse_quantized, step_logs
 from edgepkd.training.backbone import new_network, train_backbone
 from edgepkd.training.execution import Execution, process_group, rank, world_size
 from edgepkd.training.exits import (
@@ -49,9 +42,9 @@ from edgepkd.training.exits import (
     label_rows,
     teacher_at,
     train_exits,
+    view_plan,
 )
 from edgepkd.training.features import FeatureCache, trunk_hash
-from edgepkd.training.jobs import view_plan
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.recipe import (

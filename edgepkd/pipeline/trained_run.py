@@ -15,17 +15,16 @@ from typing import Any
 from edgepkd import plain_json
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.errors import DataError
+from edgepkd.logits.clip_logits import ViewsProtocol
+from edgepkd.logits.fit_files import RECORD, Fitted, read_fitted
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.macs import macs_per_exit
 from edgepkd.models.registry import build_from_spec
 from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.pipeline.steps import QUANTIZE_FILE
+from edgepkd.pipeline.step_logs import QUANTIZE_FILE
 from edgepkd.quantize.checkpoint import holds_quantized, load_quantized
 from edgepkd.quantize.network import is_quantized
-from edgepkd.training.cache import CacheSpec
-from edgepkd.training.fitted import RECORD, Fitted, read_fitted
-from edgepkd.training.jobs import cache_spec
-from edgepkd.training.logits import ViewsProtocol
+from edgepkd.training.cache import CacheSpec, cache_spec
 from edgepkd.training.predict import weights_sha256
 from edgepkd.training.runs import Run, read_run
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from edgepkd import __version__, plain_json
 from edgepkd._optional import installed_version
-from edgepkd.bundle import POLICY, WISE
+from edgepkd.bundle.manifest import POLICY, WISE
 from edgepkd.cascade import (
     ExitPolicy,
+    Floats,
     Order,
     WiseWeights,
     parse_order,
@@ -29,15 +30,14 @@ from edgepkd.cascade import (
 )
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.errors import DataError, UsageError
-from edgepkd.outputs import check_outputs
-from edgepkd.training.evaluate import Accuracy, accuracy_of
-from edgepkd.training.fitted import RECORD, write_fitted
-from edgepkd.training.logits import ClipLogits, load_logits
-from edgepkd.training.policy import fit_policy
-from edgepkd.training.recipe import WiseRecipe
-from edgepkd.training.wise import (
+from edgepkd.logits.clip_logits import ClipLogits, load_logits
+from edgepkd.logits.evaluate import Accuracy
+from edgepkd.logits.fit import WiseRecipe
+from edgepkd.logits.fit_files import RECORD, write_fitted
+from edgepkd.logits.policy import fit_policy
+from edgepkd.logits.report import accuracy_of
+from edgepkd.logits.wise import (
     Convex,
-    Floats,
     Method,
     PaperSgd,
     WiseVariant,
@@ -47,6 +47,7 @@ from edgepkd.training.wise import (
     kkt_violation,
     wise_objective,
 )
+from edgepkd.outputs import check_outputs
 
 MethodName = Literal["convex", "paper"]
 VariantName = Literal["full", "no-scaling", "no-lateral", "division"]

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from edgepkd.bundle import Bundle, SegmentEntry
 from edgepkd.bundle.engines import (
     ENGINES,
     SEVEN_BITS,
@@ -23,6 +22,8 @@ from edgepkd.bundle.engines import (
     refuse_uncovered,
     this_machine,
 )
+from edgepkd.bundle.manifest import SegmentEntry
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, ModelError
 from edgepkd.libraries import openvino

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepkd.bundle import Bundle
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import (
     Cascade,
     Decision,

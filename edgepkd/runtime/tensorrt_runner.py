@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgepkd import _optional, hardware
-from edgepkd.bundle import Bundle, SegmentEntry
+from edgepkd import _optional
 from edgepkd.bundle.engines import (
     NO_GPU,
     TRUST_HINT,
@@ -31,8 +30,11 @@ from edgepkd.bundle.engines import (
     refuse_uncovered,
     this_machine,
 )
+from edgepkd.bundle.manifest import SegmentEntry
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, MissingExtraError, ModelError
+from edgepkd.machine import hardware
 from edgepkd.runtime.runner import Array, Features, closed
 from edgepkd.text import command
 

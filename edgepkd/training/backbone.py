@@ -17,8 +17,8 @@ from edgepkd.training.execution import Execution, check_batch, rank, world_size
 from edgepkd.training.loader import LabelledClips, ViewRule, load_epoch
 from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
 from edgepkd.training.losses import clip_loss
+from edgepkd.training.optimizers import make_optimizer, set_learning_rate
 from edgepkd.training.recipe import BackboneRecipe
-from edgepkd.training.steps import make_optimizer, set_learning_rate
 from edgepkd.training.views import test_view
 
 MAX_GRADIENT_NORM = 5.0

@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from edgepkd import plain_json
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route
-from edgepkd.datasets.form import training_form
 from edgepkd.datasets.hashes import sha256_of
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.pools import Crash, LocalPool
+from edgepkd.datasets.training_form import training_form
 from edgepkd.errors import DataError, SourceError
 from edgepkd.files import new_folder
+from edgepkd.training.recipe import TrainRecipe
 from edgepkd.video import transforms
 from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.sampling import Place
@@ -206,3 +207,8 @@ def _read_entry(entry: Path) -> ClipArrays:
             OverflowError) as error:
         raise DataError(f"cache entry {entry} is damaged: {error}.",
                         hint="Delete it; it will be made again.") from error
+
+
+def cache_spec(recipe: TrainRecipe) -> CacheSpec:
+    """What a recipe needs of each clip."""
+    return CacheSpec(clip=recipe.clip, inputs=recipe.inputs, decode=recipe.decode)

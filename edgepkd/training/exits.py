@@ -32,8 +32,8 @@ from edgepkd.training.execution import Execution, check_batch, gather_rows, shar
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
 from edgepkd.training.losses import exit_loss
-from edgepkd.training.recipe import ExitRecipe, LastTeacher, Scheme
-from edgepkd.training.steps import make_optimizer, set_learning_rate
+from edgepkd.training.optimizers import make_optimizer, set_learning_rate
+from edgepkd.training.recipe import ExitRecipe, LastTeacher, Scheme, TrainRecipe
 from edgepkd.training.views import random_view, test_view
 
 Teacher = Literal["mv", "residual", "iframe", "own", "labels"]
@@ -362,3 +362,9 @@ def _settle_batch_norm(
 def label_rows(data: LabelledClips, *, num_views: int) -> Tensor:
     """Labels of the rows of `collect_views`: [clips * num_views]."""
     return torch.tensor(data.labels).repeat_interleave(num_views)
+
+
+def view_plan(recipe: TrainRecipe, modality: Modality) -> ViewPlan:
+    """Views that the exits of one network are trained on."""
+    return ViewPlan(recipe.inputs[modality], recipe.exits.num_views,
+                    recipe.backbones[modality].train_segments, recipe.clip.sampling, recipe.seed)

@@ -30,8 +30,8 @@ from edgepkd.training.exits import ViewPlan, teacher_at
 from edgepkd.training.loader import LabelledClips, batch_indices
 from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
 from edgepkd.training.losses import distillation_loss, exit_loss
+from edgepkd.training.optimizers import make_optimizer, set_learning_rate
 from edgepkd.training.recipe import FinetuneRecipe
-from edgepkd.training.steps import make_optimizer, set_learning_rate
 from edgepkd.training.views import test_view
 
 Taught = Mapping[Modality, Tensor]

@@ -20,16 +20,15 @@ from typing import TypeAlias, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgepkd.cascade import Floats
 from edgepkd.config import check
 from edgepkd.errors import ModelError
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.backbone import last_logits
 
-Floats = NDArray[np.float64]
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Views [clips, segments, C, H, W] and labels [clips]."""
 LossOf: TypeAlias = Callable[[Tensor, Tensor], Tensor]

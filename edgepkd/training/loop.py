@@ -24,8 +24,8 @@ from edgepkd import plain_json
 from edgepkd.errors import TrainingError
 from edgepkd.files import write_atomically
 from edgepkd.training.execution import mean_over_ranks, rank, same_buffers
+from edgepkd.training.optimizers import load_optimizer_tensors, optimizer_tensors
 from edgepkd.training.recipe import Steps
-from edgepkd.training.steps import load_optimizer_tensors, optimizer_tensors
 
 SCHEMA_VERSION = 1
 

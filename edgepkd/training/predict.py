@@ -16,17 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgepkd.cascade import Floats
 from edgepkd.config import NUM_EXITS, ClipSpec, InputSpec, Modality, check
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError, ModelError, SourceError
-from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.logits.clip_logits import ClipLogits, ViewsProtocol
+from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.training.cache import CacheSpec, ClipArrays, cached_clip
-from edgepkd.training.logits import ClipLogits, Floats, ViewsProtocol
 from edgepkd.video import transforms
 from edgepkd.video.sampling import sample_test
 from edgepkd.video.transforms import Geometry
-
-Networks = Mapping[Modality, SegmentedNetwork]
 
 
 @dataclass(frozen=True)

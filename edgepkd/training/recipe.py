@@ -15,6 +15,7 @@ from edgepkd.config import (
     check,
     from_mapping,
 )
+from edgepkd.logits.fit import WiseRecipe
 from edgepkd.recipes import load_recipe
 
 Scheme = Literal["pkd", "anticurriculum", "iframe", "ce"]
@@ -177,28 +178,6 @@ def _check_teaching(recipe: ExitRecipe | FinetuneRecipe) -> None:
           allowed=", ".join(get_args(LastTeacher)))
     check(0 <= recipe.label_share <= 1, "label_share", got=recipe.label_share, allowed="0..1")
     check(recipe.temperature > 0, "temperature", got=recipe.temperature, allowed="above 0")
-
-
-@dataclass(frozen=True)
-class WiseRecipe:
-    """How WISE weights and the exit policy are fitted on held-out logits."""
-
-    l2: float = 0.01
-    """Pull of the WISE weights towards zero, which spreads them over exits that agree."""
-    accuracy_loss: float = 0.01
-    """What the policy may lose on the held-out clips against the full chain, 0.01 = 1 point."""
-    min_confidence: float = 0.8
-    """No threshold is lower."""
-    safety_clips: int = 2
-    """Clips that an exit gives back when it meets the limit of `accuracy_loss`."""
-
-    def __post_init__(self) -> None:
-        check(self.l2 >= 0, "l2", got=self.l2, allowed="0 or more")
-        check(0 <= self.accuracy_loss < 1, "accuracy_loss", got=self.accuracy_loss,
-              allowed="0 up to, not with, 1")
-        check(0 <= self.min_confidence < 1, "min_confidence", got=self.min_confidence,
-              allowed="0 up to, not with, 1")
-        check(self.safety_clips >= 0, "safety_clips", got=self.safety_clips, allowed="0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

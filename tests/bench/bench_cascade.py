@@ -31,9 +31,9 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from edgepkd.bundle import Bundle
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
-from edgepkd.pipeline import RunConfig, load_bundle, open_session
+from edgepkd.pipeline.run import RunConfig, load_bundle, open_session
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.session import Session
 from edgepkd.video import transforms

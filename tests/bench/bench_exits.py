@@ -28,7 +28,7 @@ from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import group_folds, labels_of, read_index, split_samples
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.backbone import train_backbone
-from edgepkd.training.cache import cached_clip
+from edgepkd.training.cache import cache_spec, cached_clip
 from edgepkd.training.exits import (
     CachedFeatures,
     FeatureSource,
@@ -36,9 +36,9 @@ from edgepkd.training.exits import (
     calibration_views,
     label_rows,
     train_exits,
+    view_plan,
 )
 from edgepkd.training.features import FeatureCache
-from edgepkd.training.jobs import cache_spec, view_plan
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Silent
 from edgepkd.training.recipe import TrainRecipe, load_train_recipe

@@ -35,13 +35,13 @@ import torch
 from torch import nn
 
 from edgepkd.config import NUM_EXITS, InputSpec, Modality
-from edgepkd.deploy import Networks, export_segments
-from edgepkd.engines.parity import SegmentChain, Segments
+from edgepkd.deploy.parity import SegmentChain, Segments
+from edgepkd.deploy.segments import export_segments
+from edgepkd.int8 import load_int8_recipe
 from edgepkd.libraries import openvino
 from edgepkd.models.registry import build_network
-from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.pipeline import load_bundle
-from edgepkd.qad import load_int8_recipe
+from edgepkd.models.segmented import Networks, SegmentedNetwork
+from edgepkd.pipeline.run import load_bundle
 from edgepkd.quantize.network import quantize_network
 from edgepkd.quantize.spec import QuantSpec
 from edgepkd.training.recipe import TrainRecipe, load_train_recipe, recipe_of

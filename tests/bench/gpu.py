@@ -26,9 +26,8 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from edgepkd import deploy
-from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import Precision
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import ExitPolicy, Order, Position, WiseWeights
 from edgepkd.config import (
     MODALITIES,
@@ -38,6 +37,7 @@ from edgepkd.config import (
     InputSpec,
     Modality,
 )
+from edgepkd.deploy import bundle, segments
 from edgepkd.engines.build import build_engines
 from edgepkd.engines.graph import with_precision
 from edgepkd.engines.request import Request
@@ -132,11 +132,11 @@ def paper_bundle(folder: Path, *, crop_px: int) -> Bundle:
         m: quantize_network(network, spec=QuantSpec(), calibrate=lambda q, m=m: q(
             torch.randn(2, NUM_CHANNELS[m], crop_px, crop_px)))  # type: ignore[misc]
         for m, network in networks("cpu").items()}
-    return deploy.write(
+    return bundle.write(
         folder / "paper.edgepkd", networks=quantised, provenance={}, model_card="# random weights",
-        segments=deploy.export_segments(quantised, inputs),
+        segments=segments.export_segments(quantised, inputs),
         fitted={order: (WiseWeights.ones(order), ExitPolicy.constant(order, threshold=1.0))},
-        deployment=deploy.Deployment(
+        deployment=bundle.Deployment(
             name="paper", labels=tuple(f"class {i}" for i in range(101)), inputs=inputs,
             clip=ClipSpec(), decode=DecodeSpec(), default_order=order))
 

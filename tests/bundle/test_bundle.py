@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from edgepkd import bundle as module
-from edgepkd.bundle import Bundle, CascadeEntry, PolicyEntry, read_bundle, write_bundle
+from edgepkd.bundle.manifest import CascadeEntry, PolicyEntry
+from edgepkd.bundle.reading import Bundle, read_bundle
+from edgepkd.bundle.writing import write_bundle
 from edgepkd.config import InputSpec
 from edgepkd.errors import BundleError, StorageError
 from tests.runtime.bundles import (

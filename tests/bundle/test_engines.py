@@ -23,7 +23,6 @@ from edgepkd.bundle.engines import (
     engine_targets,
     engines_folder,
     is_target_name,
-    library_version,
     mismatches,
     read_engines,
     read_plan,
@@ -33,6 +32,7 @@ from edgepkd.bundle.engines import (
     this_machine,
 )
 from edgepkd.errors import BundleError
+from edgepkd.libraries.versions import library_version
 from tests.runtime.bundles import make_bundle
 from tests.stored_engines import edit, store
 

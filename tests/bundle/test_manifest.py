@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from edgepkd.bundle import read_bundle
 from edgepkd.bundle.manifest import parse_manifest, parse_policy, parse_wise
+from edgepkd.bundle.reading import read_bundle
 from edgepkd.errors import BundleError
-from edgepkd.pipeline.device import DEMO_BUNDLE
+from edgepkd.pipeline.run import DEMO_BUNDLE
 from tests.bundle import json_fuzz
 
 ROOT = Path(__file__).resolve().parents[2]

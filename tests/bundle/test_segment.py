@@ -15,11 +15,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepkd.bundle import read_bundle
+from edgepkd.bundle.reading import read_bundle
 from edgepkd.bundle.segment import OPERATORS, check_segment
 from edgepkd.engines.graph import ALLOWED_OPS
 from edgepkd.errors import BundleError
-from edgepkd.pipeline.device import DEMO_BUNDLE
+from edgepkd.pipeline.run import DEMO_BUNDLE
 from tests.engines.segments import convolution
 from tests.runtime.bundles import make_segments
 

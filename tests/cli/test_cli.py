@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from edgepkd import __version__, pipeline
-from edgepkd.bundle import Bundle
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cli.main import app
 from edgepkd.cli.output import JsonLines, JsonTarget, json_target
 from edgepkd.errors import ModelError, SourceError, StorageError

@@ -21,10 +21,10 @@ from edgepkd.cli.main import app
 from edgepkd.config import MODALITIES, InputSpec, Modality
 from edgepkd.datasets.index import labels_of, read_index
 from edgepkd.errors import MissingExtraError, UsageError
+from edgepkd.logits.clip_logits import load_logits
+from edgepkd.logits.fit_files import write_fitted
 from edgepkd.models.checkpoint import save_network
 from edgepkd.pipeline import evaluate
-from edgepkd.training.fitted import write_fitted
-from edgepkd.training.logits import load_logits
 from edgepkd.training.predict import weights_sha256
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import Run, write_run

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from edgepkd import deploy
-from edgepkd.bundle import read_bundle
 from edgepkd.bundle.engines import read_engines
+from edgepkd.bundle.reading import read_bundle
 from edgepkd.cli.main import app
 from edgepkd.config import Modality
 from edgepkd.datasets.index import labels_of, read_index
+from edgepkd.deploy import answers, bundle
 from edgepkd.engines.graph import is_quantized, load
+from edgepkd.logits import fit
 from edgepkd.models.checkpoint import save_network
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import Run, write_run
@@ -100,7 +101,7 @@ def test_weights_and_policy_are_those_of_the_deployed_logits(
     run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted_on: list[Mapping[Modality, Any]] = []
-    real = deploy.fit_deployed
+    real = fit.fit_deployed
 
     def watch(logits: Any, labels: Any, **rest: Any) -> Any:
         fitted_on.append(logits)
@@ -109,8 +110,8 @@ def test_weights_and_policy_are_those_of_the_deployed_logits(
     def shifted(segments: Any, inputs: Any, clips: Sequence[Any], **_: Any) -> Any:
         return {m: np.full((len(clips), 4, 2), [1.0, 3.0]) for m in inputs}
 
-    monkeypatch.setattr(deploy, "fit_deployed", watch)
-    monkeypatch.setattr(deploy, "deployed_answers", shifted)
+    monkeypatch.setattr(bundle, "fit_deployed", watch)
+    monkeypatch.setattr(bundle, "deployed_answers", shifted)
     assert export(run, cache, "--allow-drift").exit_code == 0
     assert (fitted_on[0]["mv"] == [1.0, 3.0]).all()
 
@@ -118,14 +119,14 @@ def test_weights_and_policy_are_those_of_the_deployed_logits(
 def test_drift_stops_the_export_unless_it_is_allowed(
     run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = deploy.deployed_answers
+    real = answers.deployed_answers
 
     def wrong(*arguments: Any, **rest: Any) -> Any:
         answers = {m: logits.copy() for m, logits in real(*arguments, **rest).items()}
         answers["mv"][:, 2] = -answers["mv"][:, 2]  # exit 3 says the opposite
         return answers
 
-    monkeypatch.setattr(deploy, "deployed_answers", wrong)
+    monkeypatch.setattr(bundle, "deployed_answers", wrong)
     refused = export(run, cache)
     assert refused.exit_code == 1
     assert "mv_3 of OpenVINO gives the label of torch FP32 for 0.0 % of 2 clips" in refused.stderr

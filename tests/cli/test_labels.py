@@ -12,7 +12,7 @@ from unicodedata import normalize
 import pytest
 from typer.testing import CliRunner
 
-from edgepkd.bundle import read_bundle
+from edgepkd.bundle.reading import read_bundle
 from edgepkd.cli.main import app
 from tests.clips import encode_clip, moving_scene
 from tests.training.tiny_set import write_recipe

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edgepkd import pipeline
-from edgepkd.bundle import Bundle, write_bundle
+from edgepkd.bundle.reading import Bundle
+from edgepkd.bundle.writing import write_bundle
 from edgepkd.cli import output
 from edgepkd.cli.main import app
+from edgepkd.pipeline import inspect as pipeline
 from tests.clips import encode_clip, moving_scene, translating_texture
 from tests.processes import started
 from tests.runtime.bundles import make_manifest, make_policy, make_segments, make_wise
@@ -244,13 +245,14 @@ def test_notes_about_a_video_are_one_line(
 def test_warnings_and_errors_that_nobody_foresaw(what: str, line: str) -> None:
     code = f"""
 import sys, warnings
-from edgepkd import errors, pipeline
+from edgepkd import errors
+import edgepkd.pipeline.doctor as verb
 from edgepkd.cli.main import main
 EVIL = {EVIL!r}
 def doctor():
     {what}
     sys.exit(0)
-pipeline.doctor = doctor
+verb.describe = doctor
 sys.argv = ["edgepkd", "doctor"]
 main()
 """

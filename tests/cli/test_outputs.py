@@ -14,12 +14,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from edgepkd.cli.main import app
-from edgepkd.training.logits import save_logits
+from edgepkd.logits.clip_logits import save_logits
 from tests.clips import encode_clip, translating_texture
 from tests.disks import TOO_LARGE, largest_file
+from tests.logits.answered import make_logits
 from tests.processes import started
 from tests.runtime.bundles import make_bundle
-from tests.training.clip_logits import make_logits
 
 LINES = '{"schema_version": 1, "kind": "clip"}\n'
 SYNTH = "--classes 2 --clips 8 --clip-frames 4"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepkd.bundle import Bundle
+from edgepkd.bundle.reading import Bundle
 from tests.clips import encode_clip, translating_texture
 from tests.processes import hearing_ctrl_c
 from tests.runtime.bundles import make_bundle

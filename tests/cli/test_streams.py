@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from edgepkd.bundle import Bundle
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cli.output import JsonLines, json_target
-from edgepkd.training.logits import save_logits
+from edgepkd.logits.clip_logits import save_logits
 from tests.clips import encode_clip, translating_texture
+from tests.logits.answered import make_logits
 from tests.processes import ROOT, started
 from tests.runtime.bundles import make_bundle
-from tests.training.clip_logits import make_logits
 
 VERBS = {
     "help": "--help", "version": "--version", "help of a verb": "run --help",

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from edgepkd.cli.main import app
-from edgepkd.training.fitted import read_fitted
-from edgepkd.training.logits import save_logits
-from tests.training.clip_logits import make_logits
+from edgepkd.logits.clip_logits import save_logits
+from edgepkd.logits.fit_files import read_fitted
+from tests.logits.answered import make_logits
 
 
 @pytest.fixture(autouse=True)

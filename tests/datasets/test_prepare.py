@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from edgepkd.datasets.form import training_form
 from edgepkd.datasets.index import read_index
 from edgepkd.datasets.layouts import SourceSpec
 from edgepkd.datasets.official import SETS, OfficialSet
 from edgepkd.datasets.pools import Pool
 from edgepkd.datasets.prepared import Progress
 from edgepkd.datasets.splits import Shares, split_three
+from edgepkd.datasets.training_form import training_form
 from edgepkd.errors import ConfigError, DataError, StorageError
 from edgepkd.pipeline import data
 from edgepkd.pipeline.data import PrepareConfig, SynthConfig, VerifyConfig, VerifyReport

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from edgepkd.datasets.clip_job import ClipJob, prepare_clip
 from edgepkd.datasets.pools import JOBS_AHEAD, Crash
+from edgepkd.datasets.prepare_clip import ClipJob, prepare_clip
 from edgepkd.datasets.ray_pool import RayPool
 from edgepkd.errors import DataError, MissingExtraError
 from tests.datasets.sets import make_folder_set

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from edgepkd.config import Modality
-from edgepkd.engines.parity import Backend, SegmentChain
+from edgepkd.deploy.parity import Backend, SegmentChain
 from edgepkd.models.segmented import SegmentedNetwork
 
 

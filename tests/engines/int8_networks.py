@@ -7,7 +7,7 @@ import functools
 import torch
 
 from edgepkd.config import Modality
-from edgepkd.engines.onnx import export_network
+from edgepkd.deploy.onnx import export_network
 from edgepkd.models.segmented import BackboneName, SegmentedNetwork
 from edgepkd.quantize.network import for_export, quantize_network
 from edgepkd.quantize.spec import QuantSpec

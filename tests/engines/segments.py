@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepkd.bundle import Bundle, CascadeEntry, SegmentEntry, segment_file, write_bundle
+from edgepkd.bundle.manifest import CascadeEntry, SegmentEntry, segment_file
+from edgepkd.bundle.reading import Bundle
+from edgepkd.bundle.writing import write_bundle
 from edgepkd.config import InputSpec
 from tests.runtime.bundles import LABELS, make_manifest, make_policy, make_wise
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from edgepkd import hardware
-from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import TIMING_CACHE, EngineSet, engine_targets, read_engines
+from edgepkd.bundle.reading import Bundle
 from edgepkd.engines.build import EnginesBuilt, SegmentBuilt, build_engines
 from edgepkd.engines.request import Request, workspace_mb
 from edgepkd.engines.targets import Target, load_target
 from edgepkd.errors import BundleError, ConfigError, MissingExtraError, ModelError, StorageError
+from edgepkd.machine import hardware
 from tests.engines.builders import FOLDER, SPEC
 from tests.engines.segments import FRAMES, conv_bundle, convolution
 from tests.processes import started

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from edgepkd import hardware
-from edgepkd.bundle import read_bundle
+from edgepkd.bundle.reading import read_bundle
 from edgepkd.engines import check as module
 from edgepkd.engines.build import build_engines
 from edgepkd.engines.check import check_targets
 from edgepkd.engines.request import Request
 from edgepkd.engines.targets import load_target
 from edgepkd.errors import ConfigError
+from edgepkd.machine import hardware
 from tests import stored_engines
 from tests.engines.segments import conv_bundle
 

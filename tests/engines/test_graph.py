@@ -6,8 +6,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from edgepkd.deploy.parity import SegmentChain
 from edgepkd.engines import graph
-from edgepkd.engines.parity import SegmentChain
 from edgepkd.errors import ModelError
 from edgepkd.models.segmented import BACKBONES, BackboneName
 from tests.engines.int8_networks import frames, int8_network, int8_segments
@@ -160,7 +160,7 @@ def test_the_int8_form_computes_the_rest_in_fp16_behind_fp32_borders(name: Backb
 
 
 def test_weights_stored_as_fp16_are_widened_for_fp32() -> None:
-    from edgepkd.engines.onnx import export_segment
+    from edgepkd.deploy.onnx import export_segment
 
     content = export_segment(small_network().segments[0], example_shape=(2, 64, 64),
                              weights="fp16")
@@ -171,7 +171,7 @@ def test_weights_stored_as_fp16_are_widened_for_fp32() -> None:
 
 
 def test_int8_of_a_float_segment_is_refused() -> None:
-    from edgepkd.engines.onnx import export_segment
+    from edgepkd.deploy.onnx import export_segment
 
     content = export_segment(small_network().segments[0], example_shape=(2, 64, 64))
     with pytest.raises(ModelError, match="float"):

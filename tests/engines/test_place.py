@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from edgepkd.bundle import Bundle
 from edgepkd.bundle import folder as folder_module
 from edgepkd.bundle.engines import damaged, engine_targets, outdated, read_engines
 from edgepkd.bundle.folder import Folder
+from edgepkd.bundle.reading import Bundle
 from edgepkd.engines.build import Request, SegmentBuilt, Waiting, build_engines
 from edgepkd.engines.place import Place, open_place
 from edgepkd.errors import BundleError, ModelError, StorageError

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from edgepkd.bundle import Bundle, read_bundle
 from edgepkd.bundle.engines import EngineSet, Precision
+from edgepkd.bundle.reading import Bundle, read_bundle
 from edgepkd.engines.build import EnginesBuilt, build_engines
 from edgepkd.engines.graph import is_quantized
 from edgepkd.engines.request import Request, contents_of
 from edgepkd.engines.targets import load_target
-from edgepkd.pipeline import DEMO_BUNDLE
+from edgepkd.pipeline.run import DEMO_BUNDLE
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from edgepkd import hardware
 from edgepkd.engines.targets import Target, engine_target_names, load_target, within
 from edgepkd.errors import ConfigError
+from edgepkd.machine import hardware
 from edgepkd.recipes import recipe_names
 
 

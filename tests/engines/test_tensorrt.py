@@ -7,11 +7,11 @@ from typing import Any
 import onnx
 import pytest
 
-from edgepkd import hardware
 from edgepkd.engines import tensorrt as module
 from edgepkd.engines.builder import Settings, Shapes
 from edgepkd.engines.tensorrt import TensorRtBuilder, open_tensorrt, open_tensorrt_rtx
 from edgepkd.errors import ConfigError, MissingExtraError, ModelError
+from edgepkd.machine import hardware
 from tests.engines.fake_tensorrt import FakeTensorRt
 from tests.engines.segments import WIDTH, broken, convolution
 

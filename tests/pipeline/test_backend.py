@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import SIDECAR
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, ConfigError
-from edgepkd.pipeline import BackendChosen, ClipDone, RunConfig, RunSummary, open_runner, run
+from edgepkd.pipeline.backend import BackendChosen, open_runner
+from edgepkd.pipeline.run import ClipDone, RunConfig, RunSummary, run
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.tensorrt_runner import TensorRtRunner
 from tests.clips import encode_clip, translating_texture

@@ -13,6 +13,7 @@ from edgepkd import _optional
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import labels_of, read_index
 from edgepkd.errors import DataError, MissingExtraError, ModelError, UsageError
+from edgepkd.int8 import hash_of_clips
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.pipeline import quantize as pipeline
 from edgepkd.pipeline.evaluate import EvalConfig, evaluate
@@ -21,9 +22,8 @@ from edgepkd.pipeline.quantize import QuantDone, QuantizeConfig, quantize
 from edgepkd.pipeline.train import ExitsConfig, train_all_exits
 from edgepkd.pipeline.trained_run import clip_gmac, open_run
 from edgepkd.pipeline.wise import WiseFitConfig, fit_wise_file
-from edgepkd.qad import hash_of_clips
 from edgepkd.quantize.checkpoint import load_quantized
-from edgepkd.training.jobs import cache_spec
+from edgepkd.training.cache import cache_spec
 from edgepkd.training.predict import views_protocol, weights_sha256
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import Run, read_run, write_run

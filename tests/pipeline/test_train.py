@@ -34,9 +34,8 @@ from edgepkd.pipeline.train import (
     train_all_exits,
     train_backbones,
 )
-from edgepkd.training.cache import cached_clip
+from edgepkd.training.cache import cache_spec, cached_clip
 from edgepkd.training.features import FeatureCache
-from edgepkd.training.jobs import cache_spec
 from edgepkd.training.loop import Checkpoint
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import read_run

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepkd.bundle import read_bundle
+from edgepkd.bundle.reading import read_bundle
 from edgepkd.cascade import ExitPolicy, WiseWeights, prefix_logits, replay
 from edgepkd.errors import ConfigError, DataError, UsageError
+from edgepkd.logits.clip_logits import save_logits
+from edgepkd.logits.fit_files import read_fitted
+from edgepkd.logits.policy import fit_policy
+from edgepkd.logits.wise import fit_wise, in_order
 from edgepkd.models.checkpoint import save_network
 from edgepkd.pipeline.wise import WiseFitConfig, WiseFitResult, fit_wise_file
-from edgepkd.training.fitted import read_fitted
-from edgepkd.training.logits import save_logits
-from edgepkd.training.policy import fit_policy
 from edgepkd.training.predict import weights_sha256
-from edgepkd.training.wise import fit_wise, in_order
+from tests.logits.answered import NAMES, make_logits
 from tests.models.networks import small_network
 from tests.runtime.bundles import make_bundle
-from tests.training.clip_logits import NAMES, make_logits
 
 Fit = Callable[..., WiseFitResult]
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepkd.bundle import (
-    Bundle,
+from edgepkd.bundle.manifest import (
     CascadeEntry,
     Manifest,
     PolicyEntry,
@@ -17,8 +16,9 @@ from edgepkd.bundle import (
     SegmentKey,
     WiseTable,
     segment_file,
-    write_bundle,
 )
+from edgepkd.bundle.reading import Bundle
+from edgepkd.bundle.writing import write_bundle
 from edgepkd.cascade import Order, WiseWeights, order_key
 from edgepkd.config import MODALITIES, NUM_CHANNELS, ClipSpec, DecodeSpec, InputSpec, Modality
 

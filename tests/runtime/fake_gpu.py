@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import (
     BuiltOn,
     EngineSet,
@@ -24,6 +23,7 @@ from edgepkd.bundle.engines import (
     engines_folder,
     this_machine,
 )
+from edgepkd.bundle.reading import Bundle
 from tests.stored_engines import store
 
 VERSION = "10.3.0"
@@ -179,7 +179,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTrt, FakeCuda]:
     """Both modules in place of the real ones, on a machine with one GPU."""
     import sys
 
-    from edgepkd import hardware
+    from edgepkd.machine import hardware
 
     trt, cuda = FakeTrt(), FakeCuda()
     monkeypatch.setitem(sys.modules, "tensorrt", trt)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import (
     EngineSet,
     PlanRecord,
@@ -15,6 +14,7 @@ from edgepkd.bundle.engines import (
     engines_folder,
     this_machine,
 )
+from edgepkd.bundle.reading import Bundle
 from edgepkd.engines.builder import Settings, Shapes
 from edgepkd.engines.openvino import OpenVinoBuilder
 from tests.stored_engines import edit, store

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepkd import hardware
-from edgepkd.bundle import Bundle
 from edgepkd.bundle.folder import Folder
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, ModelError
 from edgepkd.libraries import openvino
+from edgepkd.machine import hardware
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.runner import SegmentRunner
 from tests.engines.segments import FRAMES, conv_bundle

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
-from edgepkd import hardware
-from edgepkd.bundle import Bundle
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, ModelError
+from edgepkd.machine import hardware
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.runner import SegmentRunner
 from tests.runtime.bundles import make_bundle, motion_gain

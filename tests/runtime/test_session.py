@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgepkd.bundle import Bundle
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Order, Position, positions
 from edgepkd.config import NUM_CHANNELS, Modality
 from edgepkd.errors import ConfigError, DecodeError, ModelError, UsageError

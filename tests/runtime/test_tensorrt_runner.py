@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 import pytest
 
-from edgepkd import hardware
-from edgepkd.bundle import Bundle
 from edgepkd.bundle.engines import read_engines
+from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, MissingExtraError, ModelError
+from edgepkd.machine import hardware
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.session import Session
 from edgepkd.runtime.tensorrt_runner import TensorRtRunner

@@ -36,9 +36,9 @@ from edgepkd.training.loop import (
     mix_seed,
     run_epochs,
 )
+from edgepkd.training.optimizers import make_optimizer
 from edgepkd.training.recipe import BackboneRecipe, ExitRecipe, Selection, Steps
 from edgepkd.training.runlog import RunLog
-from edgepkd.training.steps import make_optimizer
 from tests.disks import FULL, full_disk
 from tests.processes import started
 from tests.training.fake_clips import fake_clip

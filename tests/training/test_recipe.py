@@ -11,7 +11,7 @@ import pytest
 from edgepkd.config import MODALITIES, ClipSpec, Modality
 from edgepkd.errors import ConfigError
 from edgepkd.recipes import load_recipe, recipe_names, room_path
-from edgepkd.reproduce.study import load_study
+from edgepkd.studies.study import load_study
 from edgepkd.training.recipe import (
     BackboneRecipe,
     ExitRecipe,

@@ -16,7 +16,7 @@ import av
 import pytest
 
 from edgepkd.config import MODALITIES, ClipSpec, InputSpec
-from edgepkd.datasets.form import encode
+from edgepkd.datasets.training_form import encode
 from edgepkd.errors import DecodeError, EdgepkdError
 from edgepkd.runtime.annotate import save_annotated
 from edgepkd.video.clips import Clip, ClipReader

@@ -30,7 +30,7 @@ from tests.processes import ROOT
 from tests.video.reading import plain_frames
 
 CALLER = "edgepkd/video/fields.py"
-ASKS_WHERE_THEY_ARE_KEPT = "edgepkd/runtime/machine.py"
+ASKS_WHERE_THEY_ARE_KEPT = "edgepkd/pipeline/doctor.py"
 
 
 def test_arrays_of_another_size_are_refused_before_a_kernel() -> None:

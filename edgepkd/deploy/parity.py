@@ -1,0 +1,153 @@
+"""Does what is deployed answer as the network it came from? Differences and agreement per exit.
+
+Logits of labelled clips are compared between forms of one cascade: the FP32 networks, the quantised
+ones in torch, the exported segments on a backend. Each exported segment gets the features of the
+exported one before it, as on a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepkd.cascade import Floats
+from edgepkd.config import MODALITIES, NUM_EXITS, Modality
+from edgepkd.engines.graph import FEATURES, INPUT, LOGITS
+from edgepkd.errors import ModelError
+from edgepkd.libraries import openvino
+from edgepkd.logits.clip_logits import Answers
+
+Array = npt.NDArray[np.float32]
+Backend = Literal["openvino", "reference"]
+Segments: TypeAlias = Mapping[tuple[Modality, int], bytes]
+
+ENOUGH_CLIPS = 50
+"""Fewer say little about agreement."""
+
+
+class SegmentChain:
+    """The exported segments of one network, compiled once, run one after the other."""
+
+    def __init__(
+        self, exported: Segments, modality: Modality, *, frames: int | None = None,
+        backend: Backend = "openvino",
+    ) -> None:
+        """Compile the segments of `modality` for batches of `frames` (None: of any size).
+
+        'reference' is onnx's slow, obvious evaluator.
+        """
+        self._runs = [
+            _openvino(content, frames) if backend == "openvino" else _reference(content)
+            for content in (exported[modality, k] for k in range(1, NUM_EXITS + 1))
+        ]
+
+    def __call__(self, x: Array) -> list[Array]:
+        """Frames [N, C, H, W] -> logits of the four exits, each [N, classes]."""
+        logits = []
+        for run in self._runs:
+            outputs = run(x)
+            logits.append(outputs[LOGITS])
+            x = outputs.get(FEATURES, x)
+        return logits
+
+    def clip_logits(self, x: Array) -> Floats:
+        """Temporal segments [S, C, H, W] of a clip -> [4, classes], their mean."""
+        return np.stack([logits.mean(axis=0, dtype=np.float64) for logits in self(x)])
+
+
+@dataclass(frozen=True)
+class ExitParity:
+    """One exit, one form against another, over `num_clips` clips."""
+
+    modality: Modality
+    exit: int
+    form: str
+    against: str
+    max_difference: float
+    """Largest difference of a logit."""
+    mean_difference: float
+    agreement: float
+    """Share of clips with the same top label."""
+    num_clips: int
+
+
+def compare(
+    answers: Mapping[str, Answers], pairs: Sequence[tuple[str, str]]
+) -> tuple[ExitParity, ...]:
+    """Every exit of each pair (form, against) of `answers`."""
+    rows = []
+    for form, against in pairs:
+        for modality in [m for m in MODALITIES if m in answers[form]]:
+            a, b = answers[form][modality], answers[against][modality]
+            gap, same = np.abs(a - b), a.argmax(axis=-1) == b.argmax(axis=-1)
+            rows += [ExitParity(modality, k + 1, form, against, float(gap[:, k].max()),
+                                float(gap[:, k].mean()), float(same[:, k].mean()), len(a))
+                     for k in range(NUM_EXITS)]
+    return tuple(rows)
+
+
+def format_parity(rows: Sequence[ExitParity]) -> str:
+    """A Markdown table: an exit a row, a pair of forms a column."""
+    pairs = list(dict.fromkeys((row.form, row.against) for row in rows))
+    by_exit = {(r.modality, r.exit, r.form, r.against): r for r in rows}
+    lines = ["| exit | " + " | ".join(f"{form} against {against}: same label, largest and mean "
+                                      "difference of a logit" for form, against in pairs) + " |",
+             "|---|" + "---|" * len(pairs)]
+    for modality, k in dict.fromkeys((row.modality, row.exit) for row in rows):
+        cells = [by_exit[modality, k, form, against] for form, against in pairs]
+        lines.append(f"| {modality}_{k} | " + " | ".join(
+            f"{100 * c.agreement:.1f} %, {c.max_difference:.2g}, {c.mean_difference:.1g}"
+            for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def _openvino(content: bytes, frames: int | None) -> Callable[[Array], dict[str, Any]]:
+    compiled = openvino.compile_segment(content, frames=frames)
+
+    def run(x: Array) -> dict[str, Any]:
+        results = compiled({INPUT: x})
+        return {output.any_name: results[output] for output in compiled.outputs}
+
+    return run
+
+
+def _reference(content: bytes) -> Callable[[Array], dict[str, Any]]:
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(content)
+
+    def run(x: Array) -> dict[str, Any]:
+        return dict(zip(evaluator.output_names, evaluator.run(None, {INPUT: x}), strict=True))
+
+    return run
+
+
+def check_agreement(
+    rows: Sequence[ExitParity], *, form: str, against: str, floor: float
+) -> tuple[str, ...]:
+    """Exits of which `form` and `against` agree on fewer clips than `floor` says, in words."""
+    return tuple(
+        f"{row.modality}_{row.exit} of {form} gives the label of {against} for"
+        f" {100 * row.agreement:.1f} % of {row.num_clips} clips; allowed: {100 * floor:g} % or more"
+        for row in rows if (row.form, row.against) == (form, against) and row.agreement < floor)
+
+
+def refuse_drift(drifts: Sequence[str]) -> None:
+    """Raise unless every exit agrees.
+
+    Raises:
+        ModelError: names the exits.
+    """
+    if drifts:
+        raise ModelError(f"{'; '.join(drifts)}.",
+                         hint="Look at the parity report; quantise by QAD, keep sensitive layers"
+                              " float, or pass --allow-drift, which the manifest then records.")
+
+
+def parity_facts(rows: Sequence[ExitParity], *, drifts: Sequence[str]) -> dict[str, Any]:
+    """A parity report as plain JSON values; `drifts` were allowed."""
+    return {"exits": [asdict(row) for row in rows], "allowed_drift": list(drifts)}

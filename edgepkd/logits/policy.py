@@ -1,0 +1,88 @@
+"""Fits the exit policy: a temperature and a threshold for each exit, on held-out logits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepkd.cascade import (
+    ExitPolicy,
+    Floats,
+    Labels,
+    WiseWeights,
+    confidence,
+    prefix_logits,
+    softmax,
+)
+
+NEVER = 1.0
+"""Threshold that nothing exceeds."""
+_LOG_TEMPERATURES = (np.log(0.05), np.log(20.0))
+
+
+def fit_temperature(logits: Floats, labels: Labels) -> float:
+    """Temperature in 0.05..20 that minimises cross-entropy of `logits` [N, classes].
+
+    Convex in 1 / temperature, hence one minimum in its logarithm.
+    """
+    from scipy.optimize import minimize_scalar
+
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        probabilities = softmax(logits, temperature=float(np.exp(log_temperature)))
+        return float(-np.mean(np.log(np.maximum(probabilities[rows, labels], 1e-300))))
+
+    return float(np.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded").x))
+
+
+def fit_policy(
+    logits: Floats, labels: Labels, *, weights: WiseWeights, accuracy_loss: float,
+    min_confidence: float = 0.0, safety_clips: int = 0,
+) -> ExitPolicy:
+    """Thresholds that keep accuracy within `accuracy_loss` of the full chain.
+
+    `logits` [N, K, classes] along the order of `weights`, of clips no network was trained on. Exits
+    are set from the first to the last. Each takes as many of the clips that reach it as it can
+    while the clips it gets wrong and the full chain gets right, less the reverse, do not exceed
+    what is left of the allowance; the same must hold at every higher threshold.
+
+    Eleven thresholds on some dozens of clips fit their luck too. Two brakes: an exit that meets its
+    limit gives back the `safety_clips` least sure of its clips, and no threshold is below
+    `min_confidence`.
+    """
+    combined = prefix_logits(logits, weights)  # [N, K, classes]
+    num_clips, num_exits = combined.shape[:2]
+    temperatures = [fit_temperature(combined[:, k], labels) for k in range(num_exits)]
+    probabilities = softmax(combined / np.asarray(temperatures)[:, None])
+    right = probabilities.argmax(axis=-1) == labels[:, None]  # [N, K]
+    sure = confidence(probabilities)  # [N, K]
+    allowance = int(np.floor(accuracy_loss * num_clips + 1e-9))
+    waiting = np.ones(num_clips, bool)
+    thresholds = []
+    for k in range(num_exits - 1):
+        lost = right[:, -1].astype(int) - right[:, k]  # 1: the full chain is right, this is not
+        threshold = max(min_confidence, _lowest_threshold(
+            sure[waiting, k], lost[waiting], allowance=allowance, safety_clips=safety_clips))
+        leaving = waiting & (sure[:, k] > threshold)
+        allowance -= max(0, int(lost[leaving].sum()))
+        waiting &= ~leaving
+        thresholds.append(threshold)
+    return ExitPolicy(weights.order, tuple(temperatures), (*thresholds, 0.0))
+
+
+def _lowest_threshold(
+    sure: Floats, lost: NDArray[np.int64], *, allowance: int, safety_clips: int
+) -> float:
+    """Lowest threshold at which, and above which, the net loss of leaving clips is allowed."""
+    order = np.argsort(-sure, kind="stable")
+    losses = np.cumsum(lost[order])
+    ranked = sure[order]
+    too_many = np.flatnonzero(losses > allowance)
+    count = max(0, int(too_many[0]) - safety_clips) if too_many.size else len(order)
+    while 0 < count < len(order) and ranked[count] == ranked[count - 1]:
+        count -= 1  # equal confidences leave together or not at all
+    if count == 0:
+        return NEVER
+    below = ranked[count] if count < len(order) else 0.0
+    return float((ranked[count - 1] + below) / 2)

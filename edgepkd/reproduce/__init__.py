@@ -1,1 +1,0 @@
-"""The paper's comparison on real clips: `just reproduce`, or `python -m edgepkd.reproduce`."""

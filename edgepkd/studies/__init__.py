@@ -1,0 +1,1 @@
+"""Whole experiments on labelled sets, from clips to tables."""

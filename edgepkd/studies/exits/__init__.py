@@ -1,0 +1,1 @@
+"""The paper's comparison on real clips: `just reproduce`, or `python -m edgepkd.studies.exits`."""

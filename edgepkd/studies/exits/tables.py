@@ -1,0 +1,132 @@
+"""Numbers of the study, from the kept answers. All intervals are 95 % over whole groups.
+
+An accuracy is the mean over clips and over all seeds; its interval draws groups. A difference is
+paired: the same clips, trunks, seeds and batches, another way to train or to weigh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from edgepkd import plain_json
+from edgepkd.cascade import Floats, WiseWeights, positions, prefix_logits
+from edgepkd.config import MODALITIES, NUM_EXITS, Modality
+from edgepkd.logits.wise import ensembles, in_order
+from edgepkd.studies.study import ARMS, SetPlan
+from edgepkd.studies.units import Answered, Unit
+
+WEIGHINGS = ("wise", "wise_paper", "plain_sum", "no_lateral")
+"""See logits.wise.ENSEMBLES."""
+NUM_ICS = NUM_EXITS - 1
+
+
+def read_answers(plan: SetPlan, units: Sequence[Unit]) -> Answered:
+    """Answers of all folds under all seeds; every unit must be done."""
+    columns: dict[str, list[dict[str, Any]]] = {}
+    for unit in units:
+        trunk_seed = unit.part.recipe.seed
+        for seed in unit.exit_seeds:
+            with np.load(unit.answers_path(seed), allow_pickle=False) as file:
+                columns.setdefault(f"{trunk_seed}/{seed}", []).append(
+                    {name: file[name] for name in file.files})
+    first = next(iter(columns.values()))
+    facts = [plain_json.loads(str(part["facts"])) for part in first]
+    seconds: dict[str, list[float]] = {}
+    for column in columns.values():
+        for part in column:
+            for name, value in plain_json.loads(str(part["facts"]))["seconds"].items():
+                seconds.setdefault(name.split("_")[0] if name.startswith("exits") else name,
+                                   []).append(value)
+    return Answered(
+        plan=plan, label_names=tuple(facts[0]["labels"]), seeds=tuple(columns),
+        truth=np.concatenate([part["truth"] for part in first]),
+        groups=tuple(group for fact in facts for group in fact["groups"]),
+        folds=np.concatenate([np.full(len(part["truth"]), i) for i, part in enumerate(first)]),
+        logits={(arm.name, m): np.stack([
+            np.concatenate([part[f"{arm.name}/{m}"] for part in column])
+            for column in columns.values()]) for arm, m in product(ARMS, MODALITIES)},
+        seconds={name: tuple(values) for name, values in seconds.items()},
+    )
+
+
+def exit_table(answered: Answered) -> list[dict[str, Any]]:
+    """Each exit of each network: accuracy of every arm, and its difference to CE."""
+    rows = []
+    for modality, index in product(MODALITIES, range(NUM_EXITS)):
+        base = answered.right("ce", modality)[:, index]
+        row: dict[str, Any] = {"exit": f"{modality}_{index + 1}", "accuracy": {}, "less_ce": {}}
+        for arm in ARMS:
+            own = answered.right(arm.name, modality)[:, index]
+            row["accuracy"][arm.name] = answered.interval(own)
+            row["less_ce"][arm.name] = answered.interval(own - base)
+        rows.append(row)
+    return rows
+
+
+def mean_table(answered: Answered) -> list[dict[str, Any]]:
+    """The internal classifiers of each network, and of all three, as one mean."""
+    parts: dict[str, tuple[Modality, ...]] = {**{m: (m,) for m in MODALITIES}, "all": MODALITIES}
+    rows = []
+    for name, modalities in parts.items():
+        own = {arm.name: np.mean([answered.right(arm.name, m)[:, :NUM_ICS].mean(axis=1)
+                                  for m in modalities], axis=0) for arm in ARMS}
+        rows.append({
+            "network": name,
+            "accuracy": {arm: answered.interval(values) for arm, values in own.items()},
+            "less_ce": {arm: answered.interval(values - own["ce"])
+                        for arm, values in own.items()},
+        })
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Weighed:
+    """Share of seeds that answer rightly under one weighing, at each position: [N, 12]."""
+
+    right: Mapping[str, Floats]
+
+
+def weigh(answered: Answered, arm: str) -> Weighed:
+    """Cross-fitted: a fold is weighed by vectors fitted on the answers to all other folds."""
+    order = answered.plan.recipe.default_order
+    count = len(positions(order))
+    right = {name: np.zeros((len(answered.truth), count)) for name in WEIGHINGS}
+    for s, fold in product(range(len(answered.seeds)), np.unique(answered.folds)):
+        stacked = in_order({m: answered.logits[arm, m][s] for m in MODALITIES}, order)
+        mine = answered.folds == fold
+        fitted: Mapping[str, WiseWeights] = ensembles(
+            stacked[~mine], answered.truth[~mine], order=order, names=WEIGHINGS)
+        for name, weights in fitted.items():
+            answers = prefix_logits(stacked[mine], weights).argmax(axis=-1)
+            right[name][mine] += (answers == answered.truth[mine, None]) / len(answered.seeds)
+    return Weighed(right)
+
+
+def weighing_table(answered: Answered, arm: str) -> list[dict[str, Any]]:
+    """Each position of the cascade: the exit alone, WISE, and what WISE is held against.
+
+    `no_lateral` is the exit's own logits, scaled: its answers are the exit's.
+    """
+    weighed = weigh(answered, arm)
+    rows = []
+    for k, position in enumerate(positions(answered.plan.recipe.default_order)):
+        wise = weighed.right["wise"][:, k]
+        rows.append({
+            "position": str(position),
+            "accuracy": {name: answered.interval(values[:, k])
+                         for name, values in weighed.right.items()},
+            "wise_less": {name: answered.interval(wise - values[:, k])
+                          for name, values in weighed.right.items() if name != "wise"},
+        })
+    means = {name: values.mean(axis=1) for name, values in weighed.right.items()}
+    rows.append({
+        "position": "mean of all", "accuracy": {n: answered.interval(v) for n, v in means.items()},
+        "wise_less": {n: answered.interval(means["wise"] - v)
+                      for n, v in means.items() if n != "wise"},
+    })
+    return rows

@@ -1,0 +1,161 @@
+"""The INT8 study's tables on answers that are known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgepkd.config import MODALITIES
+from edgepkd.studies.int8.jobs import FORMS, int8_answers_path
+from edgepkd.studies.int8.tables import (
+    cascade_table,
+    deploy_form,
+    exit_table,
+    network_table,
+    read_int8_answers,
+    verdict,
+)
+from edgepkd.studies.parts import Part
+from edgepkd.studies.study import SetPlan
+from edgepkd.studies.units import Answered, Unit
+from edgepkd.training.recipe import load_train_recipe
+from tests.studies.int8.made_int8 import GMAC, Wrong, made_int8
+
+WRONG: Wrong = {
+    "fp32": {"mv_1": range(10), "all": range(5)},
+    "ptq": {"mv_1": range(13), "all": range(5, 10)},
+    "qat": {"mv_1": range(9), "all": range(6)},
+    "qad": {"mv_1": range(11), "residual_2": range(8), "all": range(5)},
+}
+
+
+def judged(answered: Answered) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The verdict and the cascade's table."""
+    deployed = {form: deploy_form(answered, form, gmac=GMAC) for form in FORMS}
+    cascade = cascade_table(answered, deployed)
+    return verdict(answered, exit_table(answered), cascade), cascade
+
+
+def test_each_exit_by_counting() -> None:
+    rows = {row["exit"]: row for row in exit_table(made_int8(WRONG))}
+    assert list(rows)[:5] == ["mv_1", "mv_2", "mv_3", "mv_4", "residual_1"]
+    assert len(rows) == 12
+    first, other = rows["mv_1"], rows["mv_2"]
+    assert {f: i.value for f, i in first["accuracy"].items()} == pytest.approx(
+        {"fp32": 0.90, "ptq": 0.87, "qat": 0.91, "qad": 0.89})
+    assert {f: i.value for f, i in first["less_fp32"].items()} == pytest.approx(
+        {"ptq": -0.03, "qat": 0.01, "qad": -0.01})
+    # As many wrong, but other clips: no difference, and ten labels that disagree.
+    assert other["less_fp32"]["ptq"].value == 0
+    assert other["agreement"]["ptq"].value == pytest.approx(0.90)
+    assert other["agreement"]["qat"].value == pytest.approx(0.99)
+    assert first["agreement"]["qad"].num_groups == 20
+
+
+def test_the_columns_of_fp32_and_qad_cannot_be_swapped() -> None:
+    """QAD loses exactly what FP32 does not: a swap would turn every sign."""
+    answered = made_int8({"qad": {"all": range(10)}})
+    found, cascade = judged(answered)
+    for row in exit_table(answered):
+        assert row["accuracy"]["fp32"].value == 1
+        assert row["accuracy"]["qad"].value == pytest.approx(0.9)
+        assert row["less_fp32"]["qad"].value == pytest.approx(-0.1)
+        assert set(row["less_fp32"]) == set(row["agreement"]) == {"ptq", "qat", "qad"}
+    assert cascade["full"]["less_fp32"]["qad"].value == pytest.approx(-0.1)
+    assert cascade["operating_point"]["less_fp32"]["qad"].value == pytest.approx(-0.1)
+    assert found["exits_within"] == {"ptq": 12, "qat": 12, "qad": 0}
+    assert found["qad_less_ptq"].value == pytest.approx(-0.1)
+    assert found["qat_less_qad"].value == pytest.approx(0.1)
+
+
+def test_the_verdict_by_hand() -> None:
+    found, _ = judged(made_int8(WRONG))
+    # PTQ: mv_1 loses 3. QAD: mv_1 loses 1, which is allowed; residual_2 loses 3. QAT: 1 everywhere.
+    assert found["exits_within"] == {"ptq": 11, "qat": 12, "qad": 11}
+    assert found["worst"]["ptq"] == {"less_fp32": pytest.approx(-0.03), "exits": ["mv_1"]}
+    assert found["worst"]["qad"] == {"less_fp32": pytest.approx(-0.03), "exits": ["residual_2"]}
+    assert len(found["worst"]["qat"]["exits"]) == 11
+    assert found["mean_less_fp32"]["qad"].value == pytest.approx(-0.04 / 12)
+    assert found["qad_less_ptq"].value == pytest.approx((0.02 - 0.03) / 12)
+    assert found["qat_less_qad"].value == pytest.approx((0.02 + 0.02 - 10 * 0.01) / 12)
+    assert found["one_clip"] == pytest.approx(0.01)
+
+
+def test_an_interval_shows_less_than_a_value_says() -> None:
+    """One clip in a hundred is within the limit, and no proof; no clip at all is one."""
+    found, _ = judged(made_int8({"qad": {"all": [7], "iframe_4": []}}))
+    assert found["exits_within"]["qad"] == 12
+    assert found["exits_shown"]["qad"] == 1
+    assert found["exits_shown"]["ptq"] == 12
+
+
+def test_networks_and_cascade_are_weighed_ensembles() -> None:
+    """Where one exit of four is wrong the others outvote it; where all are, nothing can."""
+    answered = made_int8({"qad": {"mv_1": range(40)}, "ptq": {"all": range(20)}})
+    deployed = {form: deploy_form(answered, form, gmac=GMAC) for form in FORMS}
+    rows = {row["network"]: row for row in network_table(answered, deployed)}
+    assert set(rows) == set(MODALITIES)
+    assert rows["mv"]["accuracy"]["qad"].value == 1
+    assert rows["mv"]["accuracy"]["ptq"].value == pytest.approx(0.8)
+    full = cascade_table(answered, deployed)["full"]
+    assert full["less_fp32"]["qad"].value == 0
+    assert full["less_fp32"]["ptq"].value == pytest.approx(-0.2)
+
+
+def test_the_operating_point_counts_exits_and_macs() -> None:
+    """Of equal segments k of 12 cost k / 12, so that both columns say the same."""
+    _, cascade = judged(made_int8({"ptq": {"mv_1": range(60), "mv_2": range(60)}}))
+    point = cascade["operating_point"]
+    for form in FORMS:
+        assert point["macs_saved"][form].value == pytest.approx(
+            1 - point["mean_exit"][form].value / 12)
+    assert point["mean_exit"]["fp32"].value == 1  # its first exit is right, and sure of it
+    assert point["mean_exit"]["ptq"].value > 1.5
+
+
+def test_a_fold_is_fitted_on_the_others_alone() -> None:
+    """Other labels in a fold change what the rest is weighed by, never its own exits taken."""
+    answered = made_int8({form: {"mv_1": range(30), "all": range(5)} for form in FORMS})
+    before = deploy_form(answered, "qad", gmac=GMAC)
+    mine = answered.folds == 0
+    truth = answered.truth.copy()
+    truth[mine] = (truth[mine] + 1) % 3
+    after = deploy_form(replace(answered, truth=truth), "qad", gmac=GMAC)
+    np.testing.assert_array_equal(before.exit_number[mine], after.exit_number[mine])
+    assert not np.array_equal(before.exit_number[~mine], after.exit_number[~mine])
+
+
+def test_every_form_is_fitted_on_its_own_answers() -> None:
+    """QAD's numbers stay as they are whatever FP32 answers."""
+    plain = deploy_form(made_int8(WRONG), "qad", gmac=GMAC)
+    other = deploy_form(made_int8({**WRONG, "fp32": {"all": range(70)}}), "qad", gmac=GMAC)
+    for name in ("full", "early", "exit_number", "saved"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(other, name))
+
+
+def test_kept_answers_are_read_fold_by_fold(tmp_path: Path) -> None:
+    """Files as the jobs write them; forms are told apart by name, not by place."""
+    recipe = load_train_recipe("reproduce-weizmann")
+    units = [Unit(Part(name=f"fold{i}", fit=(), answer=(), labels=("a", "b"), recipe=recipe,
+                       folder=tmp_path, cache=tmp_path), (4711,)) for i in range(2)]
+    for i, unit in enumerate(units):
+        path = int8_answers_path(unit)
+        path.parent.mkdir()
+        arrays: dict[str, Any] = {f"{form}/{m}": np.full((3, 4, 2), 10.0 * i + j)
+                                  for j, form in enumerate(FORMS) for m in MODALITIES}
+        facts = {"groups": [f"g{i}"] * 3, "labels": ["a", "b"],
+                 "seconds": {"exits": 1.0, "qad": 2.0 + i}}
+        np.savez(path, facts=np.array(json.dumps(facts)), truth=np.array([0, 1, i]), **arrays)
+    answered = read_int8_answers(SetPlan(recipe, 0.5), units)
+    assert answered.truth.tolist() == [0, 1, 0, 0, 1, 1]
+    assert answered.folds.tolist() == [0, 0, 0, 1, 1, 1]
+    assert answered.groups == ("g0",) * 3 + ("g1",) * 3
+    assert answered.seconds["qad"] == (2.0, 3.0)
+    assert answered.logits["qad", "mv"].shape == (1, 6, 4, 2)
+    assert answered.logits["qad", "mv"][0, [0, 3], 0, 0].tolist() == [3.0, 13.0]
+    assert answered.logits["fp32", "iframe"][0, [0, 3], 0, 0].tolist() == [0.0, 10.0]

@@ -1,0 +1,175 @@
+"""The INT8 recipe, calibration clips, and PTQ, QAT and QAD of a small network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+
+from edgepkd.config import MODALITIES, InputSpec, Modality
+from edgepkd.errors import ConfigError, DataError
+from edgepkd.int8 import (
+    Int8Recipe,
+    calibration_rows,
+    facts_of,
+    finetune_plan,
+    hash_of_clips,
+    int8_recipe_of,
+    load_int8_recipe,
+    post_training,
+    teach,
+    trained_on,
+)
+from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.quantize.network import quantizers
+from edgepkd.training.exits import ViewPlan
+from edgepkd.training.loader import LabelledClips
+from edgepkd.training.views import test_view as centre_view
+from tests.models.networks import small_network
+from tests.training.fake_clips import fake_clip
+
+INPUTS = {m: InputSpec(m, num_segments=2, resize_px=40, crop_px=32) for m in MODALITIES}
+PLANS = {m: ViewPlan(INPUTS[m], 4, 1, "gop", 0) for m in MODALITIES}
+
+
+@pytest.fixture(scope="module")
+def data() -> LabelledClips:
+    return LabelledClips([fake_clip(seed=i) for i in range(4)], [0, 1, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[Modality, SegmentedNetwork]:
+    return {m: small_network(modality=m, num_classes=2) for m in MODALITIES}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Int8Recipe:
+    return load_int8_recipe("int8", {"finetune.epochs": 2, "finetune.batch_clips": 4})
+
+
+@pytest.fixture(scope="module")
+def quantized(
+    networks: dict[Modality, SegmentedNetwork], data: LabelledClips, recipe: Int8Recipe
+) -> SegmentedNetwork:
+    return post_training(networks["mv"], data.clips, spec=INPUTS["mv"], recipe=recipe)
+
+
+# ---- recipe
+
+
+def test_the_shipped_recipe_survives_being_written() -> None:
+    recipe = load_int8_recipe("int8")
+    assert (recipe.quantizer.calibrator, recipe.quantizer.weight_bits) == ("max", 7)
+    assert recipe.finetune.scheme == "pkd"
+    assert int8_recipe_of(asdict(recipe), where="x") == recipe
+
+
+def test_single_values_can_be_changed() -> None:
+    recipe = load_int8_recipe("int8", {
+        "quantizer.calibrator": "mse", "quantizer.keep_float": ["*.head.fc"],
+        "finetune.self_share": 0.25, "calibration_clips": 8})
+    assert recipe.quantizer.keep_float == ("*.head.fc",)
+    assert (recipe.quantizer.calibrator, recipe.calibration_clips) == ("mse", 8)
+    assert recipe.finetune.self_share == 0.25
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"calibration_clips": 0}, "calibration_clips is 0; allowed: 1 or more"),
+    ({"calibration_clips": "many"}, "calibration_clips is 'many'; allowed: a whole number"),
+    ({"quantizer.calibrator": "minmax"}, "calibrator is 'minmax'"),
+    ({"quantizer.bits": 4}, "key bits is 'unknown'"),
+    ({"quantizer.keep_float": "conv1"}, "keep_float is 'conv1'; allowed: a list of such values"),
+    ({"finetune.self_share": 2}, r"self_share is 2; allowed: 0\.\.1"),
+    ({"finetune": 3}, "finetune is 3; allowed: a table"),
+    ({"epochs": 3}, "key epochs is 'unknown'"),
+])
+def test_a_mistake_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_int8_recipe("int8", changes)
+
+
+def test_qat_has_neither_teacher_nor_twin() -> None:
+    recipe = load_int8_recipe("int8")
+    assert (recipe.finetune_of("qat").scheme, recipe.finetune_of("qat").self_share) == ("ce", 0)
+    assert recipe.finetune_of("qad") == recipe.finetune
+    assert "finetune" not in facts_of(recipe, method="ptq")
+    assert facts_of(recipe, method="qat")["finetune"]["scheme"] == "ce"
+
+
+# ---- clips
+
+
+def test_clips_are_drawn_by_the_seed(recipe: Int8Recipe) -> None:
+    few = replace(recipe, calibration_clips=5)
+    rows = calibration_rows(40, few, seed=1)
+    assert rows == sorted(set(rows))
+    assert len(rows) == 5
+    assert set(rows) <= set(range(40))
+    assert rows == calibration_rows(40, few, seed=1)
+    assert rows != calibration_rows(40, few, seed=2)
+    assert calibration_rows(20, recipe, seed=1) == list(range(20))  # all there are
+
+
+def test_too_few_clips_are_refused_unless_forced(recipe: Int8Recipe) -> None:
+    with pytest.raises(DataError, match=r"15 clips to calibrate on; allowed: 16 or more.*--force"):
+        calibration_rows(15, recipe, seed=0)
+    assert calibration_rows(15, recipe, seed=0, force=True) == list(range(15))
+    assert len(calibration_rows(16, recipe, seed=0)) == 16
+
+
+def test_the_hash_of_clips_knows_no_order() -> None:
+    assert hash_of_clips(["a", "b"]) == hash_of_clips(["b", "a"])
+    assert hash_of_clips(["a", "b"]) != hash_of_clips(["a"])
+
+
+# ---- networks
+
+
+def test_ranges_come_from_the_test_views(
+    quantized: SegmentedNetwork, data: LabelledClips, networks: dict[Modality, SegmentedNetwork]
+) -> None:
+    frames = torch.cat([centre_view(clip, INPUTS["mv"]) for clip in data.clips])
+    x = networks["mv"].segments[0].trunk.data_bn(frames)  # type: ignore[union-attr,operator]
+    found = dict(quantizers(quantized))["segments.0.trunk.conv1.input_quantizer"].amax
+    assert float(found) == pytest.approx(float(x.detach().abs().max()), rel=1e-5)
+
+
+def test_views_to_train_on_are_other_ones_than_those_of_the_exits(data: LabelledClips) -> None:
+    plan = finetune_plan(PLANS["mv"])
+    assert replace(plan, seed=PLANS["mv"].seed) == PLANS["mv"]
+    assert not torch.equal(plan.view(data.clips[0], index=0, view=0),
+                           PLANS["mv"].view(data.clips[0], index=0, view=0))
+
+
+def test_only_teachers_of_the_schedule_are_asked(
+    networks: dict[Modality, SegmentedNetwork], data: LabelledClips, recipe: Int8Recipe
+) -> None:
+    def asked(modality: Modality, **changes: Any) -> set[Modality]:
+        steps = replace(recipe.finetune, **changes)
+        return set(teach(networks, data, PLANS, modality=modality, recipe=steps))
+
+    assert asked("iframe", epochs=6) == {"iframe", "mv", "residual"}
+    assert asked("mv", scheme="iframe") == {"mv", "iframe"}
+    assert asked("mv", scheme="ce") == {"mv"}  # its float twin
+    assert asked("mv", scheme="ce", self_share=0.0) == set()
+
+
+@pytest.mark.parametrize("method", ["qat", "qad"])
+def test_training_on_moves_weights_and_leaves_ranges_and_its_input(
+    networks: dict[Modality, SegmentedNetwork], quantized: SegmentedNetwork, data: LabelledClips,
+    recipe: Int8Recipe, method: Any
+) -> None:
+    steps = recipe.finetune_of(method)
+    before = {name: tensor.clone() for name, tensor in quantized.state_dict().items()}
+    taught = teach(networks, data, PLANS, modality="mv", recipe=steps)
+    trained = trained_on(quantized, data, PLANS["mv"], taught=taught, recipe=steps,
+                         trunk_rate=1e-2, seed=0)
+    after = trained.state_dict()
+    for name, tensor in quantized.state_dict().items():
+        assert torch.equal(tensor, before[name])
+        assert name.endswith("_amax") <= torch.equal(after[name], before[name])
+    for k in range(4):  # through every quantiser down to the first layer
+        names = [n for n in after if n.startswith(f"segments.{k}.") and n.endswith(".weight")]
+        assert not any(torch.equal(after[name], before[name]) for name in names)
