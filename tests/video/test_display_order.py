@@ -9,10 +9,10 @@ import av
 import pytest
 
 from edgepkd.config import DecodeSpec
-from edgepkd.video._heads import Kind, classifier
-from edgepkd.video._order import Intake, Picture, shown_pictures
-from edgepkd.video._runs import Engine
+from edgepkd.video.decode_runs import StreamDecoder
 from edgepkd.video.decoder import CodecParams, DecodeCounters
+from edgepkd.video.display_order import Intake, Picture, shown_pictures
+from edgepkd.video.packet_kinds import Kind, classifier
 from tests.clips import encode_clip, moving_scene
 from tests.video.reading import packets_of, plain_frames
 
@@ -50,8 +50,8 @@ def _packet(data: bytes, *, is_keyframe: bool = False) -> av.Packet:
 
 
 def _pictures(packets: list[av.Packet]) -> list[Picture]:
-    engine = Engine(PARAMS, spec=DecodeSpec(), counters=DecodeCounters())
-    return list(shown_pictures(Intake(packets, params=PARAMS, engine=engine)))
+    stream = StreamDecoder(PARAMS, spec=DecodeSpec(), counters=DecodeCounters())
+    return list(shown_pictures(Intake(packets, params=PARAMS, stream=stream)))
 
 
 def _vop(kind: int, size: int = 64) -> bytes:
@@ -106,10 +106,10 @@ def test_pictures_of_another_size_are_a_turn(tmp_path: Path, codec: str, form: s
     joined = tmp_path / "joined.raw"
     joined.write_bytes(parts[0] + parts[1])
     params, packets = packets_of(joined)
-    engine = Engine(params, spec=DecodeSpec(), counters=DecodeCounters())
-    intake = Intake(packets, params=params, engine=engine)
+    stream = StreamDecoder(params, spec=DecodeSpec(), counters=DecodeCounters())
+    intake = Intake(packets, params=params, stream=stream)
     assert len(list(shown_pictures(intake))) == 10
     assert intake.turn is not None
     assert intake.turn.why == "pictures"
     assert len(list(intake.turn.packets)) == 10
-    assert engine.counters.packets_read == 10
+    assert stream.counters.packets_read == 10

@@ -181,9 +181,9 @@ def test_later_part_of_a_long_gop_alone(long_gop: Path) -> None:
 
 def test_an_endless_gop_forgets_what_it_decoded(long_gop: Path,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepkd.video._runs._MAX_RUN_BYTES", 2000)
+    monkeypatch.setattr("edgepkd.video.decode_runs._MAX_RUN_BYTES", 2000)
     expected = [gop.residual(3) for gop in gops_of(long_gop)]
-    monkeypatch.setattr("edgepkd.video._runs._MAX_RUN_BYTES", 2000)
+    monkeypatch.setattr("edgepkd.video.decode_runs._MAX_RUN_BYTES", 2000)
     reader = reader_of(long_gop)
     got = []
     for gop in reader:
