@@ -5,19 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgepkd.errors import BundleError, EdgepkdError
 
 if TYPE_CHECKING:
     from edgepkd.bundle.engines import EngineSet
     from edgepkd.bundle.reading import Bundle
-    from edgepkd.pipeline.run import RunConfig
     from edgepkd.runtime.runner import SegmentRunner
 
 CPU = "openvino"
 FITS = "its engines were built for this machine."
 ONNX_INSTEAD = "The ONNX files of the bundle are compiled for the CPU instead."
+
+
+class BackendSettings(Protocol):
+    """What a `RunConfig` says of the backend."""
+
+    @property
+    def backend(self) -> str:
+        """A target, openvino, or auto."""
+        ...
+
+    @property
+    def threads(self) -> int | None:
+        """Of OpenVINO; None: it chooses."""
+        ...
+
+    @property
+    def trust_engines(self) -> bool:
+        """True: engines that were not built here are taken, too."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +48,7 @@ class BackendChosen:
 
 
 def open_runner(
-    bundle: Bundle, config: RunConfig
+    bundle: Bundle, config: BackendSettings
 ) -> tuple[SegmentRunner, BackendChosen | None]:
     """The backend of `config`; where there was a choice, also what was chosen and why.
 
@@ -53,7 +71,7 @@ def open_runner(
 
 
 def _first_that_fits(
-    bundle: Bundle, config: RunConfig
+    bundle: Bundle, config: BackendSettings
 ) -> tuple[SegmentRunner, BackendChosen | None]:
     sets, unreadable = _engine_sets(bundle)
     refused = [error.message for error in unreadable.values()]
@@ -72,7 +90,7 @@ def _first_that_fits(
 
 
 def _on_the_cpu(
-    bundle: Bundle, config: RunConfig
+    bundle: Bundle, config: BackendSettings
 ) -> tuple[SegmentRunner, BackendChosen | None]:
     sets, unreadable = _engine_sets(bundle)
     if CPU in unreadable:
@@ -107,7 +125,7 @@ def _closed_on_errors(runner: SegmentRunner) -> Iterator[None]:
 
 
 def _on_onnx(
-    bundle: Bundle, config: RunConfig, refused: list[str]
+    bundle: Bundle, config: BackendSettings, refused: list[str]
 ) -> tuple[SegmentRunner, BackendChosen | None]:
     from edgepkd.runtime.openvino_runner import OpenVinoRunner
 
@@ -115,7 +133,7 @@ def _on_onnx(
     return OpenVinoRunner(bundle, threads=config.threads), choice
 
 
-def _on_engines(bundle: Bundle, engines: EngineSet, config: RunConfig) -> SegmentRunner:
+def _on_engines(bundle: Bundle, engines: EngineSet, config: BackendSettings) -> SegmentRunner:
     from edgepkd.runtime.openvino_runner import OpenVinoRunner
     from edgepkd.runtime.tensorrt_runner import TensorRtRunner
 

@@ -20,11 +20,11 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from edgepkd.errors import ConfigError, DecodeError
-from edgepkd.video._heads import known_header
 from edgepkd.video.h264 import NO_CROP, Crop, find_sps
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.orientation import UPRIGHT, Display, Orientation, display_of
 from edgepkd.video.oversize import check_refused, codec_options
+from edgepkd.video.packet_kinds import known_header
 from edgepkd.video.timeline import plausible_rate, usable_time_base
 
 if TYPE_CHECKING:

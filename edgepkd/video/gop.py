@@ -2,7 +2,7 @@
 
 `GopReader` cuts packets at key packets, and after `gop_frames` frames where the stream has no key
 packet: any decoded frame can be an anchor (decode.md 1.6). Packets from one point where decoding
-can start to the next form a run (`_runs.py`); the GOPs of one run share a decoder.
+can start to the next form a run (`decode_runs`); the GOPs of one run share a decoder.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 from edgepkd.config import DecodeSpec
 from edgepkd.errors import ConfigError, DecodeError
-from edgepkd.video._order import Intake, Picture, Turn, shown_pictures
-from edgepkd.video._runs import Engine, Run
+from edgepkd.video.decode_runs import DecodeRun, StreamDecoder
 from edgepkd.video.decoder import CodecParams, DecodeCounters, check_native, check_size
+from edgepkd.video.display_order import Intake, Picture, Turn, shown_pictures
 from edgepkd.video.fields import (
     Accumulator,
     chosen_references,
@@ -52,7 +52,7 @@ class Gop:
     """
 
     def __init__(self, *, index: int, numbers: list[int], times_s: tuple[float, ...],
-                 run: Run, engine: Engine, begins_anew: bool = False) -> None:
+                 run: DecodeRun, stream: StreamDecoder, begins_anew: bool = False) -> None:
         """`numbers` are those of the packets shown, -1 where nothing is decoded."""
         self.index = index
         self.times_s = times_s
@@ -62,10 +62,10 @@ class Gop:
         self._numbers = numbers
         self._kept = [t for t, number in enumerate(self._numbers) if number >= 0]
         self._position_of = {self._numbers[t]: t for t in self._kept}
-        self._run: Run | None = run
-        self._engine = engine
-        self._orientation = engine.orientation
-        self._grid = engine.grid(*engine.size)
+        self._run: DecodeRun | None = run
+        self._stream = stream
+        self._orientation = stream.orientation
+        self._grid = stream.grid(*stream.size)
         self._has_size = False
         self._planned: frozenset[int] | None = None
         self._wanted: set[int] = set()
@@ -160,7 +160,7 @@ class Gop:
                 # their pages cost more to get again than the field costs to make.
                 self._fields.clear()
             self._fields[t] = field
-            self._engine.counters.motion_fields += 1
+            self._stream.counters.motion_fields += 1
         return field
 
     def residual(self, t: int) -> NDArray[np.int16]:
@@ -170,7 +170,7 @@ class Gop:
             ConfigError: the stream is decoded for motion only (`pixels=False`).
             DecodeError: no frame of the GOP can be decoded.
         """
-        if not self._engine.spec.pixels:
+        if not self._stream.spec.pixels:
             raise ConfigError(
                 "residual() needs the pixels of P-frames, and the stream is decoded with "
                 "pixels=False.", hint="Decode it with DecodeSpec(pixels=True).")
@@ -180,7 +180,7 @@ class Gop:
             self._decode_vectors(t)
             difference = residual(picture, anchor, self._accumulate(t).state, grid=self._grid)
             self._residuals[t] = self._shown(difference)
-            self._engine.counters.residuals += 1
+            self._stream.counters.residuals += 1
         return self._residuals[t]
 
     def release(self) -> None:
@@ -188,10 +188,10 @@ class Gop:
         if self._run is None:
             return
         undecoded = sum(self._numbers[t] > self._arrived for t in self._kept)
-        self._engine.counters.packets_skipped += undecoded
+        self._stream.counters.packets_skipped += undecoded
         self._run = None
         if self._accumulator is not None:
-            self._engine.give_back(self._accumulator)
+            self._stream.give_back(self._accumulator)
             self._accumulator = None
         self._anchor_rgb = None
         for store in (self._frames, self._cells, self._references, self._fields,
@@ -221,7 +221,7 @@ class Gop:
         grid = self._grid
         if not (self._has_size and frame.width == grid.source_width_px
                 and frame.height == grid.source_height_px) and not self._fits(frame):
-            self._engine.counters.errors += 1
+            self._stream.counters.errors += 1
             return
         if self._wants(t):
             self._keep(t, frame)
@@ -240,22 +240,22 @@ class Gop:
         if self._has_size:
             return False
         # What was made before any frame came is a field at rest, in the size that was expected.
-        self._grid = self._engine.grid(frame.width, frame.height)
+        self._grid = self._stream.grid(frame.width, frame.height)
         self._fields.clear()
         self._accumulator, self._next_step = None, 0
         self._has_size = True
         return True
 
     def _take_vectors(self, t: int, frame: VideoFrame, recent: list[VideoFrame]) -> None:
-        grid, engine = self._grid, self._engine
+        grid, stream = self._grid, self._stream
         words = vector_words(frame)
         if frame.pict_type == _INTRA or not words.size:
-            if engine.num_references > 1:  # the states are counted back frame by frame
+            if stream.num_references > 1:  # the states are counted back frame by frame
                 self._cells[t] = no_cells(grid)
             return
         self._cells[t] = vector_cells(
-            words, grid=grid, whole_pixels=engine.whole_pixels, limit=engine.vector_limit)
-        if engine.num_references > 1:
+            words, grid=grid, whole_pixels=stream.whole_pixels, limit=stream.vector_limit)
+        if stream.num_references > 1:
             self._references[t] = chosen_references(words, frame, recent, grid=grid)
 
     def _wants(self, t: int) -> bool:
@@ -273,7 +273,7 @@ class Gop:
             return
         grid = self._grid
         if grid.resizes:
-            frame = self._engine.pictures.resized(
+            frame = self._stream.pictures.resized(
                 frame, width_px=grid.width_px, height_px=grid.height_px)
         self._frames[t] = frame
 
@@ -286,7 +286,7 @@ class Gop:
 
     def _accumulate(self, t: int) -> Accumulator:
         if self._accumulator is None:
-            self._accumulator = self._engine.accumulator(self._grid)
+            self._accumulator = self._stream.accumulator(self._grid)
         if self._next_step > 0 and self._kept[self._next_step - 1] > t:
             self._accumulator.restart()
             self._next_step = 0
@@ -302,8 +302,8 @@ class Gop:
         """RGB of position `t` as it is decoded."""
         if t == 0 and self._anchor_rgb is not None:
             return self._anchor_rgb
-        rgb = self._engine.pictures.rgb(self._frame(t))
-        self._engine.counters.frames_rgb += 1
+        rgb = self._stream.pictures.rgb(self._frame(t))
+        self._stream.counters.frames_rgb += 1
         if t == 0:
             self._anchor_rgb = rgb
         return rgb
@@ -329,7 +329,7 @@ class Gop:
                 self._arrived = max(self._arrived, self._numbers[later])
                 if later in self._frames:
                     return self._frames[later]
-        newest = self._engine.newest
+        newest = self._stream.newest
         if newest is not None and self._fits(newest):
             self._keep(t, newest)
             return self._frames[t]
@@ -339,7 +339,7 @@ class Gop:
 
     # -- details ----------------------------------------------------------------------------
 
-    def _live_run(self) -> Run:
+    def _live_run(self) -> DecodeRun:
         if self._run is None:
             raise DecodeError(f"GOP {self.index} was released and answers nothing any more.",
                               hint="Ask for everything before release().")
@@ -357,12 +357,12 @@ class Gop:
 
     def _shown(self, array: NDArray[Any]) -> NDArray[Any]:
         """What is looked at of a decoded picture or its residual."""
-        if self._engine.shows_all:
+        if self._stream.shows_all:
             return array
         return self._orientation.turned(np.ascontiguousarray(array[self._grid.window.pixels]))
 
     def _shown_field(self, field: NDArray[np.int16]) -> NDArray[np.int16]:
-        if self._engine.shows_all:
+        if self._stream.shows_all:
             return field
         cut = np.ascontiguousarray(field[self._grid.window.points])
         return self._orientation.turned_field(cut)
@@ -423,7 +423,7 @@ class GopReader:
         self._packets = packets
         self._params = params
         self._spec = spec or DecodeSpec()
-        self._engine = Engine(params, spec=self._spec, counters=self.counters)
+        self._stream = StreamDecoder(params, spec=self._spec, counters=self.counters)
         self._timeline = timeline or Timeline(time_base=params.time_base, fps=params.fps)
         self._second = float(params.time_base)
         self._newest_s = -math.inf
@@ -432,7 +432,7 @@ class GopReader:
 
     def __iter__(self) -> Iterator[Gop]:
         """The GOPs in order, each with all its packets read and none decoded."""
-        intake = Intake(self._packets, params=self._params, engine=self._engine)
+        intake = Intake(self._packets, params=self._params, stream=self._stream)
         timeline, breaks, cut = self._timeline, self._begins_anew, None
         has_stamps: bool | None = None
         for picture in shown_pictures(intake):
@@ -474,7 +474,7 @@ class GopReader:
         run = cut.pictures[0].run
         gop = Gop(index=self._num_gops, times_s=self._times_s(cut),
                   numbers=[p.number if p.is_reference else -1 for p in cut.pictures],
-                  run=run, engine=self._engine, begins_anew=cut.begins_anew)
+                  run=run, stream=self._stream, begins_anew=cut.begins_anew)
         self._num_gops += 1
         run.add(gop)
         return gop

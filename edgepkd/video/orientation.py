@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from av.sidedata.sidedata import Type
 
-from edgepkd.video._sidedata import side_data
+from edgepkd.video.side_data import side_data
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

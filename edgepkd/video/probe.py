@@ -24,8 +24,6 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from edgepkd.config import DecodeSpec
-from edgepkd.video._heads import Kind, classifier
-from edgepkd.video._sidedata import side_data
 from edgepkd.video.decoder import (
     NATIVE_CODECS,
     NATIVE_PIXEL_FORMATS,
@@ -38,6 +36,8 @@ from edgepkd.video.h264 import NO_CROP, Crop, Sps, find_all_sps, find_sps
 from edgepkd.video.limits import Limits
 from edgepkd.video.orientation import NO_DISPLAY, Display, display_of
 from edgepkd.video.oversize import check_refused, codec_options
+from edgepkd.video.packet_kinds import Kind, classifier
+from edgepkd.video.side_data import side_data
 from edgepkd.video.source import STDIN, Source, VideoInput, open_video
 from edgepkd.video.timeline import (
     DEFAULT_FPS,
@@ -317,7 +317,7 @@ def _look(video: VideoInput) -> StreamInfo:
         variable_fps=bool(steps.size and steps.max() > 1.5 * np.median(steps)),
         num_packets_seen=len(packets), seen_all=seen_all, num_keyframes_seen=gops.num_keyframes,
         gop_min=min(gops.lengths, default=None), gop_max=max(gops.lengths, default=None),
-        has_b_frames=(decoded.has_b_frames or _has_b_heads(context, packets)
+        has_b_frames=(decoded.has_b_frames or _names_b_frames(context, packets)
                       or (has_times and _is_reordered(packets, stream.time_base))),
         num_ref_frames=sps.num_ref_frames if sps else None,
         crop=_crop(context, packets, shown_px=(width, height)),
@@ -428,7 +428,7 @@ def _is_reordered(packets: Sequence[Packet[Any]], time_base: Fraction | None) ->
     return any(0 < earlier - later <= most for earlier, later in pairwise(times))
 
 
-def _has_b_heads(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> bool:
+def _names_b_frames(context: VideoCodecContext, packets: Sequence[Packet[Any]]) -> bool:
     """Return whether the headers of pictures, where they are read, name a B-frame."""
     codec = _codec_name(context)
     if codec == "h264":

@@ -17,9 +17,9 @@ from av.packet import Packet
 
 from edgepkd.config import DecodeSpec, Route
 from edgepkd.errors import DecodeError
-from edgepkd.video._order import Turn
 from edgepkd.video.cut_off import cut_off
 from edgepkd.video.decoder import CodecParams, DecodeCounters, cropped_too_large
+from edgepkd.video.display_order import Turn
 from edgepkd.video.gop import Gop, GopReader
 from edgepkd.video.h264 import NO_CROP, Sps, read_sps
 from edgepkd.video.normalize import NormalizedVideo, Part, Remainder, normalized

@@ -8,7 +8,7 @@ import numpy as np
 from av.sidedata.sidedata import Type
 
 from edgepkd.errors import DecodeError
-from edgepkd.video._sidedata import container
+from edgepkd.video.side_data import container
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

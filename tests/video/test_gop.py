@@ -179,22 +179,6 @@ def test_later_part_of_a_long_gop_alone(long_gop: Path) -> None:
     assert reader.counters.packets_decoded == 25
 
 
-def test_an_endless_gop_forgets_what_it_decoded(long_gop: Path,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepkd.video._runs._MAX_RUN_BYTES", 2000)
-    expected = [gop.residual(3) for gop in gops_of(long_gop)]
-    monkeypatch.setattr("edgepkd.video._runs._MAX_RUN_BYTES", 2000)
-    reader = reader_of(long_gop)
-    got = []
-    for gop in reader:
-        got.append(gop.residual(3))
-        assert len(gop._live_run()._held) < 36
-        gop.release()
-    for one, two in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(one, two)
-    assert reader.counters.packets_decoded == 40
-
-
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
 def test_no_key_frame_at_the_start(tmp_path: Path, codec: str) -> None:
     options = X264 if codec == "libx264" else {}

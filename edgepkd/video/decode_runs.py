@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import av
 import numpy as np
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
     from edgepkd.config import DecodeSpec
-    from edgepkd.video.gop import Gop
 
 _MAX_RUN_BYTES = 32 << 20
 """Packets kept to decode a run again; a longer run forgets what it has decoded."""
@@ -52,19 +51,37 @@ _PLACEHOLDER_BYTES = 20
 """A shorter packet may hold a picture that is not coded, and gives no frame without an error."""
 
 
+class FrameReceiver(Protocol):
+    """What a run knows of a GOP: which packets are its own, and how it gets their frames."""
+
+    @property
+    def first_number(self) -> int:
+        """Number of its first packet in the stream."""
+        ...
+
+    @property
+    def last_number(self) -> int:
+        """Number of the last packet that is decoded for it."""
+        ...
+
+    def take(self, frame: VideoFrame, *, number: int, recent: list[VideoFrame]) -> None:
+        """Receive the frame of packet `number`; `recent` came before it, newest last."""
+        ...
+
+
 @dataclass
 class _Lease:
     """A decoder and the run it is in the middle of."""
 
     decoder: PacketDecoder
     motion_only: bool
-    run: Callable[[], Run | None]
+    run: Callable[[], DecodeRun | None]
     """A weak reference."""
     next_number: int
     """Number of the packet that would continue what the decoder has seen."""
 
 
-class Engine:
+class StreamDecoder:
     """What the GOPs of one stream share: settings, counters, picture maker and decoders."""
 
     def __init__(
@@ -133,7 +150,7 @@ class Engine:
             raise params.limits.refusal("packets", f"{params.source}: {self.num_idle} packets in a "
                                                    "row give no picture")
 
-    def lease_for(self, run: Run) -> _Lease:
+    def lease_for(self, run: DecodeRun) -> _Lease:
         """The decoder that `run` is being decoded with, or one to begin it with."""
         if self._leases and self._leases[-1].run() is run:
             return self._leases[-1]
@@ -177,7 +194,7 @@ def _no_run() -> None:
     return None
 
 
-def _is_done(run: Run | None) -> bool:
+def _is_done(run: DecodeRun | None) -> bool:
     return run is None or run.is_done
 
 
@@ -194,15 +211,15 @@ class _Held(NamedTuple):
     dts: int | None
 
 
-class Run:
+class DecodeRun:
     """Packets from one point where decoding can start to the next, decoded as far as asked."""
 
     def __init__(
-        self, engine: Engine, *, starts_closed: bool,
+        self, stream: StreamDecoder, *, starts_closed: bool,
         read_more: Callable[[], Callable[[], bool] | None],
     ) -> None:
         """`read_more` is a weak reference to what reads one more packet of the stream."""
-        self._engine = engine
+        self._stream = stream
         self._starts_closed = starts_closed
         self._read_more = read_more
         self._held: list[_Held] = []
@@ -211,7 +228,7 @@ class Run:
         self._settled = -1
         """Number up to which every frame has come out of the decoder, or never will."""
         self._complete = False
-        self._gops: list[weakref.ref[Gop]] = []
+        self._gops: list[weakref.ref[FrameReceiver]] = []
         self._gop_starts: list[int] = []
         self._last_number = -1
         """Of the newest GOP."""
@@ -238,7 +255,7 @@ class Run:
         stay unfinished."""
         return (self._starts_closed and self._complete
                 and self._gop_starts == [self.first_number]
-                and self._engine.num_references == 1)
+                and self._stream.num_references == 1)
 
     def append(self, packet: Packet[Any], number: int, *, is_dropped: bool) -> None:
         """Add the next packet; an overlong run decodes and forgets its beginning."""
@@ -247,7 +264,7 @@ class Run:
         if self._num_bytes > _MAX_RUN_BYTES and len(self._gop_starts) > 1:
             self._forget(self._gop_starts[-1])
 
-    def add(self, gop: Gop) -> None:
+    def add(self, gop: FrameReceiver) -> None:
         """Let `gop` have its frames when they are decoded."""
         self._gops.append(weakref.ref(gop))
         self._gop_starts.append(gop.first_number)
@@ -283,11 +300,11 @@ class Run:
         if self._settled >= number:
             return
         started_s = time.perf_counter()
-        lease = self._engine.lease_for(self)
+        lease = self._stream.lease_for(self)
         self._decode(lease, number)
-        self._engine.counters.decode_s += time.perf_counter() - started_s
+        self._stream.counters.decode_s += time.perf_counter() - started_s
 
-    def fetch(self, gop: Gop, number: int) -> None:
+    def fetch(self, gop: FrameReceiver, number: int) -> None:
         """Bring the frame of packet `number` to `gop`, decoding again where it was not kept."""
         if self._recent and self._recent[-1].pts == number:
             gop.take(self._recent[-1], number=number, recent=[])
@@ -297,7 +314,7 @@ class Run:
                 raise DecodeError(
                     f"Frame {number} was decoded before it was asked for, and is gone.",
                     hint="Name the positions with Gop.plan() before asking for motion.")
-            self._engine.lease_for(self).decoder.reset()
+            self._stream.lease_for(self).decoder.reset()
             self._start_over()
         self.advance(number)
 
@@ -334,7 +351,7 @@ class Run:
         self._settled = _NEVER  # past every number that may still be asked for
 
     def _feed(self, decoder: PacketDecoder, item: _Held) -> None:
-        counters = self._engine.counters
+        counters = self._stream.counters
         frames: list[VideoFrame] = []
         failed = False
         # The only way to know for certain which packet a frame came from.
@@ -349,33 +366,33 @@ class Run:
         if item.number - held_back > self._settled:
             self._settled = item.number - held_back
         if frames:
-            self._engine.errors_in_a_row = self._engine.num_idle = 0
+            self._stream.errors_in_a_row = self._stream.num_idle = 0
         else:
-            self._engine.count_idle()
+            self._stream.count_idle()
             if failed or not (held_back or item.is_dropped):
                 self._count_error(item)
         for frame in frames:
             self._deliver(frame)
 
     def _count_error(self, item: _Held) -> None:
-        engine = self._engine
+        stream = self._stream
         if item.is_dropped or item.packet.size <= _PLACEHOLDER_BYTES:
             return
-        engine.counters.errors += 1
-        engine.errors_in_a_row += 1
-        if engine.errors_in_a_row > MAX_ERRORS_IN_A_ROW:
+        stream.counters.errors += 1
+        stream.errors_in_a_row += 1
+        if stream.errors_in_a_row > MAX_ERRORS_IN_A_ROW:
             raise DecodeError(
-                f"{engine.errors_in_a_row} packets in a row cannot be decoded as "
-                f"{engine.params.codec_name}.",
+                f"{stream.errors_in_a_row} packets in a row cannot be decoded as "
+                f"{stream.params.codec_name}.",
                 hint="The file is damaged, or its codec is not what its container says.")
 
     def _deliver(self, frame: VideoFrame) -> None:
-        engine = self._engine
-        check_frame(frame, engine.params)
+        stream = self._stream
+        check_frame(frame, stream.params)
         if frame.is_corrupt:
-            engine.counters.errors += 1
-        engine.size = (frame.width, frame.height)
-        engine.newest = frame
+            stream.counters.errors += 1
+        stream.size = (frame.width, frame.height)
+        stream.newest = frame
         number = frame.pts
         if number is None:
             return
@@ -395,10 +412,10 @@ class Run:
         gop = self._gops[at]()
         if gop is not None:
             gop.take(frame, number=number, recent=self._recent)
-        if self._engine.num_references == 1:
+        if self._stream.num_references == 1:
             self._recent = [frame]
         else:
-            self._recent = [*self._recent, frame][-self._engine.num_references :]
+            self._recent = [*self._recent, frame][-self._stream.num_references :]
 
     def _forget(self, number: int) -> None:
         """Decode up to packet `number` and drop the packets before it."""

@@ -7,9 +7,9 @@ from collections import deque
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from edgepkd.video._heads import Kind, classifier, known_header
-from edgepkd.video._runs import Engine, Run
+from edgepkd.video.decode_runs import DecodeRun, StreamDecoder
 from edgepkd.video.h264 import same_pictures
+from edgepkd.video.packet_kinds import Kind, classifier, known_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ class Picture(NamedTuple):
     kind: int
     pts: int | None
     dts: int | None
-    run: Run
+    run: DecodeRun
 
     @property
     def is_reference(self) -> bool:
@@ -65,10 +65,10 @@ class Intake:
     """
 
     def __init__(
-        self, packets: Iterable[Packet[Any]], *, params: CodecParams, engine: Engine
+        self, packets: Iterable[Packet[Any]], *, params: CodecParams, stream: StreamDecoder
     ) -> None:
         self._packets = iter(packets)
-        self._engine = engine
+        self._stream = stream
         self._classify = classifier(params.codec_name, params.extradata,
                                     has_b_frames=params.has_b_frames)
         self._codec_name, self._extradata = params.codec_name, params.extradata
@@ -79,7 +79,7 @@ class Intake:
         self._number = -1
         self._num_idle = 0
         """Packets since the last one that gives a picture of its own."""
-        self._run: Run | None = None
+        self._run: DecodeRun | None = None
         self.turn: Turn | None = None
 
     def next_picture(self) -> Picture | None:
@@ -116,24 +116,24 @@ class Intake:
         is_hidden = packet.is_discard  # by an edit list: decoded for those after, never shown
         if not is_hidden:
             if kind <= Kind.DROPPED_IN_ORDER:
-                self._engine.counters.packets_skipped += 1
+                self._stream.counters.packets_skipped += 1
             self._ahead.append(Picture(number, kind, packet.pts, packet.dts, run))
         if kind != Kind.DROPPED_IN_ORDER:
             run.append(packet, number, is_dropped=kind == Kind.DROPPED or is_hidden)
 
     def _count_idle(self) -> None:
         self._num_idle += 1
-        params = self._engine.params
+        params = self._stream.params
         if self._num_idle > params.limits.packets:
             raise params.limits.refusal("packets", f"{params.source}: {self._num_idle} packets in "
                                                    "a row give no picture")
 
-    def _begin_run(self, *, starts_closed: bool) -> Run:
+    def _begin_run(self, *, starts_closed: bool) -> DecodeRun:
         if self._run is not None:
             self._run.close()
         # A weak method: a run must not keep its reader alive, nor form a cycle with it.
-        self._run = Run(self._engine, starts_closed=starts_closed,
-                        read_more=weakref.WeakMethod(self.read_one))
+        self._run = DecodeRun(self._stream, starts_closed=starts_closed,
+                              read_more=weakref.WeakMethod(self.read_one))
         return self._run
 
     def _is_turn(self, packet: Packet[Any], kind: int) -> bool:
@@ -162,12 +162,12 @@ class Intake:
         self, packet: Packet[Any], *, before: Iterable[Packet[Any]] = ()
     ) -> Iterator[Packet[Any]]:
         # Whoever goes on counts these packets.
-        self._engine.counters.packets_read -= 1 + len(self._early)
+        self._stream.counters.packets_read -= 1 + len(self._early)
         return chain(before, [packet], (early for early, _ in self._early), self._packets)
 
     def _from_first_key(self) -> Iterator[tuple[Packet[Any], int]]:
         """Packets with their kinds, from the first key packet on if there is one in reach."""
-        counters, early = self._engine.counters, self._early
+        counters, early = self._stream.counters, self._early
         has_key = False
         for packet in self._packets:
             counters.packets_read += 1

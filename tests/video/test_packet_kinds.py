@@ -1,23 +1,17 @@
-"""What packets hold, read without decoding, and the display order that follows."""
+"""What packets hold, read from their first bytes without decoding."""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
 
-from edgepkd.config import DecodeSpec
-from edgepkd.video._heads import Kind, classifier
-from edgepkd.video._order import Intake, Picture, shown_pictures
-from edgepkd.video._runs import Engine
-from edgepkd.video.decoder import CodecParams, DecodeCounters
+from edgepkd.video.packet_kinds import Kind, classifier
 from tests.clips import encode_clip, moving_scene
 from tests.video.reading import packets_of, plain_frames
 
 I_FRAME, P_FRAME, B_FRAME = 1, 2, 3
-PARAMS = CodecParams("mpeg4", None, 64, 48, Fraction(1, 25), has_b_frames=True)
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", "mkv"), ("mpeg2video", "mpg"),
@@ -43,30 +37,6 @@ def test_h264_idr_frames_are_closed_keys(tmp_path: Path, suffix: str) -> None:
     assert [classify(packet) for packet in packets] == expected
 
 
-def _packet(data: bytes, *, is_keyframe: bool = False) -> av.Packet:
-    packet = av.Packet(data)
-    packet.is_keyframe = is_keyframe
-    return packet
-
-
-def _pictures(packets: list[av.Packet]) -> list[Picture]:
-    engine = Engine(PARAMS, spec=DecodeSpec(), counters=DecodeCounters())
-    return list(shown_pictures(Intake(packets, params=PARAMS, engine=engine)))
-
-
-def _vop(kind: int, size: int = 64) -> bytes:
-    return b"\x00\x00\x01\xb6" + bytes([kind << 6]) + bytes(size - 5)
-
-
-def test_packed_bitstreams_with_fillers() -> None:
-    packed = _vop(1) + _vop(2)
-    packets = [_packet(_vop(0), is_keyframe=True), _packet(b"\x7f", is_keyframe=True),
-               _packet(packed), _packet(_vop(1, 8)), _packet(packed), _packet(_vop(1, 8))]
-    shown = [(p.number, p.kind) for p in _pictures(packets)]
-    assert shown == [(0, Kind.CLOSED_KEY), (3, Kind.DROPPED), (2, Kind.REFERENCE),
-                     (5, Kind.DROPPED), (4, Kind.REFERENCE)]
-
-
 def test_a_filler_byte_is_no_picture(shared_data: Path) -> None:
     """DivX writes one byte, marked as key frame, where the first frame comes late."""
     path = shared_data / "clips" / "hmdb51_cartwheel.avi"
@@ -83,7 +53,7 @@ def test_a_filler_byte_is_no_picture(shared_data: Path) -> None:
 def test_slice_types_are_read_from_slice_heads(head: bytes, is_b: bool) -> None:
     """first_mb_in_slice as ue(v), then slice_type: B is 1 ('010') or 6 ('00111')."""
     classify = classifier("h264", None, has_b_frames=False)
-    kind = classify(_packet(b"\x00\x00\x00\x01" + head + bytes(20)))
+    kind = classify(av.Packet(b"\x00\x00\x00\x01" + head + bytes(20)))
     assert (kind == Kind.H264_B) is is_b
 
 
@@ -94,22 +64,3 @@ def test_every_b_frame_of_h264_is_seen_in_its_packet(tmp_path: Path) -> None:
     classify = classifier("h264", params.extradata, has_b_frames=True)
     found = sum(classify(packet) == Kind.H264_B for packet in packets)
     assert found == sum(frame.pict_type == B_FRAME for frame in plain_frames(path)) > 10
-
-
-@pytest.mark.parametrize(("codec", "form"), [
-    ("libx264", "h264"), ("mpeg4", "m4v"), ("mpeg2video", "mpeg2video"),
-    ("mpeg1video", "mpeg1video"),
-])
-def test_pictures_of_another_size_are_a_turn(tmp_path: Path, codec: str, form: str) -> None:
-    parts = [encode_clip(tmp_path / f"{width}.raw", moving_scene(10, (width, 64)), codec=codec,
-                         gop=5, container_format=form).read_bytes() for width in (96, 128)]
-    joined = tmp_path / "joined.raw"
-    joined.write_bytes(parts[0] + parts[1])
-    params, packets = packets_of(joined)
-    engine = Engine(params, spec=DecodeSpec(), counters=DecodeCounters())
-    intake = Intake(packets, params=params, engine=engine)
-    assert len(list(shown_pictures(intake))) == 10
-    assert intake.turn is not None
-    assert intake.turn.why == "pictures"
-    assert len(list(intake.turn.packets)) == 10
-    assert engine.counters.packets_read == 10
