@@ -9,7 +9,7 @@ k-th position of the cascade, logits_j the exit's own ones and C classes (paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -167,13 +167,21 @@ class Decision:
     """True: this is the answer; no further segment is needed."""
 
 
+ExitRule = Callable[[Position, Floats], bool]
+"""An own rule of when to answer: (exit just reached, probabilities [labels] of the ensemble so far)
+-> True to answer there. The last exit that may run always answers."""
+
+
 class Cascade:
     """Steps one clip through the decision: push logits until a Decision says exit."""
 
     def __init__(
-        self, weights: WiseWeights, policy: ExitPolicy, *, max_exit: int | None = None
+        self, weights: WiseWeights, policy: ExitPolicy, *, max_exit: int | None = None,
+        exit_rule: ExitRule | None = None,
     ) -> None:
         """Make a cascade that answers at position `max_exit` (1-based) at the latest.
+
+        `exit_rule` decides instead of the policy's thresholds; its temperatures stay.
 
         Raises:
             ConfigError: weights and policy are for different orders, or `max_exit` is no position.
@@ -186,6 +194,7 @@ class Cascade:
               allowed=f"1..{len(self.positions)} for {order_key(weights.order)}")
         self.weights = weights
         self.policy = policy
+        self._exit_rule = exit_rule
         self._logits: list[Floats] = []
 
     def reset(self) -> None:
@@ -212,7 +221,12 @@ class Cascade:
                                 temperature=self.policy.temperatures[k])
         sure = float(confidence(probabilities))
         return Decision(int(probabilities.argmax()), sure, probabilities,
-                        exit=sure > self.policy.thresholds[k] or k + 1 == self.last)
+                        exit=k + 1 == self.last or self._is_enough(k, sure, probabilities))
+
+    def _is_enough(self, k: int, sure: float, probabilities: Floats) -> bool:
+        if self._exit_rule is not None:
+            return bool(self._exit_rule(self.positions[k], probabilities))
+        return sure > self.policy.thresholds[k]
 
     def _check_logits(self, own: Floats, position: Position) -> None:
         expected = self._logits[0].shape if self._logits else own.shape

@@ -24,6 +24,7 @@ def demo(
     from edgepkd.cli import output
     from edgepkd.cli.show_run import show
     from edgepkd.pipeline import run as verb
+    from edgepkd.runtime.model import DEMO_BUNDLE
     from edgepkd.text import shown as shown_text
 
     facts = verb.demo_facts()
@@ -31,7 +32,7 @@ def demo(
         str(facts.clip), order=order, threshold=threshold, max_exit=max_exit, static=static,
         threads=threads, backend=backend, trust_engines=trust_engines, save=save,
         force=force)
-    place = output.json_target(json, force=force, reads=[facts.clip, verb.DEMO_BUNDLE],
+    place = output.json_target(json, force=force, reads=[facts.clip, DEMO_BUNDLE],
                                writes=[save] if save else [])
     shown = show(verb.demo(config), source=[str(facts.clip)], json_to=place, quiet=quiet)
     if save is not None and not quiet:

@@ -48,6 +48,7 @@ def run(
     from edgepkd.cli.show_run import show
     from edgepkd.pipeline import run as verb
     from edgepkd.pipeline.reads import sources_read
+    from edgepkd.runtime.model import DEMO_BUNDLE
 
     config = verb.RunConfig(
         source=source, model=model, order=order, threshold=threshold, max_exit=max_exit,
@@ -58,7 +59,7 @@ def run(
     )
     place = output.json_target(json, force=force,
                                reads=chain(sources_read(source),
-                                           [model or verb.DEMO_BUNDLE]),
+                                           [model or DEMO_BUNDLE]),
                                writes=[save] if save else [])
     shown = show(verb.run(config), source=source, json_to=place, quiet=quiet)
     if save is not None and shown.failure is None and not quiet:

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from edgepkd.cli import output
-from edgepkd.pipeline.backend import BackendChosen
 from edgepkd.pipeline.run import (
     ClipDone,
     RunEvent,
@@ -24,6 +23,7 @@ from edgepkd.pipeline.run import (
     SourceStarted,
     SourceWarning,
 )
+from edgepkd.runtime.backend import BackendChosen
 from edgepkd.text import shown
 from edgepkd.video.source_names import STDIN, is_live_source
 

@@ -14,30 +14,25 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepkd import plain_json
-from edgepkd.config import ClipSpec, Route, check, check_fps
-from edgepkd.errors import BundleError, ConfigError, EdgepkdError, SourceError, UsageError
-from edgepkd.pipeline.backend import BackendChosen, open_runner
+from edgepkd.config import Route
+from edgepkd.errors import BundleError, ConfigError, EdgepkdError, SourceError
+from edgepkd.runtime.backend import BackendChosen, open_runner
+from edgepkd.runtime.model import DEMO_BUNDLE, SHIPPED, Model, ModelConfig, ReadConfig, load_bundle
 from edgepkd.runtime.summary import RunSummary as RunSummary
 from edgepkd.runtime.summary import Tally
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
-    from edgepkd.bundle.reading import Bundle
     from edgepkd.files import Skipped
     from edgepkd.outputs import Output
     from edgepkd.runtime.answers import ClipAnswer
-    from edgepkd.runtime.runner import SegmentRunner
-    from edgepkd.runtime.session import Session
     from edgepkd.video.probe import StreamInfo, Verdict
     from edgepkd.video.source_names import Source, SourceArgument
 
-SHIPPED = Path(__file__).parents[1] / "_bundles"
-DEMO_BUNDLE = SHIPPED / "demo.edgepkd"
 DEMO_FACTS = SHIPPED / "demo.json"
 
 
@@ -86,22 +81,22 @@ class RunConfig:
     """Replace the file `save` where it is there already."""
 
     def __post_init__(self) -> None:
-        from edgepkd.bundle.engines import is_target_name
+        _ = self.answering, self.reading  # both check their values
 
-        if self.static and not (self.threshold is None and self.max_exit is None):
-            raise UsageError("static goes with threshold or max_exit; allowed: only one of them.",
-                             hint="--static runs every segment: drop the other option.")
-        limit = self.threshold
-        check(limit is None or 0 <= limit <= 1, "threshold", got=limit,
-              allowed="0..1 (1: never exit early)")
-        for name in ("max_exit", "clips", "clip_frames", "stride_frames", "top_k", "threads"):
-            value = getattr(self, name)
-            check(value is None or value >= 1, name, got=value, allowed="1 or more")
-        check(self.route in ("auto", "native", "normalize"), "route", got=self.route,
-              allowed="auto, native, normalize")
-        check_fps(self.fps)
-        check(is_target_name(self.backend), "backend", got=self.backend,
-              allowed="auto, openvino or a folder in the bundle's engines/")
+    @property
+    def answering(self) -> ModelConfig:
+        """How the bundle answers."""
+        return ModelConfig(
+            order=self.order, threshold=self.threshold, max_exit=self.max_exit, static=self.static,
+            top_k=self.top_k, threads=self.threads, backend=self.backend,
+            trust_engines=self.trust_engines)
+
+    @property
+    def reading(self) -> ReadConfig:
+        """How the sources are read."""
+        return ReadConfig(
+            clips=self.clips, clip_frames=self.clip_frames, stride_frames=self.stride_frames,
+            route=self.route, fps=self.fps, limits=self.limits)
 
 
 @dataclass(frozen=True)
@@ -186,12 +181,12 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
         yield SourcesSkipped(sources.skipped)
     loading = time.perf_counter()
     bundle = load_bundle(config.model)
-    runner, choice = open_runner(bundle, config)
+    runner, choice = open_runner(bundle, config.answering)
     with closing(runner):
         if choice is not None:
             yield choice
-        session = open_session(bundle, config, runner)
-        yield from _answered(session, bundle, config, sources, target, loading_since=loading)
+        model = Model(bundle, config.answering, runner=runner)
+        yield from _answered(model, config, sources, target, loading_since=loading)
 
 
 def _target(config: RunConfig, save: Path, sources: Sequence[Source]) -> Output:
@@ -202,27 +197,25 @@ def _target(config: RunConfig, save: Path, sources: Sequence[Source]) -> Output:
 
 
 def _answered(
-    session: Session, bundle: Bundle, config: RunConfig, sources: Sequence[Source],
-    target: Output | None, *, loading_since: float,
+    model: Model, config: RunConfig, sources: Sequence[Source], target: Output | None, *,
+    loading_since: float,
 ) -> Iterator[RunEvent]:
     """The events of every source, then the summary, however the run ends."""
     from edgepkd.video.stops import delivering_stops
 
-    clip = _clip_spec(bundle, config)
-    tally = Tally(session, loading_since=loading_since)
+    tally = Tally(model.session, loading_since=loading_since)
 
     def summary(stopped: BaseException | None) -> RunSummary:
-        return tally.summary(model=bundle.manifest.name, exit_rule=_exit_rule(config),
+        return tally.summary(model=model.name, exit_rule=str(model.config),
                              num_sources=len(sources), stopped=stopped)
 
     failure: EdgepkdError | None = None
     try:
-        _warm_up(session, bundle, clip, sources)
+        _warm_up(model, config, sources)
         tally.loaded()
         for number, source in enumerate(sources, start=1):
             with delivering_stops(), closing(_run_source(
-                    session, bundle, config, clip, source, number, len(sources),
-                    target)) as events:
+                    model, config, source, number, len(sources), target)) as events:
                 for event in events:
                     failure = _count(tally, event) or failure
                     yield event
@@ -248,88 +241,30 @@ def _count(tally: Tally, event: RunEvent) -> EdgepkdError | None:
     return None
 
 
-def load_bundle(path: Path | None) -> Bundle:
-    """The bundle at `path`, or the one that ships with edgepkd, with every file verified.
-
-    Raises:
-        BundleError: it is absent or not whole.
-    """
-    from edgepkd.bundle.reading import read_bundle
-
-    if path is None and not DEMO_BUNDLE.is_dir():
-        raise BundleError("this installation ships no model.",
-                          hint="Name one with --model NAME.edgepkd.")
-    return read_bundle(path or DEMO_BUNDLE)
-
-
-def open_session(
-    bundle: Bundle, config: RunConfig, runner: SegmentRunner | None = None
-) -> Session:
-    """A session with the order and exit rule of `config`, on `runner` or its backend.
-
-    The session owns the runner: whoever closes it closes both, and an error here closes it too.
-
-    Raises:
-        UsageError: the bundle does not fit them. Others: as `open_runner`.
-    """
-    from edgepkd.cascade import parse_order
-    from edgepkd.runtime.session import Session
-
-    runner = runner or open_runner(bundle, config)[0]
-    try:
-        return Session(
-            bundle, runner,
-            order=parse_order(config.order) if config.order is not None else None,
-            threshold=1.0 if config.static else config.threshold,
-            max_exit=config.max_exit, top_k=config.top_k,
-        )
-    except BaseException:
-        runner.close()
-        raise
-
-
-def _clip_spec(bundle: Bundle, config: RunConfig) -> ClipSpec:
-    """The bundle's clips, unless other ones are asked for; the stride follows the length."""
-    spec = bundle.manifest.clip
-    frames = config.clip_frames or spec.clip_frames
-    stride = config.stride_frames or (config.clip_frames or spec.stride_frames)
-    return replace(spec, clip_frames=frames, stride_frames=stride)
-
-
-def _warm_up(
-    session: Session, bundle: Bundle, clip: ClipSpec, sources: Sequence[Source]
-) -> None:
+def _warm_up(model: Model, config: RunConfig, sources: Sequence[Source]) -> None:
     """Load what every clip needs; for a camera also what only hard clips need."""
-    from edgepkd.runtime.warm_up import warm_up_decoding
     from edgepkd.video.source import is_live_source
 
-    inputs = {modality: bundle.manifest.inputs[modality] for modality in session.modalities}
-    warm_up_decoding(inputs=inputs, clip=clip, decode=bundle.manifest.decode)
+    model.warm_up_decoding(config.reading)
     if any(is_live_source(source) for source in sources):
-        session.warm_up()
+        model.session.warm_up()
 
 
 def _run_source(
-    session: Session, bundle: Bundle, config: RunConfig, clip: ClipSpec,
-    source: Source, number: int, num_sources: int, target: Output | None,
+    model: Model, config: RunConfig, source: Source, number: int, num_sources: int,
+    target: Output | None,
 ) -> Generator[RunEvent, None, None]:
-    from edgepkd.video.clips import ClipReader
     from edgepkd.video.source import shown_source
 
     shown = shown_source(source)
-    manifest = bundle.manifest
-    inputs = {modality: manifest.inputs[modality] for modality in session.modalities}
-    # Only the residual looks at the pictures of P-frames.
-    decode = replace(manifest.decode, pixels="residual" in session.modalities)
     answers: list[ClipAnswer] = []
     warnings = _Warnings(shown)
     try:
-        with ClipReader(source, clip=clip, inputs=inputs, decode=decode,
-                        route=config.route, fps=config.fps, limits=config.limits) as reader:
+        with model.open(source, config.reading) as reader:
             info, warnings.messages = reader.info, reader.warnings
             yield SourceStarted(shown, number, num_sources, info, reader.verdict, reader.notes)
             yield from warnings.new()
-            for answer in session.stream(islice(reader, config.clips)):
+            for answer in model.answer(reader, clips=config.clips):
                 if target is not None:
                     answers.append(answer)
                 yield ClipDone(shown, answer)
@@ -371,13 +306,6 @@ def _save(
                                  timed=has_display_times(info), until_s=until_s,
                                  source_fps=config.fps, limits=config.limits):
         yield SaveProgress(shown_source(source), done_s)
-
-
-def _exit_rule(config: RunConfig) -> str:
-    if config.static:
-        return "static"
-    rule = "policy" if config.threshold is None else f"threshold {config.threshold:g}"
-    return rule if config.max_exit is None else f"{rule}, max exit {config.max_exit}"
 
 
 # ---- demo

@@ -79,6 +79,8 @@ class ClipAnswer:
     decode: DecodeCounts
     probabilities: tuple[float, ...]
     """Of every label, at the exit taken, in the order of the bundle's labels."""
+    source: str = ""
+    """Where the clip is from, as people may see it; '' where a session was handed clips."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for one JSON line; times rounded to microseconds."""

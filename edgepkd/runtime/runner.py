@@ -46,4 +46,4 @@ class SegmentRunner(Protocol):
 def closed(backend: str) -> ModelError:
     """What a runner raises that is used after `close`."""
     return ModelError(f"the runner on {backend} is closed; allowed: none of its segments.",
-                      hint="Open another one: edgepkd.pipeline.open_session(bundle, config)")
+                      hint="Load the model again: edgepkd.load(...)")

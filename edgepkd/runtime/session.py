@@ -16,6 +16,7 @@ from edgepkd.cascade import (
     Cascade,
     Decision,
     ExitPolicy,
+    ExitRule,
     Order,
     WiseWeights,
     for_order,
@@ -64,12 +65,13 @@ class Session:
         threshold: float | None = None,
         max_exit: int | None = None,
         top_k: int = 3,
+        exit_rule: ExitRule | None = None,
     ) -> None:
         """Make a session; by default the bundle's own order and fitted policy.
 
         `threshold` replaces every fitted threshold by one (1.0: never exit early) and keeps the
         fitted temperatures, so that a confidence means the same. `max_exit` is the last cascade
-        position that may run.
+        position that may run. `exit_rule` decides instead of thresholds.
 
         Raises:
             UsageError: the bundle has no weights or policy for `order`, or a value is out of range.
@@ -77,7 +79,8 @@ class Session:
         self.order: Order = order or bundle.manifest.cascade.default_order
         check(top_k >= 1, "top_k", got=top_k, allowed="1 or more")
         weights = WiseWeights(self.order, for_order(bundle.wise, self.order, what="WISE weights"))
-        self.cascade = Cascade(weights, _policy(bundle, self.order, threshold), max_exit=max_exit)
+        self.cascade = Cascade(weights, _policy(bundle, self.order, threshold), max_exit=max_exit,
+                               exit_rule=exit_rule)
         self.runner = runner
         self._bundle = bundle
         self._labels = bundle.manifest.labels

@@ -33,7 +33,7 @@ from av.video.reformatter import VideoReformatter
 
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
-from edgepkd.pipeline.run import RunConfig, load_bundle, open_session
+from edgepkd.runtime.model import ModelConfig, load_bundle, open_session
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.session import Session
 from edgepkd.video import transforms
@@ -174,7 +174,7 @@ def main() -> None:
     recipe = bundle.manifest.provenance["recipe"]
     index = args.index or SHARED / recipe["index"]
     clips = labelled_clips(index, bundle.manifest.labels, args.dataset or recipe["dataset"])
-    config = RunConfig("", threads=1)
+    config = ModelConfig(threads=1)
     ways = {
         "cascade": cascade_way(open_session(bundle, config), bundle),
         "static": cascade_way(open_session(bundle, replace(config, static=True)), bundle),

@@ -41,9 +41,9 @@ from edgepkd.int8 import load_int8_recipe
 from edgepkd.libraries import openvino
 from edgepkd.models.registry import build_network
 from edgepkd.models.segmented import Networks, SegmentedNetwork
-from edgepkd.pipeline.run import load_bundle
 from edgepkd.quantize.network import quantize_network
 from edgepkd.quantize.spec import QuantSpec
+from edgepkd.runtime.model import load_bundle
 from edgepkd.training.recipe import TrainRecipe, load_train_recipe, recipe_of
 from tests.bench.report import conditions, installed, write_json
 

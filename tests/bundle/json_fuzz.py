@@ -19,7 +19,7 @@ from typing import Any
 
 from edgepkd.bundle.manifest import check_tables, parse_manifest, parse_policy, parse_wise
 from edgepkd.errors import BundleError
-from edgepkd.pipeline.run import DEMO_BUNDLE
+from edgepkd.runtime.model import DEMO_BUNDLE
 
 PARSERS: Mapping[str, Callable[[bytes], Any]] = {
     "manifest.json": parse_manifest, "wise.json": parse_wise, "policy.json": parse_policy}

@@ -28,7 +28,7 @@ from edgepkd.bundle.reading import Bundle, read_bundle
 from edgepkd.bundle.segment import OPERATORS
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, EdgepkdError, ModelError
-from edgepkd.pipeline.run import DEMO_BUNDLE
+from edgepkd.runtime.model import DEMO_BUNDLE
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 
 NUMBERS = (0, 1, -1, 2, 3, 5, 7, 64, 255, 256, 65536, 10**9, 2**31 - 1, 2**31, 2**60, -(2**63),

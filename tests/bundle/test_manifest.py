@@ -17,7 +17,7 @@ import pytest
 from edgepkd.bundle.manifest import parse_manifest, parse_policy, parse_wise
 from edgepkd.bundle.reading import read_bundle
 from edgepkd.errors import BundleError
-from edgepkd.pipeline.run import DEMO_BUNDLE
+from edgepkd.runtime.model import DEMO_BUNDLE
 from tests.bundle import json_fuzz
 
 ROOT = Path(__file__).resolve().parents[2]

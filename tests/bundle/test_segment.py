@@ -19,7 +19,7 @@ from edgepkd.bundle.reading import read_bundle
 from edgepkd.bundle.segment import OPERATORS, check_segment
 from edgepkd.engines.graph import ALLOWED_OPS
 from edgepkd.errors import BundleError
-from edgepkd.pipeline.run import DEMO_BUNDLE
+from edgepkd.runtime.model import DEMO_BUNDLE
 from tests.engines.segments import convolution
 from tests.runtime.bundles import make_segments
 

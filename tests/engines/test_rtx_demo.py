@@ -13,7 +13,7 @@ from edgepkd.engines.build import EnginesBuilt, build_engines
 from edgepkd.engines.graph import is_quantized
 from edgepkd.engines.request import Request, contents_of
 from edgepkd.engines.targets import load_target
-from edgepkd.pipeline.run import DEMO_BUNDLE
+from edgepkd.runtime.model import DEMO_BUNDLE
 
 pytestmark = pytest.mark.timeout(600)
 

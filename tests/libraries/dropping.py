@@ -16,14 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from edgepkd.describe import describe
+from edgepkd.pipeline.doctor import describe
 
 from edgepkd.bundle.reading import read_bundle
 from edgepkd.cascade import Position
 from edgepkd.deploy.parity import SegmentChain
 from edgepkd.engines.builder import Settings, Shapes
 from edgepkd.engines.openvino import OpenVinoBuilder
-from edgepkd.pipeline.run import RunConfig, open_session
+from edgepkd.runtime.model import ModelConfig, open_session
 
 SIGNALS = (signal.SIGUSR1, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD)
 SHAPES = Shapes(frame=(2, 32, 32), min_frames=2, opt_frames=2, max_frames=2)
@@ -32,7 +32,7 @@ X = np.ones((2, 2, 32, 32), np.float32)
 
 def session(path: Path) -> object:
     """A session, as `edgepkd run` makes it, that has answered."""
-    made = open_session(read_bundle(path), RunConfig("x", threads=1))
+    made = open_session(read_bundle(path), ModelConfig(threads=1))
     made.runner.run(Position("mv", 1), X)
     return made
 

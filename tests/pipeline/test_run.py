@@ -28,6 +28,8 @@ from edgepkd.pipeline.run import (
     SourceWarning,
 )
 from edgepkd.runtime.answers import ClipAnswer
+from edgepkd.runtime.backend import BackendChosen, open_runner
+from edgepkd.runtime.model import ModelConfig, load_bundle, open_session
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.video.clips import Clip, ClipReader
 from tests.clips import encode_clip, translating_texture
@@ -352,7 +354,7 @@ def test_the_runner_is_closed_on_errors(
     with pytest.raises(UsageError, match="available"):
         run(clips, bundle, order="residual")
     with pytest.raises(UsageError, match="available"):
-        pipeline.open_session(bundle, RunConfig("x.mp4", order="residual"))
+        open_session(bundle, ModelConfig(order="residual"))
     monkeypatch.setattr(Watched, "fails", True)
     with pytest.raises(ModelError, match="broken"):
         run(clips / "right.mp4", bundle)
@@ -418,7 +420,7 @@ def test_no_shipped_model_is_a_clear_error(
 ) -> None:
     monkeypatch.setattr(pipeline.device, "DEMO_BUNDLE", tmp_path / "demo.edgepkd")
     with pytest.raises(BundleError, match="ships no model"):
-        pipeline.load_bundle(None)
+        load_bundle(None)
 
 
 @pytest.mark.parametrize(("settings", "pixels"), [
@@ -444,9 +446,9 @@ def test_p_frame_pixels_are_made_only_if_the_residual_may_be_asked_for(
 # ---- backends
 
 
-def chosen(bundle: Bundle, backend: str = "auto") -> tuple[str, pipeline.BackendChosen | None]:
+def chosen(bundle: Bundle, backend: str = "auto") -> tuple[str, BackendChosen | None]:
     """Library that a run would use, and what it tells of its choice."""
-    runner, choice = pipeline.open_runner(bundle, RunConfig("x.mp4", backend=backend))
+    runner, choice = open_runner(bundle, ModelConfig(backend=backend))
     return runner.backend.split()[0], choice
 
 
@@ -476,7 +478,7 @@ def test_auto_leaves_foreign_engines_alone_and_says_why(
     own = make_bundle(tmp_path)
     add_engines(own, compute_capability="9.0")
     events = run(clips / "right.mp4", own, clips=1)
-    assert isinstance(events[0], pipeline.BackendChosen)
+    assert isinstance(events[0], BackendChosen)
     assert events[0].backend == "openvino"
     assert "9.0" in events[0].reason
     assert {answer.label for answer in answers(events)} == {"right"}

@@ -10,8 +10,9 @@ from edgepkd.bundle.engines import SIDECAR
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, ConfigError
-from edgepkd.pipeline.backend import BackendChosen, open_runner
 from edgepkd.pipeline.run import ClipDone, RunConfig, RunSummary, run
+from edgepkd.runtime.backend import BackendChosen, open_runner
+from edgepkd.runtime.model import ModelConfig
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.tensorrt_runner import TensorRtRunner
 from tests.clips import encode_clip, translating_texture
@@ -27,7 +28,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def test_without_engines_auto_is_the_cpu_and_there_is_nothing_to_say(bundle: Bundle) -> None:
-    runner, choice = open_runner(bundle, RunConfig("x"))
+    runner, choice = open_runner(bundle, ModelConfig())
     assert isinstance(runner, OpenVinoRunner)
     assert choice is None
 
@@ -35,11 +36,11 @@ def test_without_engines_auto_is_the_cpu_and_there_is_nothing_to_say(bundle: Bun
 def test_auto_takes_engines_that_fit(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
     add_engines(bundle)
-    runner, choice = open_runner(bundle, RunConfig("x"))
+    runner, choice = open_runner(bundle, ModelConfig())
     assert isinstance(runner, TensorRtRunner)
     assert choice is not None
     assert (choice.backend, "this machine" in choice.reason) == (TARGET, True)
-    assert isinstance(open_runner(bundle, RunConfig("x", backend="openvino"))[0], OpenVinoRunner)
+    assert isinstance(open_runner(bundle, ModelConfig(backend="openvino"))[0], OpenVinoRunner)
 
 
 def test_auto_passes_foreign_engines_by_and_says_why(
@@ -47,19 +48,19 @@ def test_auto_passes_foreign_engines_by_and_says_why(
 ) -> None:
     trt, _ = install(monkeypatch)
     add_engines(bundle, compute_capability="7.2")
-    runner, choice = open_runner(bundle, RunConfig("x"))
+    runner, choice = open_runner(bundle, ModelConfig())
     assert isinstance(runner, OpenVinoRunner)
     assert choice is not None
     assert choice.backend == "openvino"
     assert "7.2" in choice.reason
     with pytest.raises(BundleError, match=r"7\.2"):
-        open_runner(bundle, RunConfig("x", backend=TARGET))
+        open_runner(bundle, ModelConfig(backend=TARGET))
     assert trt.deserialised == []
 
 
 def test_engines_that_are_not_there_are_an_error_with_the_command(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match="no engines for 'jetson-thor'") as caught:
-        open_runner(bundle, RunConfig("x", backend="jetson-thor"))
+        open_runner(bundle, ModelConfig(backend="jetson-thor"))
     assert "--target jetson-thor" in str(caught.value.hint)
 
 
@@ -68,7 +69,7 @@ def test_engines_that_are_not_there_are_an_error_with_the_command(bundle: Bundle
 
 def opened(bundle: Bundle, backend: str = "auto") -> tuple[str, str | None, str]:
     """Engines that a run would use (none: ''), and what it tells of its choice."""
-    runner, choice = open_runner(bundle, RunConfig("x", backend=backend, threads=1))
+    runner, choice = open_runner(bundle, ModelConfig(backend=backend, threads=1))
     _, _, engines = runner.backend.partition(" with engines/")
     return engines, choice and choice.backend, choice.reason if choice else ""
 
@@ -102,13 +103,13 @@ def test_damaged_engines_are_a_note_under_auto_and_an_error_where_asked_for(
     assert (engines, chosen) == ("", "openvino")
     assert "'openvino' are damaged: mv_1.engine has 7 bytes" in reason
     with pytest.raises(BundleError, match=r"are damaged: mv_1\.engine") as caught:
-        open_runner(bundle, RunConfig("x", backend="openvino"))
+        open_runner(bundle, ModelConfig(backend="openvino"))
     assert f"edgepkd export {bundle.path} --target openvino" in str(caught.value.hint)
     (folder / SIDECAR).write_text("{")
     engines, chosen, reason = opened(bundle)
     assert (engines, chosen, "cannot be read as JSON" in reason) == ("", "openvino", True)
     with pytest.raises(BundleError, match="cannot be read as JSON"):
-        open_runner(bundle, RunConfig("x", backend="openvino"))
+        open_runner(bundle, ModelConfig(backend="openvino"))
 
 
 def test_damaged_engines_for_a_gpu_are_a_note_under_auto(
@@ -134,7 +135,7 @@ def test_a_gpu_comes_first_and_the_cpu_next(
     install(monkeypatch)
     add_openvino_engines(bundle, target="a-kiosk")
     folder = add_engines(bundle)
-    runner, choice = open_runner(bundle, RunConfig("x"))
+    runner, choice = open_runner(bundle, ModelConfig())
     assert isinstance(runner, TensorRtRunner)
     assert choice is not None
     edit(folder, lambda values: values["built_on"].update(compute_capability="7.2"))
@@ -169,7 +170,7 @@ def test_auto_passes_engines_from_elsewhere_by_and_says_what_to_do(bundle: Bundl
 @pytest.mark.parametrize("backend", ["auto", "openvino"])
 def test_trusted_engines_are_used(bundle: Bundle, backend: str) -> None:
     disown(add_openvino_engines(bundle))
-    runner, choice = open_runner(bundle, RunConfig("x", backend=backend, trust_engines=True))
+    runner, choice = open_runner(bundle, ModelConfig(backend=backend, trust_engines=True))
     assert runner.backend.endswith("with engines/openvino")
     assert choice == BackendChosen("openvino", "its engines were built for this machine.")
 
@@ -188,10 +189,10 @@ def test_plans_from_elsewhere_never_reach_a_library(
     assert reason.count("were not built here by this user") == 2
     for target in (TARGET, "a-kiosk"):
         with pytest.raises(BundleError, match="were not built here by this user") as caught:
-            open_runner(bundle, RunConfig("x", backend=target))
+            open_runner(bundle, ModelConfig(backend=target))
         assert "--trust-engines" in str(caught.value.hint)
     assert (trt.deserialised, imported, cuda.calls) == ([], [], {})
-    runner, _ = open_runner(bundle, RunConfig("x", backend=TARGET, trust_engines=True))
+    runner, _ = open_runner(bundle, ModelConfig(backend=TARGET, trust_engines=True))
     runner.prepare(Position("mv", 1))
     assert len(trt.deserialised) == 1
 
@@ -210,7 +211,7 @@ def test_trust_does_not_make_engines_fit_or_whole(bundle: Bundle) -> None:
     folder = add_openvino_engines(bundle)
     disown(folder)
     (folder / "mv_1.engine").write_bytes(b"rubbish")
-    runner, choice = open_runner(bundle, RunConfig("x", trust_engines=True))
+    runner, choice = open_runner(bundle, ModelConfig(trust_engines=True))
     assert "engines" not in runner.backend
     assert choice is not None
     assert "are damaged: mv_1.engine" in choice.reason
@@ -224,7 +225,7 @@ def test_links_in_the_place_of_engines_are_told(bundle: Bundle, tmp_path: Path) 
     assert (engines, chosen) == ("", "openvino")
     assert "engines/openvino is a link; allowed: a plain folder" in reason
     with pytest.raises(BundleError, match="is a link"):
-        open_runner(bundle, RunConfig("x", backend="openvino"))
+        open_runner(bundle, ModelConfig(backend="openvino"))
 
 
 def test_a_run_answers_with_the_engines_and_with_rubbish_in_their_place(
