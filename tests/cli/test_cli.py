@@ -18,12 +18,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from edgepkd import __version__, pipeline
+from edgepkd import __version__
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cli.main import app
 from edgepkd.cli.output import JsonLines, JsonTarget, json_target
 from edgepkd.errors import ModelError, SourceError, StorageError
 from edgepkd.libraries import openvino
+from edgepkd.pipeline import run as pipeline
 from edgepkd.video.clips import Clip, ClipReader
 from tests import stored_engines
 from tests.clips import encode_clip, translating_texture
@@ -583,8 +584,8 @@ def test_demo(
     facts = {"clip": str(clips / "right.mp4"), "expected_label": expected,
              "attribution": "A. Person, CC BY 4.0"}
     (tmp_path / "demo.json").write_text(json.dumps(facts))
-    monkeypatch.setattr(pipeline.device, "DEMO_FACTS", tmp_path / "demo.json")
-    monkeypatch.setattr(pipeline.device, "DEMO_BUNDLE", bundle.path)
+    monkeypatch.setattr(pipeline, "DEMO_FACTS", tmp_path / "demo.json")
+    monkeypatch.setattr(pipeline, "DEMO_BUNDLE", bundle.path)
     done = invoke("demo")
     assert done.exit_code == code
     for part in (verdict, f"Expected: {expected}.", "A. Person, CC BY 4.0", "mv 1 (1/12)",
@@ -600,8 +601,8 @@ def shipped(
     facts = {"clip": str(clips / "right.mp4"), "expected_label": "right",
              "attribution": "A. Person"}
     (tmp_path / "demo.json").write_text(json.dumps(facts))
-    monkeypatch.setattr(pipeline.device, "DEMO_FACTS", tmp_path / "demo.json")
-    monkeypatch.setattr(pipeline.device, "DEMO_BUNDLE", bundle.path)
+    monkeypatch.setattr(pipeline, "DEMO_FACTS", tmp_path / "demo.json")
+    monkeypatch.setattr(pipeline, "DEMO_BUNDLE", bundle.path)
 
 
 @pytest.mark.usefixtures("shipped")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from edgepkd.bundle.reading import read_bundle
 from edgepkd.cli.main import app
 from edgepkd.config import Modality
 from edgepkd.datasets.index import labels_of, read_index
-from edgepkd.deploy import answers, bundle
+from edgepkd.deploy.parity import SegmentChain
 from edgepkd.engines.graph import is_quantized, load
 from edgepkd.logits import fit
 from edgepkd.models.checkpoint import save_network
@@ -101,17 +101,15 @@ def test_weights_and_policy_are_those_of_the_deployed_logits(
     run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted_on: list[Mapping[Modality, Any]] = []
-    real = fit.fit_deployed
+    real = fit.fit_orders
 
     def watch(logits: Any, labels: Any, **rest: Any) -> Any:
         fitted_on.append(logits)
         return real(logits, labels, **rest)
 
-    def shifted(segments: Any, inputs: Any, clips: Sequence[Any], **_: Any) -> Any:
-        return {m: np.full((len(clips), 4, 2), [1.0, 3.0]) for m in inputs}
-
-    monkeypatch.setattr(bundle, "fit_deployed", watch)
-    monkeypatch.setattr(bundle, "deployed_answers", shifted)
+    monkeypatch.setattr(fit, "fit_orders", watch)
+    monkeypatch.setattr(SegmentChain, "clip_logits",
+                        lambda chain, x: np.full((4, 2), [1.0, 3.0]))
     assert export(run, cache, "--allow-drift").exit_code == 0
     assert (fitted_on[0]["mv"] == [1.0, 3.0]).all()
 
@@ -119,14 +117,15 @@ def test_weights_and_policy_are_those_of_the_deployed_logits(
 def test_drift_stops_the_export_unless_it_is_allowed(
     run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = answers.deployed_answers
+    real = SegmentChain.clip_logits
 
-    def wrong(*arguments: Any, **rest: Any) -> Any:
-        answers = {m: logits.copy() for m, logits in real(*arguments, **rest).items()}
-        answers["mv"][:, 2] = -answers["mv"][:, 2]  # exit 3 says the opposite
-        return answers
+    def wrong(chain: SegmentChain, x: Any) -> Any:
+        logits = real(chain, x)
+        if x.shape[1] == 2:  # motion vectors
+            logits[2] *= -1  # exit 3 says the opposite
+        return logits
 
-    monkeypatch.setattr(bundle, "deployed_answers", wrong)
+    monkeypatch.setattr(SegmentChain, "clip_logits", wrong)
     refused = export(run, cache)
     assert refused.exit_code == 1
     assert "mv_3 of OpenVINO gives the label of torch FP32 for 0.0 % of 2 clips" in refused.stderr

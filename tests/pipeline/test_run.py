@@ -402,8 +402,8 @@ def test_inspect_a_bundle_and_videos(bundle: Bundle, clips: Path, tmp_path: Path
 
 
 def test_demo_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.device, "SHIPPED", tmp_path)
-    monkeypatch.setattr(pipeline.device, "DEMO_FACTS", tmp_path / "demo.json")
+    monkeypatch.setattr(pipeline, "SHIPPED", tmp_path)
+    monkeypatch.setattr(pipeline, "DEMO_FACTS", tmp_path / "demo.json")
     with pytest.raises(BundleError, match="ships no demo"):
         pipeline.demo_facts()
     (tmp_path / "demo.json").write_text('{"clip": "a.mp4", "expected_label": "run"}')
@@ -418,7 +418,7 @@ def test_demo_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_shipped_model_is_a_clear_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pipeline.device, "DEMO_BUNDLE", tmp_path / "demo.edgepkd")
+    monkeypatch.setattr(pipeline, "DEMO_BUNDLE", tmp_path / "demo.edgepkd")
     with pytest.raises(BundleError, match="ships no model"):
         load_bundle(None)
 
