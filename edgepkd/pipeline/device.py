@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgepkd.runtime.machine import Machine
     from edgepkd.runtime.runner import SegmentRunner
     from edgepkd.runtime.session import Session
-    from edgepkd.video.probe import StreamInfo, Verdict
+    from edgepkd.video.probe import RouteChoice, StreamInfo
     from edgepkd.video.source_names import Source, SourceArgument
 
 SHIPPED = Path(__file__).parents[1] / "_bundles"
@@ -119,7 +119,7 @@ class SourceStarted:
     """1-based."""
     num_sources: int
     info: StreamInfo
-    verdict: Verdict
+    verdict: RouteChoice
     notes: tuple[str, ...] = ()
     """What had to be assumed to open it."""
 
@@ -325,7 +325,7 @@ def _run_source(
         with ClipReader(source, clip=clip, inputs=inputs, decode=decode,
                         route=config.route, fps=config.fps, limits=config.limits) as reader:
             info, warnings.messages = reader.info, reader.warnings
-            yield SourceStarted(shown, number, num_sources, info, reader.verdict, reader.notes)
+            yield SourceStarted(shown, number, num_sources, info, reader.choice, reader.notes)
             yield from warnings.new()
             for answer in session.stream(islice(reader, config.clips)):
                 if target is not None:
@@ -448,7 +448,7 @@ class VideoReport:
     """A video stream, and the route it would take."""
 
     info: StreamInfo
-    verdict: Verdict
+    verdict: RouteChoice
     notes: tuple[str, ...] = ()
     """What had to be assumed to open it."""
 
@@ -498,14 +498,14 @@ def _engines_found(path: Path) -> tuple[EnginesFound, ...]:
 def _video_report(
     source: Source, fps: float | None, limits: Limits
 ) -> VideoReport | SourceFailed:
-    from edgepkd.video.probe import judge, probe
+    from edgepkd.video.probe import choose_route, probe
     from edgepkd.video.source import open_video, shown_source
     from edgepkd.video.stops import delivering_stops
 
     try:
         with delivering_stops(), open_video(source, fps=fps, limits=limits) as video:
             info = probe(video)
-            return VideoReport(info, judge(info), tuple(video.notes))
+            return VideoReport(info, choose_route(info), tuple(video.notes))
     except SourceError as error:
         return SourceFailed(shown_source(source), error)
 
