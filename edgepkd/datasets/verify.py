@@ -18,7 +18,7 @@ from edgepkd.datasets.training_form import GOP_FRAMES, training_form
 from edgepkd.errors import DataError, SourceError
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.oversize import check_refused
-from edgepkd.video.probe import judge, prepare, probe
+from edgepkd.video.probe import choose_route, prepare, probe
 from edgepkd.video.source import open_video
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
 
@@ -103,6 +103,6 @@ def _decoded(path: Path, job: CheckJob) -> tuple[str, ...]:
         if (info.codec, *size) != ("mpeg4", TRAINING_WIDTH_PX, TRAINING_HEIGHT_PX) or keys != [
                 number % GOP_FRAMES == 0 for number in range(len(keys))]:
             found.append(f"is {info.codec} {size[0]}x{size[1]}, not in the form {job.form}")
-        elif not judge(info).native_possible:
-            found.append(f"cannot be read natively: {judge(info).reason}")
+        elif not choose_route(info).native_possible:
+            found.append(f"cannot be read natively: {choose_route(info).reason}")
     return tuple(found)

@@ -13,7 +13,7 @@ from edgepkd.config import check_fps
 from edgepkd.errors import BundleError, SourceError
 from edgepkd.pipeline.run import SourceFailed, SourcesSkipped
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
-from edgepkd.video.probe import StreamInfo, Verdict
+from edgepkd.video.probe import RouteChoice, StreamInfo
 from edgepkd.video.source_names import Source, SourceArgument
 
 
@@ -42,7 +42,7 @@ class VideoReport:
     """A video stream, and the route it would take."""
 
     info: StreamInfo
-    verdict: Verdict
+    verdict: RouteChoice
     notes: tuple[str, ...] = ()
     """What had to be assumed to open it."""
 
@@ -93,13 +93,13 @@ def _engines_found(path: Path) -> tuple[EnginesFound, ...]:
 def _video_report(
     source: Source, fps: float | None, limits: Limits
 ) -> VideoReport | SourceFailed:
-    from edgepkd.video.probe import judge, probe
+    from edgepkd.video.probe import choose_route, probe
     from edgepkd.video.source import open_video, shown_source
     from edgepkd.video.stops import delivering_stops
 
     try:
         with delivering_stops(), open_video(source, fps=fps, limits=limits) as video:
             info = probe(video)
-            return VideoReport(info, judge(info), tuple(video.notes))
+            return VideoReport(info, choose_route(info), tuple(video.notes))
     except SourceError as error:
         return SourceFailed(shown_source(source), error)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgepkd.files import Skipped
     from edgepkd.outputs import Output
     from edgepkd.runtime.answers import ClipAnswer
-    from edgepkd.video.probe import StreamInfo, Verdict
+    from edgepkd.video.probe import RouteChoice, StreamInfo
     from edgepkd.video.source_names import Source, SourceArgument
 
 DEMO_FACTS = SHIPPED / "demo.json"
@@ -116,7 +116,7 @@ class SourceStarted:
     """1-based."""
     num_sources: int
     info: StreamInfo
-    verdict: Verdict
+    verdict: RouteChoice
     notes: tuple[str, ...] = ()
     """What had to be assumed to open it."""
 
@@ -262,7 +262,7 @@ def _run_source(
     try:
         with model.open(source, config.reading) as reader:
             info, warnings.messages = reader.info, reader.warnings
-            yield SourceStarted(shown, number, num_sources, info, reader.verdict, reader.notes)
+            yield SourceStarted(shown, number, num_sources, info, reader.choice, reader.notes)
             yield from warnings.new()
             for answer in model.answer(reader, clips=config.clips):
                 if target is not None:

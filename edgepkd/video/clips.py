@@ -20,11 +20,11 @@ from edgepkd.video import transforms
 from edgepkd.video.decoder import DecodeCounters
 from edgepkd.video.gop import Gop
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
-from edgepkd.video.probe import StreamInfo, Verdict, judge, probe
+from edgepkd.video.probe import RouteChoice, StreamInfo, choose_route, probe
 from edgepkd.video.sampling import Place, sample_test
 from edgepkd.video.source import Source, VideoInput, open_video
 from edgepkd.video.stream import StreamReader
-from edgepkd.video.transforms import Float32, Geometry, Uint8, ValueImage
+from edgepkd.video.transforms import Float32, Geometry, ValueImage
 
 _UNKNOWN_FPS = 25.0
 
@@ -105,11 +105,6 @@ class Clip:
                 self._images[key] = self._make_image(modality, place)
         return self._images[key]
 
-    def frame_rgb(self) -> Uint8:
-        """Return the anchor in the middle of the clip, uint8 [H, W, 3] RGB, to show to people."""
-        middle = Place(len(self.gops) // 2, 0)
-        return self.image("iframe", middle).pixels
-
     def release(self) -> None:
         """Free frames and packets that no later clip needs; counts what was never decoded."""
         with self._reader.metered(self.counters):
@@ -142,7 +137,7 @@ class ClipReader:
 
     Attributes:
         info: what the probe found.
-        verdict: the route taken and why; with `route` given, that route.
+        choice: the route taken and why; with `route` given, that route.
         counters: what was read and decoded so far, over all clips.
         num_frames_estimate: frames to expect, for a progress bar; None for a camera.
         fps: frames per second, 25 if the stream does not tell.
@@ -181,7 +176,7 @@ class ClipReader:
                        else open_video(source, fps=fps, limits=limits))
         try:
             self.info: StreamInfo = probe(self._video)
-            self.verdict: Verdict = _verdict(self.info, route, self._decode.max_short_side_px)
+            self.choice: RouteChoice = _choice(self.info, route, self._decode.max_short_side_px)
         except BaseException:
             self._video.close()
             raise
@@ -192,7 +187,7 @@ class ClipReader:
         self.notes: tuple[str, ...] = tuple(self._video.notes)
         self._started = False
         self._stream = StreamReader(self._video, info=self.info, route=route,
-                                    verdict=self.verdict, decode=self._decode,
+                                    choice=self.choice, decode=self._decode,
                                     counters=self.counters, warnings=self.warnings)
 
     @property
@@ -342,15 +337,15 @@ class ClipReader:
                   got=decode.gop_frames, allowed=f"{clip.gop_frames}, the same as clip.gop_frames")
 
 
-def _verdict(info: StreamInfo, route: Route, max_short_side_px: int) -> Verdict:
-    verdict = judge(info, max_short_side_px=max_short_side_px)
-    if route == "native" and not verdict.native_possible:
-        raise ConfigError(f"route is 'native', but {info.source} cannot take it: {verdict.reason}; "
+def _choice(info: StreamInfo, route: Route, max_short_side_px: int) -> RouteChoice:
+    choice = choose_route(info, max_short_side_px=max_short_side_px)
+    if route == "native" and not choice.native_possible:
+        raise ConfigError(f"route is 'native', but {info.source} cannot take it: {choice.reason}; "
                           "allowed: auto, normalize.", hint="Use --route auto.")
-    if route in ("auto", verdict.route):
-        return verdict
-    return Verdict("native" if route == "native" else "normalize", f"asked for ({route})",
-                   verdict.native_possible)
+    if route in ("auto", choice.route):
+        return choice
+    return RouteChoice("native" if route == "native" else "normalize", f"asked for ({route})",
+                   choice.native_possible)
 
 
 def _add(into: DecodeCounters, difference: DecodeCounters) -> None:

@@ -176,7 +176,7 @@ def chosen_references(
     if (frame.width, frame.height) != (grid.source_width_px, grid.source_height_px):
         raise DecodeError(
             f"A frame is {frame.width}x{frame.height}; allowed: "
-            f"{grid.source_width_px}x{grid.source_height_px}, as those before it.", hint=_HINT)
+            f"{grid.source_width_px}x{grid.source_height_px}, as the frames before it.", hint=_HINT)
     alike = takewhile(lambda back: (back.width, back.height) == (frame.width, frame.height),
                       reversed(recent[-NUM_REFERENCES:]))
     planes = [plane for plane, _ in takewhile(lambda pair: pair[1] == stride, map(luma, alike))]

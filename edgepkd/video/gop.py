@@ -341,8 +341,9 @@ class Gop:
 
     def _live_run(self) -> DecodeRun:
         if self._run is None:
-            raise DecodeError(f"GOP {self.index} was released and answers nothing any more.",
-                              hint="Ask for everything before release().")
+            raise DecodeError(f"GOP {self.index} was released, and its arrays with it.",
+                              hint="Read them before release(), and before the next clip is "
+                                   "asked for.")
         return self._run
 
     def _nearest(self, t: int) -> int:

@@ -42,7 +42,7 @@ class Limits:
         for name in LIMIT_NAMES:
             value = getattr(self, name)
             check(type(value) is int and 1 <= value < 1 << 62, f"limit {name}", got=value,
-                  allowed="a whole number from 1, below 2**62")
+                  allowed="a whole number, 1 <= value < 2**62")
 
     def check_picture(self, name: str, width_px: int, height_px: int) -> None:
         """Refuse a picture of the source called `name` that is too large.
@@ -80,7 +80,7 @@ def limits_of(texts: Iterable[str], *, playlists: bool = False) -> Limits:
     """Return the defaults, changed as `texts` say: 'pixels=80000000'.
 
     Raises:
-        UsageError: a text names no limit, or no number from 1.
+        UsageError: a text names no limit, or no whole number of 1 or more.
     """
     values: dict[str, int] = {}
     for text in texts:

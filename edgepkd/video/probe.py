@@ -117,7 +117,7 @@ class StreamInfo:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RouteChoice:
     """The route a stream takes, and why, in words for the user."""
 
     route: Literal["native", "normalize"]
@@ -139,9 +139,9 @@ def probe(source: Source | VideoInput) -> StreamInfo:
         return _look(video)
 
 
-def judge(
+def choose_route(
     info: StreamInfo, *, max_short_side_px: int = DecodeSpec.max_short_side_px
-) -> Verdict:
+) -> RouteChoice:
     """Decide whether vectors are read from the stream as it is, or from a re-encoded copy.
 
     `max_short_side_px` is that of the DecodeSpec it would be decoded with.
@@ -150,17 +150,18 @@ def judge(
                                   max_short_side_px=max_short_side_px)
     for applies, reason in [*_obstacles(info), (bool(too_large), too_large or "")]:
         if applies:
-            return Verdict("normalize", reason, native_possible=False)
+            return RouteChoice("normalize", reason, native_possible=False)
     for applies, reason in _drawbacks(info):
         if applies:
-            return Verdict("normalize", reason)
+            return RouteChoice("normalize", reason)
     if info.codec != "h264":
         dropped = "; its B-frames are never references and are dropped" if info.has_b_frames else ""
-        return Verdict("native", f"{info.codec} exports motion vectors{dropped}")
+        return RouteChoice("native", f"{info.codec} exports motion vectors{dropped}")
     if (info.num_ref_frames or 1) > 1:
-        return Verdict("native", f"h264 without B-frames; num_ref_frames is {info.num_ref_frames}, "
-                                 "so each block's reference is found by comparison")
-    return Verdict("native", "h264 without B-frames and with one reference frame")
+        return RouteChoice(
+            "native", f"h264 without B-frames; num_ref_frames is {info.num_ref_frames}, so each "
+                      "block's reference is found by comparison")
+    return RouteChoice("native", "h264 without B-frames and with one reference frame")
 
 
 def has_display_times(info: StreamInfo) -> bool:

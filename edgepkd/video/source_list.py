@@ -141,7 +141,7 @@ def _resolve(source: Source) -> Sources:
     if os.path.exists(name):
         return Sources([name])
     if "://" in name:
-        raise SourceError(f"{shown_source(name)} is no source edgepkd can open; "
+        raise SourceError(f"{shown_source(name)} is not a source that edgepkd can open; "
                           f"allowed: {ALLOWED}.",
                           hint="Download the video first, or pipe it in and pass '-'.")
     if is_pattern(name):

@@ -24,8 +24,8 @@ from edgepkd.video.gop import Gop, GopReader
 from edgepkd.video.h264 import NO_CROP, Sps, read_sps
 from edgepkd.video.normalize import NormalizedVideo, Part, Remainder, normalized
 from edgepkd.video.probe import (
+    RouteChoice,
     StreamInfo,
-    Verdict,
     codec_params,
     has_display_times,
     sps_obstacle,
@@ -43,14 +43,14 @@ class StreamReader:
         *,
         info: StreamInfo,
         route: Route,
-        verdict: Verdict,
+        choice: RouteChoice,
         decode: DecodeSpec,
         counters: DecodeCounters,
         warnings: list[str],
     ) -> None:
-        """`route` is what was asked for, `verdict` what is taken at first; `counters` and
+        """`route` is what was asked for, `choice` what is taken at first; `counters` and
         `warnings` are added to."""
-        self._video, self._info, self._route, self._verdict = video, info, route, verdict
+        self._video, self._info, self._route, self._choice = video, info, route, choice
         self._decode, self.counters, self.warnings = decode, counters, warnings
         self._has_times = has_display_times(info)
         self._params = codec_params(video, info)
@@ -61,10 +61,10 @@ class StreamReader:
         """Yield the GOPs in order.
 
         Raises:
-            DecodeError: the source decodes no further, or B-frames begin on route 'native'.
+            DecodeError: the source cannot be decoded further, or B-frames begin on route 'native'.
             SourceError: a camera stopped sending.
         """
-        native = self._verdict.route == "native"
+        native = self._choice.route == "native"
         try:
             for gop in self._native() if native else self._normalized(None):
                 first, newest = self._span_s or (gop.times_s[0], gop.times_s[0])
@@ -74,7 +74,7 @@ class StreamReader:
                 self._span_s = first, gop.times_s[-1]
                 yield gop
         except av.FFmpegError as error:
-            raise DecodeError(f"{self._info.source} decodes no further: "
+            raise DecodeError(f"{self._info.source} cannot be decoded further: "
                               f"{error.strerror or error}.") from error
         self.counters.errors += self._video.num_read_errors
         self._check_end()

@@ -28,9 +28,6 @@ TRAINING_WIDTH_PX, TRAINING_HEIGHT_PX = 340, 256
 MAX_MOTION_PX = 20
 """Motion that saturates uint8."""
 
-_SCALES: dict[Modality, tuple[float, ...]] = {
-    "mv": (1.0, 0.875, 0.75), "residual": (1.0, 0.875, 0.75), "iframe": (1.0, 0.875, 0.75, 0.66),
-}
 _STD = (0.229, 0.224, 0.225)
 _MEAN: dict[Modality, tuple[float, ...]] = {
     "mv": (0.5, 0.5), "residual": (0.5, 0.5, 0.5), "iframe": (0.485, 0.456, 0.406),
@@ -119,43 +116,6 @@ def ten_crop(*, resize_px: int, crop_px: int) -> tuple[Geometry, ...]:
     corners = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2))
     crops = [_corner_crop(x, y, resize_px=resize_px, crop_px=crop_px) for x, y in corners]
     return tuple(replace(crop, flip=flip) for crop in crops for flip in (False, True))
-
-
-def train_crop(
-    rng: np.random.Generator, *, scales: tuple[float, ...], flip_probability: float = 0.5
-) -> Geometry:
-    """Draw a multi-scale crop of the 340x256 picture and a flip (paper.md 1.5).
-
-    Sides are int(256 * scale); the scale numbers of width and height differ by at most one; the
-    place is uniform over whole pixels.
-    """
-    sides = [int(TRAINING_HEIGHT_PX * scale) for scale in scales]
-    pairs = [(w, h) for i, w in enumerate(sides) for j, h in enumerate(sides) if abs(i - j) <= 1]
-    width, height = pairs[int(rng.integers(len(pairs)))]
-    left = int(rng.integers(TRAINING_WIDTH_PX - width + 1))
-    top = int(rng.integers(TRAINING_HEIGHT_PX - height + 1))
-    return Geometry(left / TRAINING_WIDTH_PX, top / TRAINING_HEIGHT_PX, width / TRAINING_WIDTH_PX,
-                    height / TRAINING_HEIGHT_PX, bool(rng.random() < flip_probability))
-
-
-def train_crops(
-    rng: np.random.Generator,
-    *,
-    modalities: tuple[Modality, ...],
-    shared: bool,
-    flip_probability: float = 0.5,
-) -> dict[Modality, Geometry]:
-    """Draw the training geometry of each modality of a clip; use it for all its segments.
-
-    `shared` draws once for all, with the scales that all of them allow; otherwise each modality
-    draws for itself, as the reference does (paper.md 6, trap 17).
-    """
-    if shared:
-        scales = min((_SCALES[m] for m in modalities), key=len)
-        crop = train_crop(rng, scales=scales, flip_probability=flip_probability)
-        return dict.fromkeys(modalities, crop)
-    return {m: train_crop(rng, scales=_SCALES[m], flip_probability=flip_probability)
-            for m in modalities}
 
 
 def to_tensor(

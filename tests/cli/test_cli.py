@@ -585,7 +585,7 @@ def test_demo(
              "attribution": "A. Person, CC BY 4.0"}
     (tmp_path / "demo.json").write_text(json.dumps(facts))
     monkeypatch.setattr(pipeline, "DEMO_FACTS", tmp_path / "demo.json")
-    monkeypatch.setattr(pipeline, "DEMO_BUNDLE", bundle.path)
+    monkeypatch.setattr("edgepkd.runtime.model.DEMO_BUNDLE", bundle.path)
     done = invoke("demo")
     assert done.exit_code == code
     for part in (verdict, f"Expected: {expected}.", "A. Person, CC BY 4.0", "mv 1 (1/12)",
@@ -602,7 +602,7 @@ def shipped(
              "attribution": "A. Person"}
     (tmp_path / "demo.json").write_text(json.dumps(facts))
     monkeypatch.setattr(pipeline, "DEMO_FACTS", tmp_path / "demo.json")
-    monkeypatch.setattr(pipeline, "DEMO_BUNDLE", bundle.path)
+    monkeypatch.setattr("edgepkd.runtime.model.DEMO_BUNDLE", bundle.path)
 
 
 @pytest.mark.usefixtures("shipped")

@@ -15,7 +15,7 @@ from edgepkd.datasets.training_form import encode, training_form
 from edgepkd.errors import DecodeError
 from edgepkd.training.cache import CacheSpec, cached_clip
 from edgepkd.video.normalize import normalized
-from edgepkd.video.probe import judge, probe
+from edgepkd.video.probe import choose_route, probe
 from edgepkd.video.source import open_video
 from tests.clips import encode_clip, moving_scene, translating_texture
 
@@ -60,9 +60,9 @@ def test_the_file_holds_the_packets_of_the_normalize_route_at_their_times(
 
 
 def test_it_takes_the_native_route(source: Path, prepared: Path) -> None:
-    assert judge(probe(str(source))).route == "normalize"
+    assert choose_route(probe(str(source))).route == "normalize"
     info = probe(str(prepared))
-    assert judge(info).route == "native"
+    assert choose_route(info).route == "native"
     assert (info.codec, info.width_px, info.height_px) == ("mpeg4", 340, 256)
     assert (info.gop_max, info.has_b_frames, info.variable_fps) == (12, False, True)
 

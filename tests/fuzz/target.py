@@ -18,7 +18,7 @@ from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route
 from edgepkd.errors import ConfigError, DecodeError, EdgepkdError
 from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.gop import Gop, GopReader
-from edgepkd.video.probe import codec_params, judge, probe
+from edgepkd.video.probe import choose_route, codec_params, probe
 from edgepkd.video.source import Source, open_video
 
 _INPUTS: tuple[InputSpec, ...] = tuple(
@@ -90,7 +90,7 @@ def _by_gops(source: Source, rng: random.Random) -> Iterator[None]:
     """Nothing is yielded but the occasion to do something else in between."""
     with open_video(source) as video:
         info = probe(video)
-        if not judge(info).native_possible:
+        if not choose_route(info).native_possible:
             return
         packets, params = video.packets(), codec_params(video, info)
         spec = DecodeSpec(gop_frames=rng.choice((2, 5, 12)), grid_px=rng.choice((1, 4, 8)),
@@ -188,7 +188,7 @@ def _by_clips(source: Source, rng: random.Random) -> None:
             if not before <= one.start_s <= one.end_s < np.inf:
                 raise Wrong(f"a clip from {one.start_s} s to {one.end_s} s, after {before} s")
             before = one.start_s
-        for text in (*reader.warnings, *reader.notes, reader.verdict.reason):
+        for text in (*reader.warnings, *reader.notes, reader.choice.reason):
             if not text:
                 raise Wrong("an empty warning")
 

@@ -418,7 +418,7 @@ def test_demo_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_shipped_model_is_a_clear_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pipeline, "DEMO_BUNDLE", tmp_path / "demo.edgepkd")
+    monkeypatch.setattr("edgepkd.runtime.model.DEMO_BUNDLE", tmp_path / "demo.edgepkd")
     with pytest.raises(BundleError, match="ships no model"):
         load_bundle(None)
 

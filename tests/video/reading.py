@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from edgepkd.config import DecodeSpec
 from edgepkd.video.decoder import CodecParams, codec_params_from_stream
 from edgepkd.video.gop import Gop, GopReader
-from edgepkd.video.vectors import motion_vectors
+from edgepkd.video.vectors import vector_words
+
+MV_DTYPE = np.dtype({
+    "names": ["source", "w", "h", "src_x", "src_y", "dst_x", "dst_y", "flags",
+              "motion_x", "motion_y", "motion_scale"],
+    "formats": ["<i4", "u1", "u1", "<i2", "<i2", "<i2", "<i2", "<u8", "<i4", "<i4", "<u2"],
+    "offsets": [0, 4, 5, 6, 8, 10, 12, 16, 24, 28, 32],
+    "itemsize": 40,
+})
+"""AVMotionVector. Bytes 14, 15 and 34 to 39 are padding that nobody wrote: compare fields, never
+raw bytes."""
 
 
 def packets_of(path: Path) -> tuple[CodecParams, list[Packet[Any]]]:
@@ -46,6 +56,15 @@ def plain_frames(path: Path, *, nonref: bool = False) -> Iterator[av.VideoFrame]
         if nonref:
             stream.codec_context.skip_frame = "NONREF"
         yield from container.decode(stream)
+
+
+def motion_vectors(frame: av.VideoFrame) -> NDArray[np.void]:
+    """The exported vectors as a structured array of `MV_DTYPE` [n]; the view pins the frame.
+
+    `dst` is the block's centre in this frame; the block comes from `dst + motion/motion_scale` in
+    the reference.
+    """
+    return vector_words(frame).view(MV_DTYPE)
 
 
 class CoviarPort:

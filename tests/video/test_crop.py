@@ -16,7 +16,7 @@ from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.gop import Gop
 from edgepkd.video.h264 import NO_CROP, Crop
 from edgepkd.video.orientation import Orientation
-from edgepkd.video.probe import judge, probe
+from edgepkd.video.probe import choose_route, probe
 from edgepkd.video.sampling import Place
 from tests.clips import encode_clip, moving_scene, translating_texture, with_display_matrix
 from tests.outputs import place
@@ -88,7 +88,7 @@ def assert_cut(gop: Gop, plain: Gop, crop: Crop, *, size: tuple[int, int] = CODE
 def test_native_arrays_are_those_of_the_whole_picture_cut(whole: Path, crop: Crop) -> None:
     _, plain = first_clip(whole)
     reader, clip = first_clip(cropped(whole, crop))
-    assert (reader.verdict.route, reader.info.crop) == ("native", crop)
+    assert (reader.choice.route, reader.info.crop) == ("native", crop)
     assert (reader.info.width_px, reader.info.height_px) == (
         CODED[0] - crop.left - crop.right, CODED[1] - crop.top - crop.bottom)
     for gop, other in zip(clip.gops, plain.gops, strict=True):
@@ -168,7 +168,7 @@ def test_in_a_container_and_mirrored(scene: Path, tmp_path: Path) -> None:
     one = 1 << 16
     path = with_display_matrix(mp4, [-one, 0, 0, 0, one, 0, 0, 0, 1 << 30])
     reader, clip = first_clip(path)
-    assert (reader.verdict.route, reader.info.crop, reader.info.mirrored) == ("native", crop, True)
+    assert (reader.choice.route, reader.info.crop, reader.info.mirrored) == ("native", crop, True)
     _, plain = first_clip(scene)
     np.testing.assert_array_equal(
         clip.gops[1].iframe(), cut(plain.gops[1].iframe(), crop)[:, ::-1])
@@ -194,9 +194,9 @@ def test_a_large_cropped_source_is_normalised(tmp_path: Path) -> None:
     frames = moving_scene(14, (352, 320))
     path = cropped(raw_clip(tmp_path / "large.264", frames), crop)
     info = probe(str(path))
-    verdict = judge(info)
-    assert verdict.route == "normalize"
-    assert "cropped by 16 px left and 16 px top" in verdict.reason
+    choice = choose_route(info)
+    assert choice.route == "normalize"
+    assert "cropped by 16 px left and 16 px top" in choice.reason
     _, clip = first_clip(path)
     assert clip.image("iframe", Place(0, 0)).pixels.shape == (256, 340, 3)
     with pytest.raises(ConfigError, match="cropped by 16 px left"):
@@ -218,9 +218,9 @@ def test_parameter_sets_that_disagree_are_normalised(scene: Path, tmp_path: Path
     path.write_bytes(right[: right.index(b"\x00\x00\x00\x01\x68")] + left)
     info = probe(str(path))
     assert info.crop is None
-    verdict = judge(info)
-    assert (verdict.route, verdict.native_possible) == ("normalize", False)
-    assert "which part" in verdict.reason
+    choice = choose_route(info)
+    assert (choice.route, choice.native_possible) == ("normalize", False)
+    assert "which part" in choice.reason
     _, clip = first_clip(path)
     with av.open(str(scene)) as container:
         frame = next(container.decode(video=0)).reformat(format="rgb24").to_ndarray()[:, 16:]
@@ -254,7 +254,7 @@ def test_the_shared_case(shared_cases: Path) -> None:
     """bf0.mp4 shows 340 of 352 columns, crop.mp4 the 272 from 80 on."""
     crop = Crop(80, 64)
     reader, clip = first_clip(shared_cases / "crop.mp4")
-    assert (reader.verdict.route, reader.info.crop) == ("native", crop)
+    assert (reader.choice.route, reader.info.crop) == ("native", crop)
     _, plain = first_clip(shared_cases / "bf0.mp4")
     for gop, other in zip(clip.gops, plain.gops, strict=True):
         t = min(9, gop.num_frames - 1)

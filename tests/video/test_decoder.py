@@ -20,9 +20,8 @@ from edgepkd.video.decoder import (
     check_native,
 )
 from edgepkd.video.gop import GopReader
-from edgepkd.video.vectors import motion_vectors
 from tests.clips import encode_clip, moving_scene
-from tests.video.reading import gops_of, packets_of, plain_frames, reader_of
+from tests.video.reading import gops_of, motion_vectors, packets_of, plain_frames, reader_of
 
 PARAMS = CodecParams("mpeg4", None, 64, 48, Fraction(1, 25))
 

@@ -16,7 +16,7 @@ import pytest
 from edgepkd.config import MODALITIES, ClipSpec, InputSpec, Route
 from edgepkd.errors import EdgepkdError, SourceError
 from edgepkd.video.clips import ClipReader
-from edgepkd.video.probe import judge, probe
+from edgepkd.video.probe import choose_route, probe
 from tests.clips import encode_clip, moving_scene
 
 INPUTS = {m: InputSpec(m, num_segments=2, resize_px=64, crop_px=64) for m in MODALITIES}
@@ -98,7 +98,7 @@ def outcome(source: Path | str, *, route: Route = "auto") -> tuple[str, int, int
             pictures.append(tensors["iframe"])
     assert times[0] == 0
     assert all(earlier <= later + 1e-6 for earlier, later in pairwise(times))
-    return reader.verdict.route, len(pictures), num_frames, np.stack(pictures)
+    return reader.choice.route, len(pictures), num_frames, np.stack(pictures)
 
 
 @pytest.mark.parametrize("name", FATES)
@@ -123,7 +123,7 @@ def test_no_hostile_clip_is_left_out(shared_data: Path) -> None:
 # -- streams made here --------------------------------------------------------------------------
 
 STREAMS: dict[str, tuple[str, str]] = {
-    # make: (what the verdict says, x264 parameters)
+    # make: (what the choice says, x264 parameters)
     "closed GOP": ("one reference frame", "bframes=0:ref=1:keyint=12"),
     "open GOP without B-frames": ("one reference frame", "bframes=0:ref=1:keyint=12:open-gop=1"),
     "open GOP": ("B-frames: which", "bframes=2:b-adapt=0:keyint=12:open-gop=1"),
@@ -146,11 +146,11 @@ def made(tmp_path: Path, params: str, *, num_frames: int = 70, suffix: str = "mk
 def test_h264_of_every_make_gives_all_frames_and_right_pictures(tmp_path: Path, name: str) -> None:
     reason, params = STREAMS[name]
     path = made(tmp_path, params)
-    verdict = judge(probe(str(path)))
-    assert reason in verdict.reason
+    choice = choose_route(probe(str(path)))
+    assert reason in choice.reason
     got = outcome(path)
-    assert got[:3] == (verdict.route, 2, 70)
-    if verdict.route == "native":
+    assert got[:3] == (choice.route, 2, 70)
+    if choice.route == "native":
         assert np.abs(got[3] - outcome(path, route="normalize")[3]).mean() < 0.2
 
 

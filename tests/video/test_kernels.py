@@ -8,7 +8,7 @@ import pytest
 from edgepkd.config import DecodeSpec
 from edgepkd.video import _kernels as kernels
 from edgepkd.video.fields import Accumulator, residual, working_grid
-from edgepkd.video.vectors import MV_DTYPE
+from tests.video.reading import MV_DTYPE
 
 
 def _pack(x: int, y: int) -> int:

@@ -18,7 +18,7 @@ from edgepkd.errors import DecodeError
 from edgepkd.runtime.annotate import save_annotated
 from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.orientation import Display, Margins, Orientation, display_of, display_of_matrix
-from edgepkd.video.probe import judge, probe
+from edgepkd.video.probe import choose_route, probe
 from edgepkd.video.sampling import Place
 from tests.clips import encode_clip, moving_scene, translating_texture, with_display_matrix
 from tests.outputs import place
@@ -87,7 +87,7 @@ def test_native_arrays_are_those_of_the_upright_file_turned(
     _, plain = first_clip(upright, "native")
     path = with_display_matrix(upright, nine(square, scale))
     reader, clip = first_clip(path, "native")
-    assert reader.verdict.route == "native"
+    assert reader.choice.route == "native"
     for t in (0, 1, 5, 11):
         np.testing.assert_array_equal(
             clip.gops[1].motion(t), field_looked_at(plain.gops[1].motion(t), square))
@@ -167,7 +167,7 @@ def test_saved_videos_are_turned(tmp_path: Path, name: str) -> None:
 def test_matrices_that_say_nothing_leave_pictures_as_they_are(upright: Path, name: str) -> None:
     path = with_display_matrix(upright, NOTHING[name])
     info = probe(str(path))
-    assert (info.rotation_deg, info.mirrored, judge(info).route) == (0, False, "native")
+    assert (info.rotation_deg, info.mirrored, choose_route(info).route) == (0, False, "native")
     _, plain = first_clip(upright)
     for route in ("native", "normalize"):
         _, clip = first_clip(path, route)
@@ -274,7 +274,7 @@ def test_a_stream_that_turns_on_its_way_is_normalised(raw: Path) -> None:
     path = with_messages(raw, {1: sei(hflip=False, vflip=True)})
     info = probe(str(path))
     assert info.display_changes
-    assert judge(info).reason == "the display orientation changes"
+    assert choose_route(info).reason == "the display orientation changes"
     _, clip = first_clip(path)
     first, second = (clip.image("iframe", Place(n, 0)).pixels for n in (0, 1))
     _, plain = first_clip(raw, "normalize")

@@ -1,4 +1,4 @@
-"""The probe against streams whose make is known, and the verdict drawn from it."""
+"""The probe against streams whose make is known, and the choice drawn from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from edgepkd.errors import SourceError
 from edgepkd.video import probe as probe_module
-from edgepkd.video.probe import StreamInfo, judge, probe
+from edgepkd.video.probe import StreamInfo, choose_route, probe
 from edgepkd.video.source import open_video
 from tests.clips import encode_clip, moving_scene
 
@@ -29,7 +29,7 @@ def test_training_form_is_native(tmp_path) -> None:
     assert info.exports_vectors
     assert not any((info.has_b_frames, info.interlaced, info.variable_fps, info.is_live))
     assert info.num_ref_frames is None
-    assert judge(info).route == "native"
+    assert choose_route(info).route == "native"
 
 
 @pytest.mark.parametrize(("codec", "name", "kw"), [
@@ -39,16 +39,16 @@ def test_training_form_is_native(tmp_path) -> None:
 def test_old_codecs_are_native(tmp_path, codec: str, name: str, kw) -> None:
     info = look(tmp_path, name, codec=codec, **kw)
     assert info.exports_vectors
-    assert judge(info).route == "native"
+    assert choose_route(info).route == "native"
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video"])
 def test_b_frames_that_are_no_references_stay_native(tmp_path, codec: str) -> None:
     info = look(tmp_path, "c.mkv", codec=codec, max_b_frames=2)
     assert info.has_b_frames
-    verdict = judge(info)
-    assert verdict.route == "native"
-    assert "B-frames" in verdict.reason
+    choice = choose_route(info)
+    assert choice.route == "native"
+    assert "B-frames" in choice.reason
 
 
 def test_mpeg4_b_frames_are_seen_in_the_headers_far_behind_the_decoded_frames(tmp_path) -> None:
@@ -84,9 +84,9 @@ def test_h264_goes_native_only_without_b_frames(
     assert info.has_b_frames is b_frames
     assert refs is None or info.num_ref_frames == refs
     assert info.interlaced is ("interlaced" in params)
-    verdict = judge(info)
-    assert verdict.route == route, verdict
-    assert verdict.native_possible is (route == "native")
+    choice = choose_route(info)
+    assert choice.route == route, choice
+    assert choice.native_possible is (route == "native")
 
 
 @pytest.mark.parametrize(("codec", "name", "kw", "reason"), [
@@ -99,14 +99,14 @@ def test_h264_goes_native_only_without_b_frames(
 def test_the_rest_is_normalized_with_the_reason(
     tmp_path, codec: str, name: str, kw, reason: str
 ) -> None:
-    verdict = judge(look(tmp_path, name, codec=codec, **kw))
-    assert verdict.route == "normalize"
-    assert reason in verdict.reason
+    choice = choose_route(look(tmp_path, name, codec=codec, **kw))
+    assert choice.route == "normalize"
+    assert reason in choice.reason
 
 
 def test_a_stream_shorter_than_a_short_gop_is_not_called_intra(tmp_path) -> None:
     for count in (1, 2):
-        assert judge(look(tmp_path, num_frames=count)).route == "native"
+        assert choose_route(look(tmp_path, num_frames=count)).route == "native"
 
 
 def test_variable_rate_is_seen_and_reordering_is_not_mistaken_for_it(tmp_path) -> None:
@@ -149,12 +149,12 @@ def test_packets_that_do_not_decode_are_counted_not_raised(tmp_path) -> None:
     info = probe(str(path))
     assert info.pix_fmt is None
     assert info.num_errors > 0
-    assert "decodes" in judge(info).reason
+    assert "decodes" in choose_route(info).reason
 
 
 def test_rotation_that_is_no_quarter_turn_is_not_native(tmp_path) -> None:
     info = dataclasses.replace(look(tmp_path), rotation_deg=45)
-    assert not judge(info).native_possible
+    assert not choose_route(info).native_possible
 
 
 @pytest.mark.smoke
@@ -168,7 +168,7 @@ def _frames_decoded(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     add = probe_module._Decoded.add
     monkeypatch.setattr(probe_module._Decoded, "add",
                         lambda self, frame: (seen.append(frame), add(self, frame)))
-    assert judge(probe(str(path))).route == "normalize"
+    assert choose_route(probe(str(path))).route == "normalize"
     return len(seen)
 
 

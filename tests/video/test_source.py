@@ -232,7 +232,7 @@ def test_file_addresses_open(clip, tmp_path, monkeypatch) -> None:
         with open_video(resolve_sources(name)[0]) as video:
             assert len(video.peek(99)) == 30, name
     for name in ("file://host/x.mp4", "file:///nothing.mp4"):
-        with pytest.raises(SourceError, match=r"no source edgepkd can open|does not exist"):
+        with pytest.raises(SourceError, match=r"not a source that edgepkd can open|does not exist"):
             resolve_sources(name)
 
 

@@ -46,7 +46,7 @@ def test_folder_pattern_and_file_resolve_in_natural_order(tmp_path) -> None:
 @pytest.mark.parametrize(("argument", "message"), [
     ("nothing.mp4", "does not exist; allowed: a file, a folder"),
     ("*.nothing", "No file fits the pattern"),
-    ("http://host/x.mp4", "no source edgepkd can open"),
+    ("http://host/x.mp4", "not a source that edgepkd can open"),
     ("", "holds no video; allowed suffixes: .264"),
 ])
 def test_what_is_not_there_is_said(tmp_path, argument: str, message: str) -> None:

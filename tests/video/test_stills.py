@@ -16,7 +16,7 @@ from edgepkd.config import ClipSpec, InputSpec
 from edgepkd.errors import LimitError, SourceError
 from edgepkd.video.clips import ClipReader
 from edgepkd.video.limits import Limits
-from edgepkd.video.probe import judge, probe
+from edgepkd.video.probe import choose_route, probe
 from edgepkd.video.source import open_video, resolve_sources
 from tests.clips import moving_scene
 
@@ -74,7 +74,7 @@ def test_a_sequence_is_told_with_its_rate_and_is_normalised(tmp_path: Path) -> N
         info = probe(video)
         assert "taken as 25 a second; --fps gives another rate" in video.notes[0]
     assert (info.fps, info.duration_s, info.width_px) == (25, pytest.approx(1.2), 96)
-    assert judge(info).route == "normalize"
+    assert choose_route(info).route == "normalize"
     with open_video(folder, fps=Fraction(30000, 1001)) as video:
         info = probe(video)
         assert video.notes == []
@@ -157,7 +157,7 @@ def test_an_animated_webp_says_its_rate_and_length(tmp_path: Path) -> None:
     animation(tmp_path / "moving.webp", "WEBP")
     info = probe(tmp_path / "moving.webp")
     assert (info.fps, info.duration_s) == (pytest.approx(12.5), pytest.approx(2.4))
-    assert judge(info).route == "normalize"
+    assert choose_route(info).route == "normalize"
 
 
 def test_an_animated_webp_that_is_cut_off_is_said(tmp_path: Path) -> None:

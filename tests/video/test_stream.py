@@ -36,7 +36,7 @@ def _all(source: Path, *, order: tuple[str, ...] = ("motion", "residual", "ifram
                     for t in range(1 if what == "iframe" else gop.num_frames):
                         array = gop.iframe() if what == "iframe" else getattr(gop, what)(t)
                         found[what, round(gop.times_s[t], 3)] = array.copy()
-        assert reader.verdict.route == "native"
+        assert reader.choice.route == "native"
     return found
 
 
@@ -96,7 +96,7 @@ def test_motion_is_that_of_its_own_frame(
         assert container.streams.video[0].codec_context.has_b_frames
     num_frames = 0
     with _reader(path) as reader:
-        assert reader.verdict.route == "native"
+        assert reader.choice.route == "native"
         for clip in reader:
             for made in clip.gops:
                 num_frames += made.num_frames
@@ -186,7 +186,7 @@ def test_b_frames_that_begin_late_are_normalised(tmp_path: Path, suffix: str) ->
         for clip in reader:
             assert clip.tensor("mv").shape == (2, 2, 48, 48)
             clips.append((clip.num_frames, round(clip.end_s, 2)))
-        assert reader.verdict.route == "native"
+        assert reader.choice.route == "native"
         (warning,) = reader.warnings
     assert "B-frames begin" in warning
     assert sum(frames for frames, _ in clips) == 450

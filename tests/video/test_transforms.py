@@ -18,7 +18,6 @@ from edgepkd.video.transforms import (
     residual_to_uint8,
     ten_crop,
     to_tensor,
-    train_crops,
 )
 
 WHOLE = Geometry()
@@ -153,30 +152,6 @@ def test_ten_crops_are_corners_and_centre_twice() -> None:
     assert [c.flip for c in crops] == [False, True] * 5
     places = [(round(c.left * 256), round(c.top * 256)) for c in crops[::2]]
     assert places == [(0, 0), (32, 0), (0, 32), (32, 32), (16, 16)]
-
-
-def test_train_crops_have_the_scales_of_their_modality() -> None:
-    rng = np.random.default_rng(0)
-    seen: dict[Modality, set[tuple[int, int]]] = {m: set() for m in MODALITIES}
-    for _ in range(400):
-        crops = train_crops(rng, modalities=MODALITIES, shared=False)
-        for modality, crop in crops.items():
-            assert 0 <= crop.left <= 1 - crop.width + 1e-9
-            assert 0 <= crop.top <= 1 - crop.height + 1e-9
-            seen[modality].add((round(crop.width * 340), round(crop.height * 256)))
-    pairs = {(a, b) for a in (256, 224, 192) for b in (256, 224, 192)} - {(256, 192), (192, 256)}
-    assert seen["mv"] == seen["residual"] == pairs
-    assert seen["iframe"] == pairs | {(168, 168), (168, 192), (192, 168)}
-
-
-def test_shared_geometry_is_one_draw() -> None:
-    rng = np.random.default_rng(0)
-    draws = [train_crops(rng, modalities=MODALITIES, shared=True) for _ in range(100)]
-    assert all(len(set(crops.values())) == 1 for crops in draws)
-    assert min(round(c["iframe"].width * 340) for c in draws) == 192
-    assert {c["mv"].flip for c in draws} == {True, False}
-    independent = train_crops(rng, modalities=MODALITIES, shared=False)
-    assert len(set(independent.values())) > 1
 
 
 def test_what_the_compiled_loop_would_misread_is_refused() -> None:

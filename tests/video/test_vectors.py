@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edgepkd.video.decoder import PacketDecoder
-from edgepkd.video.vectors import MV_DTYPE, motion_vectors, vector_words
+from edgepkd.video.vectors import vector_words
 from tests.clips import encode_clip, moving_scene
-from tests.video.reading import packets_of
+from tests.video.reading import MV_DTYPE, motion_vectors, packets_of
 
 
 def _decode(path: Path) -> list[av.VideoFrame]:
