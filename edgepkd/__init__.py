@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from edgepkd._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from edgepkd.cascade import Position as Position
     from edgepkd.runtime.answers import ClipAnswer as ClipAnswer
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from edgepkd.runtime.model import SourceWarning as SourceWarning
     from edgepkd.runtime.model import load as load
 
-__version__ = "0.1.0"
 __all__ = ["ClipAnswer", "Model", "Position", "SourceWarning", "__version__", "errors", "load",
            "video"]
 

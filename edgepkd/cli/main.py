@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgepkd import __version__
+from edgepkd._version import __version__
 from edgepkd.allocator import keep_freed_memory
 from edgepkd.cli import streams
 from edgepkd.cli.check import check

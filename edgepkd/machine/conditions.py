@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from edgepkd import __version__
 from edgepkd._optional import installed_version
+from edgepkd._version import __version__
 
 PACKAGES = ("torch", "av", "numpy", "numba", "onnx", "openvino", "scipy", "nvidia-modelopt")
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import av
 
-from edgepkd import __version__, plain_json
+from edgepkd import plain_json
+from edgepkd._version import __version__
 from edgepkd.config import check, check_fps
 from edgepkd.datasets import synth as moving
 from edgepkd.datasets.hashes import sha256_of

@@ -7,8 +7,8 @@ import platform
 import sys
 from dataclasses import dataclass
 
-from edgepkd import __version__
 from edgepkd._optional import OPTIONAL, installed_version
+from edgepkd._version import __version__
 from edgepkd.bundle import trust
 from edgepkd.libraries import openvino
 from edgepkd.machine import hardware, jetpack

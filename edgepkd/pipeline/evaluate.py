@@ -20,8 +20,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from edgepkd import __version__, plain_json
+from edgepkd import plain_json
 from edgepkd._optional import installed_version
+from edgepkd._version import __version__
 from edgepkd.cascade import Order, order_key, parse_order
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.index import Sample, check_no_leak, read_index

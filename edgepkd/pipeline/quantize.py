@@ -28,8 +28,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from edgepkd import __version__, plain_json
+from edgepkd import plain_json
 from edgepkd._optional import installed_version, require
+from edgepkd._version import __version__
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.index import Sample, read_index
 from edgepkd.datasets.splits import split_three

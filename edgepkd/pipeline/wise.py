@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from edgepkd import __version__, plain_json
+from edgepkd import plain_json
 from edgepkd._optional import installed_version
+from edgepkd._version import __version__
 from edgepkd.bundle.manifest import POLICY, WISE
 from edgepkd.cascade import (
     ExitPolicy,

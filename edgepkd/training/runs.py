@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepkd import __version__, plain_json
+from edgepkd import plain_json
 from edgepkd._optional import installed_version
+from edgepkd._version import __version__
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ConfigError, DataError, UsageError

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from edgepkd import __version__
+from edgepkd._version import __version__
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cli.main import app
 from edgepkd.cli.output import JsonLines, JsonTarget, json_target
