@@ -21,16 +21,13 @@ if TYPE_CHECKING:
     from edgepkd.cascade import Position as Position
     from edgepkd.runtime.answers import ClipAnswer as ClipAnswer
     from edgepkd.runtime.model import Model as Model
-    from edgepkd.runtime.model import SourceWarning as SourceWarning
     from edgepkd.runtime.model import load as load
 
-__all__ = ["ClipAnswer", "Model", "Position", "SourceWarning", "__version__", "errors", "load",
-           "video"]
+__all__ = ["ClipAnswer", "Model", "Position", "__version__", "errors", "load", "video"]
 
 _HOMES = {
     "ClipAnswer": "edgepkd.runtime.answers", "Model": "edgepkd.runtime.model",
-    "Position": "edgepkd.cascade", "SourceWarning": "edgepkd.runtime.model",
-    "load": "edgepkd.runtime.model",
+    "Position": "edgepkd.cascade", "load": "edgepkd.runtime.model",
 }
 
 

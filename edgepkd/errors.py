@@ -35,6 +35,10 @@ class EdgepkdError(Exception):
         return f"{self.message} {self.hint}" if self.hint else self.message
 
 
+class EdgepkdWarning(UserWarning):
+    """Something is wrong with a source that is answered all the same, or skipped among others."""
+
+
 class UsageError(EdgepkdError):
     """The request is wrong: an unknown choice, or options that exclude each other."""
 

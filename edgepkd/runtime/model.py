@@ -26,6 +26,7 @@ from edgepkd.errors import (
     BundleError,
     ConfigError,
     DecodeError,
+    EdgepkdWarning,
     ModelError,
     SourceError,
     UsageError,
@@ -44,10 +45,6 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "_bundles"
 DEMO_BUNDLE = SHIPPED / "demo.edgepkd"
-
-class SourceWarning(UserWarning):
-    """Something is wrong with a source that is answered all the same, or skipped among others."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -188,8 +185,8 @@ class Model:
             ['no_fight']
 
         Among several sources (a folder, a pattern, a list) one that cannot be read is skipped
-        with a `SourceWarning`; each answer says of which source it is. What is wrong with a source
-        that is answered all the same is a `SourceWarning`, too.
+        with a `EdgepkdWarning`; each answer says of which source it is. What is wrong with a source
+        that is answered all the same is a `EdgepkdWarning`, too.
 
         Args:
             source: a file, folder, pattern, '-', rtsp://… or /dev/video*; a path; a file opened
@@ -235,7 +232,7 @@ class Model:
                 if len(sources) == 1:
                     raise
                 failure = error
-                warnings.warn(SourceWarning(str(error)), stacklevel=2)
+                warnings.warn(EdgepkdWarning(str(error)), stacklevel=2)
         if failure is not None and num_answers == 0:
             raise failure
 
@@ -314,7 +311,7 @@ class Model:
 def _warn_of(reader: ClipReader, num_told: int) -> int:
     """Pass on what the reader has found wrong since; returns how much that is by now."""
     for message in reader.warnings[num_told:]:
-        warnings.warn(SourceWarning(f"{reader.info.source}: {message}"), stacklevel=4)
+        warnings.warn(EdgepkdWarning(f"{reader.info.source}: {message}"), stacklevel=4)
     return len(reader.warnings)
 
 
