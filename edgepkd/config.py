@@ -178,4 +178,6 @@ class DecodeSpec:
         check(16 <= self.max_short_side_px <= MAX_SHORT_SIDE_PX, "max_short_side_px",
               got=self.max_short_side_px, allowed=f"16..{MAX_SHORT_SIDE_PX}")
 
+
 Inputs = Mapping[Modality, InputSpec]
+"""How each modality reaches its network."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgepkd.config import Inputs, Modality
 from edgepkd.deploy.parity import SegmentChain, Segments
-from edgepkd.logits.clip_logits import Answers
+from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.models.segmented import Networks
 from edgepkd.training.backbone import clip_logits
 from edgepkd.training.cache import ClipArrays
@@ -19,7 +19,9 @@ FP32, FAKE_QUANT, DEPLOYED = "torch FP32", "torch INT8", "OpenVINO"
 """Forms of a cascade in a parity report."""
 
 
-def torch_answers(networks: Networks, inputs: Inputs, clips: Sequence[ClipArrays]) -> Answers:
+def torch_answers(
+    networks: Networks, inputs: Inputs, clips: Sequence[ClipArrays]
+) -> ModalityLogits:
     """Logits of the networks for the test views of `clips`: [N, 4, classes] each."""
     return {m: clip_logits(network, clips, spec=inputs[m]).double().numpy()
             for m, network in networks.items()}
@@ -27,7 +29,7 @@ def torch_answers(networks: Networks, inputs: Inputs, clips: Sequence[ClipArrays
 
 def deployed_answers(
     segments: Segments, inputs: Inputs, clips: Sequence[ClipArrays]
-) -> Answers:
+) -> ModalityLogits:
     """Logits of the exported segments on OpenVINO: [N, 4, classes] each."""
     answers: dict[Modality, Any] = {}
     for modality in dict.fromkeys(m for m, _ in segments):

@@ -19,7 +19,7 @@ from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.engines.graph import FEATURES, INPUT, LOGITS
 from edgepkd.errors import ModelError
 from edgepkd.libraries import openvino
-from edgepkd.logits.clip_logits import Answers
+from edgepkd.logits.clip_logits import ModalityLogits
 
 Array = npt.NDArray[np.float32]
 Backend = Literal["openvino", "reference"]
@@ -76,7 +76,7 @@ class ExitParity:
 
 
 def compare(
-    answers: Mapping[str, Answers], pairs: Sequence[tuple[str, str]]
+    answers: Mapping[str, ModalityLogits], pairs: Sequence[tuple[str, str]]
 ) -> tuple[ExitParity, ...]:
     """Every exit of each pair (form, against) of `answers`."""
     rows = []

@@ -3,7 +3,7 @@
 A Core's CPU plugin gives the thread that first uses it an alternate stack for signal handlers
 (sigaltstack), and unmaps it when the Core dies. Two Cores that do not die in reverse order leave
 the thread with a stack that is gone, and the next signal that has a handler, be it Ctrl-C or the
-end of a child, kills the process without a word. So there is one Core, and it never dies.
+end of a child, kills the process silently. So there is one Core, and it never dies.
 """
 
 from __future__ import annotations

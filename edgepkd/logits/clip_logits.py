@@ -24,6 +24,9 @@ from edgepkd.files import write_atomically
 
 SCHEMA_VERSION = 1
 
+ModalityLogits: TypeAlias = Mapping[Modality, Floats]
+"""[N, 4, classes] of each modality, averaged over temporal segments."""
+
 
 @dataclass(frozen=True)
 class ViewsProtocol:
@@ -48,8 +51,7 @@ class ViewsProtocol:
 class ClipLogits:
     """Logits of all exits for N labelled clips, averaged over the views of each clip."""
 
-    logits: Mapping[Modality, Floats]
-    """[N, 4, classes] of each modality, float64."""
+    logits: ModalityLogits
     labels: Labels
     """[N], index into `label_names`."""
     label_names: tuple[str, ...]
@@ -115,6 +117,3 @@ def load_logits(path: Path) -> ClipLogits:
             BadZipFile, zlib.error) as error:  # OverflowError, MemoryError: shapes that it claims
         raise DataError(f"{path} is no logits file of edgepkd, or damaged: {error}.",
                         hint="Write it again with `edgepkd eval`.") from error
-
-Answers: TypeAlias = Mapping[Modality, Floats]
-"""[N, 4, classes] of each modality, averaged over temporal segments."""

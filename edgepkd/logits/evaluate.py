@@ -1,4 +1,4 @@
-"""What a trained cascade is worth on labelled clips: accuracy with intervals, exits, cost."""
+"""Every way to answer along one order, scored on labelled clips: accuracy, calibration, cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from edgepkd.config import NUM_EXITS, Modality, check
 from edgepkd.logits.clip_logits import ClipLogits
 from edgepkd.logits.fit_files import Fitted
 from edgepkd.logits.metrics import (
-    Accuracy,
     Interval,
     accuracy_interval,
     calibration_error,
@@ -32,30 +31,12 @@ from edgepkd.logits.metrics import (
     negative_log_likelihood,
     top_k_accuracy,
 )
-from edgepkd.logits.report import (
-    Answers,
-    ExitRow,
-    Report,
-    accuracy_of,
-    answer,
-    format_report,
-    pool,
-    report_of,
-)
 from edgepkd.logits.wise import in_order
-
-__all__ = [
-    "Accuracy", "Answers", "Difference", "Evaluation", "ExitRow", "Report", "Score", "accuracy_of",
-    "answer", "evaluate_logits", "format_report", "pool", "report_of",
-]
 
 Kind = Literal["exit", "modality", "prefix", "cascade"]
 Weights = Literal["own", "wise", "sums"]
 
 TOP = 5
-
-
-# ---- every answer, one by one
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgepkd.cascade import ExitPolicy, Labels, Order, WiseWeights
 from edgepkd.config import check
-from edgepkd.logits.clip_logits import Answers
+from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.logits.fit_files import Fitted
 from edgepkd.logits.policy import fit_policy
 from edgepkd.logits.wise import Convex, fit_orders, in_order
@@ -29,14 +29,14 @@ class WiseRecipe:
     def __post_init__(self) -> None:
         check(self.l2 >= 0, "l2", got=self.l2, allowed="0 or more")
         check(0 <= self.accuracy_loss < 1, "accuracy_loss", got=self.accuracy_loss,
-              allowed="0 up to, not with, 1")
+              allowed="0 <= value < 1")
         check(0 <= self.min_confidence < 1, "min_confidence", got=self.min_confidence,
-              allowed="0 up to, not with, 1")
+              allowed="0 <= value < 1")
         check(self.safety_clips >= 0, "safety_clips", got=self.safety_clips, allowed="0 or more")
 
 
 def fit_deployed(
-    logits: Answers, labels: Labels, *, orders: Sequence[Order], settings: WiseRecipe
+    logits: ModalityLogits, labels: Labels, *, orders: Sequence[Order], settings: WiseRecipe
 ) -> Fitted:
     """WISE weights and exit policy of each order, from deployed logits of held-out clips."""
     weights = fit_orders(logits, labels, orders=orders, method=Convex(l2=settings.l2))
@@ -45,7 +45,7 @@ def fit_deployed(
 
 
 def fit_order_policy(
-    logits: Answers, labels: Labels, *, weights: WiseWeights, settings: WiseRecipe
+    logits: ModalityLogits, labels: Labels, *, weights: WiseWeights, settings: WiseRecipe
 ) -> ExitPolicy:
     """The exit policy that goes with `weights`."""
     return fit_policy(

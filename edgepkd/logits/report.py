@@ -1,4 +1,4 @@
-"""A cascade on one set of clips: exits taken, accuracy, cost."""
+"""What one fitted cascade answers to a set of clips: exits taken, accuracy, cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from edgepkd.cascade import (
     ExitPolicy,
-    Floats,
     Labels,
     Order,
     WiseWeights,
@@ -19,8 +18,47 @@ from edgepkd.cascade import (
     replay,
 )
 from edgepkd.config import Modality
+from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.logits.metrics import Accuracy
 from edgepkd.logits.wise import in_order
+
+
+@dataclass(frozen=True, eq=False)
+class CascadeAnswers:
+    """What every exit, every ensemble and the cascade answer to N clips."""
+
+    own: Labels
+    """[N, K], each exit alone."""
+    ensemble: Labels
+    """[N, K], each prefix."""
+    cascade: Labels
+    """[N], with early exits."""
+    exits: Labels
+    """[N], position taken, 1..K."""
+    truth: Labels
+    """[N]"""
+
+
+def answer(
+    logits: ModalityLogits, labels: Labels, *, weights: WiseWeights, policy: ExitPolicy
+) -> CascadeAnswers:
+    """Replay the cascade over stored logits [N, 4, classes] of each modality.
+
+    The code is that of the device.
+    """
+    stacked = in_order(logits, weights.order)
+    result = replay(stacked, weights, policy)
+    return CascadeAnswers(
+        own=stacked.argmax(axis=2), cascade=result.labels, exits=result.exits,
+        ensemble=prefix_logits(stacked, weights).argmax(axis=2), truth=labels)
+
+
+def pool(parts: Sequence[CascadeAnswers]) -> CascadeAnswers:
+    """Answers to different clips, as one."""
+    return CascadeAnswers(**{
+        field.name: np.concatenate([getattr(part, field.name) for part in parts])
+        for field in fields(CascadeAnswers)
+    })
 
 
 @dataclass(frozen=True)
@@ -66,45 +104,8 @@ def accuracy_of(answers: Labels, labels: Labels) -> Accuracy:
     return Accuracy(int((answers == labels).sum()), len(labels))
 
 
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What every exit, every ensemble and the cascade answer to N clips."""
-
-    own: Labels
-    """[N, K], each exit alone."""
-    ensemble: Labels
-    """[N, K], each prefix."""
-    cascade: Labels
-    """[N], with early exits."""
-    exits: Labels
-    """[N], position taken, 1..K."""
-    truth: Labels
-    """[N]"""
-
-
-def answer(
-    logits: Mapping[Modality, Floats], labels: Labels, *, weights: WiseWeights, policy: ExitPolicy
-) -> Answers:
-    """Replay the cascade over stored logits [N, 4, classes] of each modality.
-
-    The code is that of the device.
-    """
-    stacked = in_order(logits, weights.order)
-    result = replay(stacked, weights, policy)
-    return Answers(own=stacked.argmax(axis=2), cascade=result.labels, exits=result.exits,
-                   ensemble=prefix_logits(stacked, weights).argmax(axis=2), truth=labels)
-
-
-def pool(parts: Sequence[Answers]) -> Answers:
-    """Answers to different clips, as one."""
-    return Answers(**{
-        field.name: np.concatenate([getattr(part, field.name) for part in parts])
-        for field in fields(Answers)
-    })
-
-
 def report_of(
-    answers: Answers, *, order: Order, gmac: Mapping[Modality, tuple[float, ...]],
+    answers: CascadeAnswers, *, order: Order, gmac: Mapping[Modality, tuple[float, ...]],
     label_names: tuple[str, ...],
 ) -> Report:
     """Accuracies and cost of `answers`; `gmac` is what each segment costs for one clip."""

@@ -43,7 +43,7 @@ class NetworkSpec:
         check(0 < self.width <= 4, "width", got=self.width, allowed="above 0, up to 4")
         check(self.head_form in ("paper", "pool_first"), "head_form", got=self.head_form,
               allowed="paper, pool_first")
-        check(0 <= self.dropout < 1, "dropout", got=self.dropout, allowed="0 up to, not with, 1")
+        check(0 <= self.dropout < 1, "dropout", got=self.dropout, allowed="0 <= value < 1")
 
     @property
     def num_channels(self) -> int:
@@ -171,4 +171,6 @@ class SegmentedNetwork(nn.Module):
                 segment.head.requires_grad_(not frozen)
             segment.train(self.training)
 
+
 Networks = Mapping[Modality, SegmentedNetwork]
+"""One network for each modality."""

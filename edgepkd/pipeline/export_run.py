@@ -35,7 +35,7 @@ from edgepkd.deploy.parity import (
 from edgepkd.deploy.segments import export_segments
 from edgepkd.engines.targets import Target, load_target
 from edgepkd.errors import BundleError, DataError, SourceError
-from edgepkd.logits.clip_logits import Answers
+from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.logits.fit import fit_deployed
 from edgepkd.logits.fit_files import Fitted
 from edgepkd.logits.report import Report, answer, report_of
@@ -190,7 +190,7 @@ def _calibration_clips(config: ExportConfig, run: TrainedRun) -> _Clips:
 
 def _answers(
     config: ExportConfig, networks: Networks, inputs: Inputs, segments: Segments, clips: _Clips
-) -> tuple[dict[str, Answers], list[tuple[str, str]]]:
+) -> tuple[dict[str, ModalityLogits], list[tuple[str, str]]]:
     """Logits of every form there is, and which of them are compared."""
     deployed = deployed_answers(segments, inputs, clips.arrays)
     own = torch_answers(networks, inputs, clips.arrays)
@@ -220,7 +220,8 @@ def _drifts(parity: Sequence[ExitParity], target: Target) -> tuple[str, ...]:
 
 
 def _report(
-    logits: Answers, clips: _Clips, fitted: Fitted, order: Order, run: TrainedRun, inputs: Inputs
+    logits: ModalityLogits, clips: _Clips, fitted: Fitted, order: Order, run: TrainedRun,
+    inputs: Inputs,
 ) -> Report:
     weights, policy = fitted[order]
     return report_of(answer(logits, clips.labels, weights=weights, policy=policy), order=order,

@@ -32,9 +32,9 @@ from edgepkd.cascade import (
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.errors import DataError, UsageError
 from edgepkd.logits.clip_logits import ClipLogits, load_logits
-from edgepkd.logits.evaluate import Accuracy
 from edgepkd.logits.fit import WiseRecipe
 from edgepkd.logits.fit_files import RECORD, write_fitted
+from edgepkd.logits.metrics import Accuracy
 from edgepkd.logits.policy import fit_policy
 from edgepkd.logits.report import accuracy_of
 from edgepkd.logits.wise import (

@@ -23,7 +23,7 @@ class QuantSpec:
     """Of calibrator percentile."""
     weight_bits: Literal[7, 8] = 7
     """7: weights use half of the 8-bit range. CPUs without a dot product for bytes (VNNI) add two
-    products in 16 bits, which full-range weights overflow without a word."""
+    products in 16 bits, which full-range weights overflow silently."""
     residual_add: ResidualInputs = "both"
     """Inputs of a residual add that are quantised."""
     keep_float: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ class Steps:
         check(self.weight_decay >= 0, "weight_decay", got=self.weight_decay, allowed="0 or more")
         for name in ("warmup_share", "momentum"):
             check(0 <= getattr(self, name) < 1, name, got=getattr(self, name),
-                  allowed="0 up to, not with, 1")
+                  allowed="0 <= value < 1")
         for name in ("epsilon", "step_factor"):
             check(getattr(self, name) > 0, name, got=getattr(self, name), allowed="above 0")
         for name, kind in (("optimizer", Optimizer), ("decline", Decline), ("select", Selection)):
@@ -106,7 +106,7 @@ class BackboneRecipe(Steps):
             check(getattr(self, name) > 0, name, got=getattr(self, name), allowed="above 0")
         for name in ("label_smoothing", "dropout"):
             check(0 <= getattr(self, name) < 1, name, got=getattr(self, name),
-                  allowed="0 up to, not with, 1")
+                  allowed="0 <= value < 1")
         check(0 <= self.frozen_stages <= 4, "frozen_stages", got=self.frozen_stages,
               allowed="0..4")
         check(self.backbone in get_args(Backbone), "backbone", got=self.backbone,

@@ -8,7 +8,7 @@ import pytest
 from edgepkd.cascade import ExitPolicy, Order, WiseWeights
 from edgepkd.errors import ConfigError
 from edgepkd.logits.clip_logits import ClipLogits, ViewsProtocol
-from edgepkd.logits.evaluate import Accuracy, evaluate_logits
+from edgepkd.logits.evaluate import evaluate_logits
 from edgepkd.logits.report import Report, answer, format_report, pool, report_of
 
 

@@ -160,9 +160,9 @@ def test_single_values_can_be_changed() -> None:
     ("exits.last_teacher", "mv", "last_teacher is 'mv'; allowed: own, iframe"),
     ("exits.temperature", 0, "temperature is 0; allowed: above 0"),
     ("exits.epsilon", 0, "epsilon is 0; allowed: above 0"),
-    ("backbones.mv.momentum", 1, "momentum is 1; allowed: 0 up to, not with, 1"),
+    ("backbones.mv.momentum", 1, "momentum is 1; allowed: 0 <= value < 1"),
     ("backbones.mv.label_smoothing", 1.5, "label_smoothing is 1.5"),
-    ("backbones.mv.dropout", 1, "dropout is 1; allowed: 0 up to, not with, 1"),
+    ("backbones.mv.dropout", 1, "dropout is 1; allowed: 0 <= value < 1"),
     ("inputs.mv.crop_px", 500, "crop_px is 500"),
 ])
 def test_a_wrong_change_is_named(key: str, value: object, message: str) -> None:

@@ -25,7 +25,7 @@ from edgepkd.int8 import (
     teach,
     trained_on,
 )
-from edgepkd.logits.clip_logits import Answers
+from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.quantize.checkpoint import load_quantized, save_quantized
@@ -82,7 +82,7 @@ def answer_job(part: Part) -> str:
     if _answers_key(part) == key:
         return f"{part.name}: answers kept from an earlier run"
     answered = load_clips(part, part.answer)
-    answers: Mapping[str, Answers] = {
+    answers: Mapping[str, ModalityLogits] = {
         FP32: torch_answers(floats, inputs, answered.clips),
         FAKE_QUANT: torch_answers(int8, inputs, answered.clips),
         DEPLOYED: deployed_answers(export_segments(int8, inputs), inputs, answered.clips),
