@@ -41,7 +41,7 @@ reproduce *args:
 # INT8 by PTQ, QAT and QAD against FP32 on the same folds, on the trunks of `just reproduce` where
 # they are there; about an hour and a half on two cores. `just reproduce-int8 --quick` shows that it runs
 reproduce-int8 *args:
-    {{python}} -m edgepkd.studies.int8.command {{args}}
+    {{python}} -m edgepkd.studies.int8 {{args}}
 
 # train a bundle like the shipped one in about 13 minutes, or `just demo-model weizmann`
 demo-model set="fights" *args:

@@ -1,6 +1,6 @@
 """Runs the INT8 study from the command line; started again, it goes on where it stopped.
 
-    python -m edgepkd.studies.int8.command --data ../shared/data --out runs/reproduce
+    python -m edgepkd.studies.int8 --data ../shared/data --out runs/reproduce
 
 It uses the trunks of the study of exits where OUT has them. Progress goes to stderr and to
 OUT/int8-progress.log; results to docs/results/int8.{json,md}.
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m edgepkd.studies.int8.command",
+    parser = argparse.ArgumentParser(prog="python -m edgepkd.studies.int8",
                                      description=__doc__)
     add = parser.add_argument
     add("--quick", action="store_true",
@@ -92,7 +92,3 @@ def _done_sets(study: Study, by_set: Sequence[list[Unit]]) -> tuple[Study, list[
         raise TrainingError("no set of the study has all its folds done.",
                             hint="Start it without --report-only; it goes on where it stopped.")
     return replace(study, sets=tuple(plan for plan, _ in done)), [units for _, units in done]
-
-
-if __name__ == "__main__":
-    sys.exit(main())
