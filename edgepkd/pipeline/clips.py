@@ -1,18 +1,23 @@
-"""Which clips `--data` and `--dataset` name: the same for every verb that works on a run."""
+"""Which clips `--data` and `--dataset` name: the same for every verb that works on a run.
+
+`--data` is an index, or a folder with one in it; a run brings its own where none is named.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from torch import distributed as dist
 
-from edgepkd.datasets.index import Sample, read_index
+from edgepkd.datasets.index import Sample, check_no_leak, read_index
 from edgepkd.datasets.prepared import INDEX
-from edgepkd.datasets.splits import check_splits, split_three
+from edgepkd.datasets.splits import SYNONYMS, assign_splits, check_splits, split_three
 from edgepkd.errors import DataError
 from edgepkd.training.cache import CacheSpec, cache_spec, cached_clip, decode_all
 from edgepkd.training.execution import rank, world_size
@@ -20,6 +25,8 @@ from edgepkd.training.loader import LabelledClips
 from edgepkd.training.recipe import TrainRecipe
 from edgepkd.training.runlog import ProgressLog
 from edgepkd.training.runs import Run, write_skipped
+
+Split = Literal["test", "calibration", "train"]
 
 
 @dataclass(frozen=True)
@@ -60,16 +67,98 @@ def clips_of_run(run: Run, data: Path | None, dataset: str | None) -> ClipSet:
     return clips
 
 
+def clips_in_splits(run: Run, data: Path | None, dataset: str | None) -> ClipSet:
+    """As `clips_of_run`, each clip in the split that training cuts the same index into.
+
+    Raises:
+        DataError: as `clips_of_run` and `assign_splits`.
+    """
+    clips = clips_of_run(run, data, dataset)
+    if len({s.group for s in clips.samples if s.split in ("train", "")}) >= 2:
+        return replace(clips, samples=assign_splits(clips.samples))
+    # An index of test clips alone has nothing that calibration could be drawn from.
+    return replace(clips, samples=tuple(replace(s, split=SYNONYMS.get(s.split, s.split))
+                                        for s in clips.samples))
+
+
+def of_split(clips: ClipSet, split: Split) -> tuple[Sample, ...]:
+    """Clips of one split, none of whose groups was trained on.
+
+    Raises:
+        DataError: there is none, or a group is in the training split too.
+    """
+    chosen = tuple(s for s in clips.samples if s.split == split)
+    if not chosen:
+        there = ", ".join(f"{name} {count}" for name, count in
+                          sorted(Counter(s.split for s in clips.samples).items()))
+        raise DataError(f"{clips.index} has no clip in split {split!r}; there are: {there}.",
+                        hint="Choose one of these (eval: --split), or name other clips with --data.")
+    if split != "train":
+        check_no_leak({"train": [s for s in clips.samples if s.split == "train"], split: chosen})
+    return chosen
+
+
+def refuse_trained_on(samples: Sequence[Sample], run: Run) -> None:
+    """Refuse clips that another index calls held out and this run was trained on.
+
+    Raises:
+        DataError: names the first.
+    """
+    try:
+        own = assign_splits(_own_samples(run))
+    except DataError:
+        return  # the data it was trained on is gone
+    if shared := _shared_content([s for s in own if s.split == "train"], samples):
+        raise DataError(f"{len(shared)} of these clips were trained on (equal SHA-256), the first: "
+                        f"{shared[0].path}.", hint="Evaluate on clips that the run has not seen.")
+
+
+def refuse_other_sides(samples: Sequence[Sample], run: Run) -> None:
+    """Refuse clips that are held out in one of two indices and trained on in the other.
+
+    Raises:
+        DataError: names the first; or as `split_three`.
+    """
+    try:
+        old = split_three(_own_samples(run))
+    except DataError:
+        return  # the data that the run was trained with is gone
+    new = split_three(samples)
+    for trained, held_out in ((old.train, (*new.calibration, *new.test)),
+                              (new.train, (*old.calibration, *old.test))):
+        if shared := _shared_content(trained, held_out):
+            raise DataError(f"{len(shared)} clips are held out here and trained on there, the "
+                            f"first: {shared[0].path}.",
+                            hint="Keep the splits of the index that the run was trained with.")
+
+
+def _own_samples(run: Run) -> tuple[Sample, ...]:
+    return read_index(run.index, dataset=run.recipe.dataset or None)
+
+
+def _shared_content(seen: Sequence[Sample], samples: Sequence[Sample]) -> list[Sample]:
+    """Those of `samples` whose content, by SHA-256, is that of one of `seen`."""
+    known = {s.sha256 for s in seen} - {""}
+    return [s for s in samples if s.sha256 in known]
+
+
 def _index_of(data: Path, recipe: TrainRecipe) -> Path:
     """`data` itself, or the index in that folder: the one that the recipe names, or index.csv."""
     if not data.is_dir():
         return data if data.exists() or data.suffix else data / recipe.index
-    named = data / recipe.index
-    return named if named.exists() else data / INDEX
+    for path in (data / recipe.index, data / INDEX):
+        if path.exists():
+            return path
+    raise DataError(f"{data} has no {INDEX}, which says what its clips show.",
+                    hint=f"Make a set of it: edgepkd data prepare {data} NEW-FOLDER; then name that"
+                         " folder.")
 
 
 def _read(index: Path, dataset: str) -> ClipSet:
     return ClipSet(index, dataset, read_index(index, dataset=dataset or None))
+
+
+# ---- decoded
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,14 @@ from edgepkd._optional import installed_version
 from edgepkd._version import __version__
 from edgepkd.cascade import Order, order_key, parse_order
 from edgepkd.config import MODALITIES, Modality, check
-from edgepkd.datasets.index import Sample, check_no_leak, read_index
-from edgepkd.datasets.splits import SYNONYMS, assign_splits
+from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.files import append_line, write_atomically
 from edgepkd.logits.clip_logits import ViewsProtocol, save_logits
 from edgepkd.logits.evaluate import Evaluation, evaluate_logits
 from edgepkd.logits.metrics import NUM_BINS, NUM_DRAWS, SEED
 from edgepkd.outputs import check_folder, check_outputs
-from edgepkd.pipeline.clips import clips_of_run
+from edgepkd.pipeline.clips import Split, clips_in_splits, of_split, refuse_trained_on
 from edgepkd.pipeline.eval_files import (
     CONFUSION_CSV,
     CONFUSION_PNG,
@@ -47,13 +46,11 @@ from edgepkd.pipeline.flatness import Flatness, FlatnessConfig, measure_flatness
 from edgepkd.pipeline.trained_run import TrainedRun, clip_gmac, open_run
 from edgepkd.training.execution import Execution, auto_device
 from edgepkd.training.predict import Predicted, predict, views_protocol
-from edgepkd.training.runs import Run
 
 SCHEMA_VERSION = 1
 LOG_FILE = "eval-log.jsonl"
 METRICS_FILE, LOGITS_FILE = "metrics.json", "logits.npz"
 FILES = (METRICS_FILE, LOGITS_FILE, EXITS_CSV, EXITS_PNG, CONFUSION_CSV, CONFUSION_PNG)
-Split = Literal["test", "calibration", "train"]
 Views = Literal["centre", "10crop"]
 CROPS: Mapping[Views, int] = {"centre": 1, "10crop": 10}
 
@@ -159,20 +156,21 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress | None = None) -> Ev
                          hint=f"Measure it on the float run: {config.run.parent}.")
     order = _order(config, run)
     views = _views(config, run)
-    index, samples = samples_of(config, run)
-    chosen = of_split(samples, config.split, index)
+    clips = clips_in_splits(run.record, config.data, config.dataset)
+    chosen = of_split(clips, config.split)
     if config.split != "train":
-        _refuse_trained_on(chosen, run.record)
-    predicted = _predict(run, chosen, config=config, views=views, root=index.parent, tell=tell)
-    num_looks = _log_look(config, run, predicted, index=index)
+        refuse_trained_on(chosen, run.record)
+    predicted = _predict(run, chosen, config=config, views=views, root=clips.index.parent,
+                         tell=tell)
+    num_looks = _log_look(config, run, predicted, index=clips.index)
     evaluation = evaluate_logits(predicted.answered, order=order, gmac=clip_gmac(run, views),
                                  fitted=run.fitted)
-    flatness = _flatness(config, run, samples, tell=tell)
+    flatness = _flatness(config, run, clips.samples, tell=tell)
     counts = Counter(predicted.answered.labels.tolist())
     floor = max(counts.values()) / len(predicted.answered)
     result = EvalResult(config.folder, run, evaluation, predicted, flatness, num_looks, floor,
                         _notes(evaluation, predicted, run, num_looks=num_looks))
-    return _write(result, config, index=index)
+    return _write(result, config, index=clips.index)
 
 
 def _order(config: EvalConfig, run: TrainedRun) -> Order:
@@ -195,46 +193,7 @@ def _views(config: EvalConfig, run: TrainedRun) -> ViewsProtocol:
                           segments=config.segments)
 
 
-# ---- the clips
-
-
-def samples_of(config: EvalConfig, run: TrainedRun) -> tuple[Path, tuple[Sample, ...]]:
-    """Index and samples, in the splits that training cuts the same index into."""
-    clips = clips_of_run(run.record, config.data, config.dataset)
-    if len({s.group for s in clips.samples if s.split in ("train", "")}) >= 2:
-        return clips.index, assign_splits(clips.samples)
-    # An index of test clips alone has nothing that calibration could be drawn from.
-    return clips.index, tuple(replace(s, split=SYNONYMS.get(s.split, s.split))
-                              for s in clips.samples)
-
-
-def of_split(samples: Sequence[Sample], split: Split, index: Path) -> tuple[Sample, ...]:
-    """Samples of one split, none of whose groups was trained on.
-
-    Raises:
-        DataError: there is none, or a group is in the training split too.
-    """
-    chosen = tuple(s for s in samples if s.split == split)
-    if not chosen:
-        there = ", ".join(f"{name} {count}" for name, count in
-                          sorted(Counter(s.split for s in samples).items()))
-        raise DataError(f"{index} has no clip in split {split!r}; there are: {there}.",
-                        hint="Choose one of these with --split.")
-    if split != "train":
-        check_no_leak({"train": [s for s in samples if s.split == "train"], split: chosen})
-    return chosen
-
-
-def _refuse_trained_on(samples: Sequence[Sample], record: Run) -> None:
-    """Refuse clips that another index calls held out and this run was trained on."""
-    try:
-        own = assign_splits(read_index(record.index, dataset=record.recipe.dataset or None))
-    except DataError:
-        return  # the data it was trained on is gone
-    seen = {s.sha256 for s in own if s.split == "train"} - {""}
-    if shared := [str(s.path) for s in samples if s.sha256 in seen]:
-        raise DataError(f"{len(shared)} of these clips were trained on (equal SHA-256), the first: "
-                        f"{shared[0]}.", hint="Evaluate on clips that the run has not seen.")
+# ---- steps
 
 
 def _predict(

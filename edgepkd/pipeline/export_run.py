@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.backends.cpu import get_cpu_capability
@@ -44,7 +44,7 @@ from edgepkd.machine.conditions import conditions
 from edgepkd.models.macs import clip_gmac
 from edgepkd.models.segmented import Networks
 from edgepkd.outputs import check_folder
-from edgepkd.pipeline.evaluate import EvalConfig, of_split, samples_of
+from edgepkd.pipeline.clips import clips_in_splits, of_split
 from edgepkd.pipeline.export_bundle import ExportConfig, export_bundle
 from edgepkd.pipeline.run_card import RunFacts, run_card
 from edgepkd.pipeline.step_logs import QUANTIZE_FILE
@@ -55,8 +55,6 @@ from edgepkd.training.runs import RUN_FILE
 
 if TYPE_CHECKING:
     from edgepkd.engines.build import BuildEvent
-
-CALIBRATION: Literal["calibration"] = "calibration"
 
 
 @dataclass(frozen=True)
@@ -169,11 +167,8 @@ def _calibration_clips(config: ExportConfig, run: TrainedRun) -> _Clips:
     Raises:
         DataError: there is none, or they are all of one label.
     """
-    settings = EvalConfig(run=config.source, data=config.data, dataset=config.dataset,
-                          split=CALIBRATION, cache=config.cache)
-    index, samples = samples_of(settings, run)
     arrays, labels, groups = [], [], []
-    chosen = of_split(samples, CALIBRATION, index)
+    chosen = of_split(clips_in_splits(run.record, config.data, config.dataset), "calibration")
     for sample in chosen:
         try:
             arrays.append(cached_clip(sample, spec=run.cache_spec, folder=config.cache))

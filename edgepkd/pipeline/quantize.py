@@ -32,7 +32,7 @@ from edgepkd import plain_json
 from edgepkd._optional import installed_version, require
 from edgepkd._version import __version__
 from edgepkd.config import MODALITIES, Modality, check
-from edgepkd.datasets.index import Sample, read_index
+from edgepkd.datasets.index import Sample
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.files import write_atomically
@@ -52,7 +52,7 @@ from edgepkd.int8 import (
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.outputs import check_folder
-from edgepkd.pipeline.clips import Clips, clips_of_run, decoded_clips
+from edgepkd.pipeline.clips import Clips, clips_of_run, decoded_clips, refuse_other_sides
 from edgepkd.pipeline.step_logs import (
     QUANTIZE_FILE,
     StepLog,
@@ -274,25 +274,9 @@ def _samples(config: QuantizeConfig, run: Run) -> tuple[Run, tuple[Sample, ...]]
     """The run with the clips to use."""
     clips = clips_of_run(run, config.data, config.dataset)
     if clips.index.resolve() != run.index.resolve():
-        _refuse_other_sides(clips.samples, run)
+        refuse_other_sides(clips.samples, run)
     recipe = replace(run.recipe, dataset=clips.dataset)
     return replace(run, index=clips.index, recipe=recipe), clips.samples
-
-
-def _refuse_other_sides(samples: tuple[Sample, ...], run: Run) -> None:
-    """Refuse clips that are held out in one of two indices and trained on in the other."""
-    try:
-        old = split_three(read_index(run.index, dataset=run.recipe.dataset or None))
-    except DataError:
-        return  # the data that the run was trained with is gone
-    new = split_three(samples)
-    for trained, held_out in ((old.train, (*new.calibration, *new.test)),
-                              (new.train, (*old.calibration, *old.test))):
-        seen = {s.sha256 for s in trained} - {""}
-        if shared := [str(s.path) for s in held_out if s.sha256 in seen]:
-            raise DataError(f"{len(shared)} clips are held out here and trained on there, the "
-                            f"first: {shared[0]}.",
-                            hint="Keep the splits of the index that the run was trained with.")
 
 
 def _start_folder(config: QuantizeConfig, run: Run) -> None:

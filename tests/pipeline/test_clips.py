@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from edgepkd.errors import DataError
-from edgepkd.pipeline.clips import clips_of_run, clips_to_train_on
+from edgepkd.pipeline.clips import (
+    ClipSet,
+    clips_in_splits,
+    clips_of_run,
+    clips_to_train_on,
+    of_split,
+    refuse_other_sides,
+    refuse_trained_on,
+)
 from edgepkd.training.recipe import TrainRecipe, load_train_recipe
 from edgepkd.training.runs import Run
 
@@ -17,12 +25,17 @@ def recipe(**changes: str) -> TrainRecipe:
     return replace(load_train_recipe("small"), **changes)  # type: ignore[arg-type]
 
 
-def index(path: Path, *rows: str) -> Path:
+def index(path: Path, *rows: str, columns: str = "path,label,dataset") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     for row in rows:
         (path.parent / row.partition(",")[0]).touch()
-    path.write_text("\n".join(("path,label,dataset", *rows)) + "\n")
+    path.write_text("\n".join((columns, *rows)) + "\n")
     return path
+
+
+def split_index(path: Path, *rows: str) -> Path:
+    """An index of rows `path,label,group,split,sha256`."""
+    return index(path, *rows, columns="path,label,group,split,sha256")
 
 
 def run_of(own: Path, *, labels: tuple[str, ...] = ("run", "walk"), **changes: str) -> Run:
@@ -66,7 +79,7 @@ def test_the_dataset_of_the_run_counts_for_its_own_index_alone(tmp_path: Path) -
 @pytest.mark.parametrize(("named", "message"), [
     ("nowhere", r"index .*nowhere/index\.csv cannot be read"),
     ("nowhere.csv", r"index .*nowhere\.csv cannot be read"),
-    (".", r"index .*/index\.csv cannot be read"),
+    (".", r"test_what_holds.* has no index\.csv.*edgepkd data prepare .* NEW-FOLDER"),
 ])
 def test_what_holds_no_index_is_an_error(tmp_path: Path, named: str, message: str) -> None:
     run = run_of(index(tmp_path / "own" / "index.csv", "a.avi,run,S"))
@@ -83,3 +96,75 @@ def test_a_label_the_networks_do_not_know_is_refused(tmp_path: Path) -> None:
                                         "run, walk") as caught:
         clips_of_run(run, other, None)
     assert "--dataset" in str(caught.value)
+
+
+# ---- splits
+
+OWN = ("a.avi,run,a,train,1", "b.avi,walk,a,train,2", "c.avi,run,c,val,3", "d.avi,walk,c,val,4",
+       "e.avi,run,e,test,5", "f.avi,walk,e,test,6")
+
+
+def names(clips: ClipSet, split: str) -> list[str]:
+    return [s.path.stem for s in of_split(clips, split)]  # type: ignore[arg-type]
+
+
+def test_splits_are_those_that_training_makes(tmp_path: Path) -> None:
+    run = run_of(split_index(tmp_path / "index.csv", *OWN))
+    clips = clips_in_splits(run, None, None)
+    assert [names(clips, split) for split in ("train", "calibration", "test")] == [
+        ["a", "b"], ["c", "d"], ["e", "f"]]
+    drawn = split_index(tmp_path / "drawn" / "index.csv", *(
+        f"{n}.avi,{label},{n},," for n in range(5) for label in ("run",)))
+    assert {s.split for s in clips_in_splits(run, drawn, None).samples} == {
+        "train", "calibration", "test"}
+
+
+def test_an_index_of_test_clips_alone_is_taken_as_it_is(tmp_path: Path) -> None:
+    run = run_of(split_index(tmp_path / "index.csv", *OWN))
+    alone = split_index(tmp_path / "new" / "index.csv", "x.avi,run,x,test,7", "y.avi,run,y,val,8")
+    clips = clips_in_splits(run, alone.parent, None)
+    assert (names(clips, "test"), names(clips, "calibration")) == (["x"], ["y"])
+    with pytest.raises(DataError, match=r"no clip in split 'train'; there are: calibration 1, "
+                                        "test 1"):
+        of_split(clips, "train")
+
+
+def test_a_split_that_shares_a_group_with_training_is_refused(tmp_path: Path) -> None:
+    run = run_of(split_index(tmp_path / "index.csv", *OWN[:-1], "f.avi,walk,a,test,6"))
+    clips = clips_in_splits(run, None, None)
+    assert names(clips, "train") == ["a", "b"]
+    with pytest.raises(DataError, match="train and test share the group a"):
+        of_split(clips, "test")
+
+
+def test_clips_that_were_trained_on_are_known_by_their_content(tmp_path: Path) -> None:
+    run = run_of(split_index(tmp_path / "index.csv", *OWN))
+    other = split_index(tmp_path / "other" / "index.csv", "x.avi,run,x,test,2",
+                        "y.avi,run,y,test,5", "z.avi,run,z,test,")
+    shared, known, unhashed = clips_in_splits(run, other, None).samples
+    refuse_trained_on([known, unhashed], run)
+    with pytest.raises(DataError, match=r"1 of these clips were trained on .*x\.avi"):
+        refuse_trained_on([unhashed, known, shared], run)
+    run.index.unlink()
+    refuse_trained_on([shared], run)  # nothing is known of what it was trained on
+
+
+@pytest.mark.parametrize(("row", "refused"), [
+    ("x.avi,walk,x,test,1", "first: .*x.avi"),   # trained on there, held out here
+    ("x.avi,walk,x,train,6", "first: .*f.avi"),  # the other way round
+    ("x.avi,walk,x,test,4", None), ("x.avi,walk,x,train,2", None), ("x.avi,walk,x,test,", None),
+])
+def test_a_clip_stays_on_its_side_in_every_index(
+    tmp_path: Path, row: str, refused: str | None
+) -> None:
+    run = run_of(split_index(tmp_path / "index.csv", *OWN))
+    rest = ("k.avi,run,k,train,11", "l.avi,walk,k,train,12", "m.avi,run,m,val,13",
+            "n.avi,run,n,test,14")
+    other = split_index(tmp_path / "other" / "index.csv", *rest, row)
+    samples = clips_of_run(run, other, None).samples
+    if refused is None:
+        refuse_other_sides(samples, run)
+        return
+    with pytest.raises(DataError, match=f"1 clips are held out here and trained on there.*{refused}"
+                       ):
+        refuse_other_sides(samples, run)
