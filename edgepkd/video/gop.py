@@ -46,9 +46,25 @@ _SMALL_FRAME_PX = 512 * 512
 class Gop:
     """An anchor frame and the frames described by their motion since it. Made by `GopReader`.
 
-    Positions `t` count displayed frames from the anchor, 0. A frame that is not decoded (a
-    B-frame, a damaged packet) answers with the nearest decoded one, so that times stay right.
-    Arrays are cropped, mirrored and turned as the stream asks for: what is looked at.
+    Positions `t` count displayed frames from the anchor, 0. For a frame that is not decoded (a
+    B-frame, a damaged packet) the nearest decoded one stands in, so that times stay right. A GOP
+    of the stream that is longer than `DecodeSpec.gop_frames` is cut into several, each with an
+    anchor of its own. Arrays are cropped, mirrored and turned as the stream asks for: what is
+    looked at. They are kept for later calls: copy one before you change it.
+
+    >>> import edgepkd.video
+    >>> with edgepkd.video.open("clip.mp4") as clips:
+    ...     gop = next(clips.gops())
+    ...     print(f"{gop.num_frames} frames, the last one at {gop.times_s[-1]:.1f} s")
+    ...     print(gop.iframe().shape, gop.grid_shape)
+    12 frames, the last one at 1.1 s
+    (256, 455, 3) (256, 455)
+
+    Attributes:
+        index: number of the GOP in its stream; counted anew where the stream changes.
+        times_s: when each frame is shown, seconds on the stream's own clock, which need not begin
+            at 0 (see `ClipReader.first_time_s`).
+        begins_anew: the stream breaks before it.
     """
 
     def __init__(self, *, index: int, numbers: list[int], times_s: tuple[float, ...],
@@ -109,7 +125,8 @@ class Gop:
 
     @property
     def grid_shape(self) -> tuple[int, int]:
-        """(rows, columns) of a motion field, as it is looked at."""
+        """(rows, columns) of a motion field, as it is looked at: cells of `DecodeSpec.grid_px`
+        pixels, or single pixels where pictures are smaller than the source's."""
         window = self._grid.window
         columns, rows = self._orientation.turned_size(window.columns, window.rows)
         return rows, columns
@@ -134,18 +151,35 @@ class Gop:
     def iframe(self) -> NDArray[np.uint8]:
         """The anchor, uint8 [H, W, 3] RGB; decodes one packet where the stream has a key there.
 
+        >>> import edgepkd.video
+        >>> with edgepkd.video.open("clip.mp4") as clips:
+        ...     picture = next(clips.gops()).iframe()
+        >>> picture.dtype, picture.shape
+        (dtype('uint8'), (256, 455, 3))
+
         Raises:
-            DecodeError: no frame of the GOP can be decoded.
+            DecodeError: no frame of the GOP can be decoded, or it was released.
         """
         return self._shown(self._picture(0))
 
     def motion(self, t: int) -> NDArray[np.int16]:
         """Displacement since the anchor, int16 [rows, columns, 2] (x, y); makes no picture.
 
-        Quarter pixels of the source, + is right and down (paper.md 1.2). With
-        `arithmetic="coviar"` every step is truncated to whole pixels (multiples of 4).
+        Quarter pixels of the source, + is right and down (paper.md 1.2); 0 at the anchor and where
+        the stream has no vector. With `arithmetic="coviar"` every step is truncated to whole
+        pixels (multiples of 4).
+
+        >>> import edgepkd.video
+        >>> with edgepkd.video.open("clip.mp4") as clips:
+        ...     field = next(clips.gops()).motion(3)
+        >>> field.dtype, field.shape
+        (dtype('int16'), (256, 455, 2))
+        >>> x_px, y_px = field[..., 0] / 4, field[..., 1] / 4
+        >>> print(f"{x_px.min()} to {x_px.max()} px to the right")
+        -17.75 to 56.5 px to the right
 
         Raises:
+            ConfigError: `t` is not a position of this GOP.
             DecodeError: the stream is something the native route cannot decode, or the GOP was
                 released.
         """
@@ -166,9 +200,17 @@ class Gop:
     def residual(self, t: int) -> NDArray[np.int16]:
         """Decoded frame minus warped anchor, int16 [H, W, 3] in RGB order, -255..255.
 
+        >>> import edgepkd.video
+        >>> with edgepkd.video.open("clip.mp4") as clips:
+        ...     gop = next(clips.gops())
+        ...     difference = gop.residual(3)
+        ...     print(difference.dtype, difference.shape, abs(gop.residual(0)).max())
+        int16 (256, 455, 3) 0
+
         Raises:
-            ConfigError: the stream is decoded for motion only (`pixels=False`).
-            DecodeError: no frame of the GOP can be decoded.
+            ConfigError: `t` is not a position of this GOP, or the stream is decoded for motion
+                only (`pixels=False`).
+            DecodeError: no frame of the GOP can be decoded, or it was released.
         """
         if not self._stream.spec.pixels:
             raise ConfigError(
@@ -184,7 +226,7 @@ class Gop:
         return self._residuals[t]
 
     def release(self) -> None:
-        """Let go of packets, frames and arrays; the GOP answers nothing after that."""
+        """Let go of packets, frames and arrays; asking for one after that is a DecodeError."""
         if self._run is None:
             return
         undecoded = sum(self._numbers[t] > self._arrived for t in self._kept)
