@@ -32,6 +32,14 @@ _UNKNOWN_FPS = 25.0
 class Clip:
     """Some GOPs in a row and what the networks want of them; valid until the next clip is read.
 
+    >>> import edgepkd.video
+    >>> with edgepkd.video.open("clip.mp4", clip_frames=24) as clips:
+    ...     clip = next(iter(clips))
+    ...     print(f"{clip.start_s:.1f} s to {clip.end_s:.1f} s, frames: {clip.gop_lengths}")
+    ...     print([gop.motion(5).shape for gop in clip.gops])
+    0.0 s to 2.4 s, frames: (12, 12)
+    [(256, 455, 2), (256, 455, 2)]
+
     Attributes:
         index: number of the clip in its source.
         gops: its GOPs, lazy.
@@ -78,7 +86,8 @@ class Clip:
         `geometry` is the test centre crop if None. Decodes what is missing, once.
 
         Raises:
-            ConfigError: the reader was not given this modality.
+            ConfigError: the reader was not given this modality; one of `edgepkd.video.open` is
+                given none.
             DecodeError: the frames it needs cannot be decoded.
         """
         if geometry is None and modality in self._tensors:
@@ -139,6 +148,7 @@ class ClipReader:
         info: what the probe found.
         choice: the route taken and why; with `route` given, that route.
         counters: what was read and decoded so far, over all clips.
+        first_time_s: where `Gop.times_s` begin; `Clip.start_s` counts from there.
         num_frames_estimate: frames to expect, for a progress bar; None for a camera.
         fps: frames per second, 25 if the stream does not tell.
         notes: what had to be assumed to open the source, in words for the user.
@@ -151,7 +161,7 @@ class ClipReader:
         source: Source | VideoInput,
         *,
         clip: ClipSpec,
-        inputs: Mapping[Modality, InputSpec],
+        inputs: Mapping[Modality, InputSpec] | None = None,
         decode: DecodeSpec | None = None,
         route: Route = "auto",
         fps: float | None = None,
@@ -159,6 +169,7 @@ class ClipReader:
     ) -> None:
         """Open and probe `source`; decodes a few of its first frames to see what they are.
 
+        `inputs` are what the networks see of a clip; without any, clips have GOPs but no tensors.
         An open VideoInput is taken over and closed with the reader. `fps` is the frame rate of an
         image sequence, and of a stream that names none; `limits` are how much it may ask for. Both
         are for a source that is not open yet.
@@ -166,11 +177,11 @@ class ClipReader:
         Raises:
             SourceError: it cannot be opened or has no video.
             LimitError: it asks for more than its limits allow; while it is read, too.
-            ConfigError: no inputs, contradicting settings, or `route` 'native' for a stream whose
-                vectors would be wrong or missing.
+            ConfigError: `inputs` is empty, contradicting settings, or `route` 'native' for a
+                stream whose vectors would be wrong or missing.
         """
         self._check(clip, inputs, decode, route)
-        self._clip_spec, self._inputs = clip, dict(inputs)
+        self._clip_spec, self._inputs = clip, dict(inputs or {})
         self._decode = decode or DecodeSpec(gop_frames=clip.gop_frames)
         self._video = (source if isinstance(source, VideoInput)
                        else open_video(source, fps=fps, limits=limits))
@@ -185,7 +196,7 @@ class ClipReader:
         self.first_time_s = 0.0
         self.warnings: list[str] = []
         self.notes: tuple[str, ...] = tuple(self._video.notes)
-        self._started = False
+        self._started = self._has_gops = False
         self._stream = StreamReader(self._video, info=self.info, route=route,
                                     choice=self.choice, decode=self._decode,
                                     counters=self.counters, warnings=self.warnings)
@@ -203,23 +214,34 @@ class ClipReader:
         """Yield clips in order; asking for the next one releases the one before.
 
         Raises:
-            SourceError: the clips were read already, or a camera stopped sending.
+            SourceError: the source was read already, or a camera stopped sending.
             DecodeError: nothing in the source decodes.
         """
-        if self._started:
-            raise SourceError(f"{self.info.source} was read already; clips are given once.",
-                              hint="Open a new ClipReader.")
-        self._started = True
-        num_clips = 0
+        self._start()
         for clip in self._windows():
-            num_clips += 1
             yield clip
             clip.release()
-        if not num_clips:
-            raise DecodeError(
-                f"{self.info.source} opens, but holds no frame that decodes "
-                f"({self.counters.packets_read} packets read).",
-                hint="The file is damaged; record or copy it again.")
+        self._check_any()
+
+    def gops(self) -> Iterator[Gop]:
+        """Yield the GOPs in order, without clips; asking for the next one releases the one before.
+
+        >>> import edgepkd.video
+        >>> with edgepkd.video.open("clip.mp4") as clips:
+        ...     moved = {gop.times_s[0]: abs(gop.motion(11)).mean() for gop in clips.gops()}
+        >>> print(f"{max(moved, key=moved.get)} s: {max(moved.values()) / 4:.1f} px")
+        6.0 s: 18.6 px
+
+        Raises:
+            SourceError: the source was read already, or a camera stopped sending.
+            DecodeError: nothing in the source decodes.
+        """
+        self._start()
+        for gop in self._stream.gops():
+            self._note_first(gop)
+            yield gop
+            gop.release()
+        self._check_any()
 
     def places(self, gop_lengths: Sequence[int], modality: Modality) -> tuple[Place, ...]:
         """Return where `modality` looks in a clip of this layout under the test rule."""
@@ -234,7 +256,7 @@ class ClipReader:
             ConfigError: the reader was not given it.
         """
         check(modality in self._inputs, "modality", got=modality,
-              allowed=", ".join(self._inputs) + " (the inputs of this reader)")
+              allowed=(", ".join(self._inputs) or "none") + " (the inputs of this reader)")
         return self._inputs[modality]
 
     @contextmanager
@@ -259,6 +281,23 @@ class ClipReader:
     ) -> None:
         self.close()
 
+    def _start(self) -> None:
+        if self._started:
+            raise SourceError(f"{self.info.source} was read already; it is read once.",
+                              hint="Open it again.")
+        self._started = True
+
+    def _note_first(self, gop: Gop) -> None:
+        if not self._has_gops:
+            self.first_time_s, self._has_gops = gop.times_s[0], True
+
+    def _check_any(self) -> None:
+        if not self._has_gops:
+            raise DecodeError(
+                f"{self.info.source} opens, but holds no frame that decodes "
+                f"({self.counters.packets_read} packets read).",
+                hint="The file is damaged; record or copy it again.")
+
     def _windows(self) -> Iterator[Clip]:
         gops = self._stream.gops()
         window: list[Gop] = []
@@ -268,6 +307,7 @@ class ClipReader:
                 gop = next(gops, None)
             if gop is None:
                 break
+            self._note_first(gop)
             if gop.begins_anew:
                 # What lies on both sides of a break is not one clip.
                 if num_new:
@@ -308,9 +348,8 @@ class ClipReader:
     def _clip(
         self, index: int, window: Sequence[Gop], counters: DecodeCounters, num_released: int
     ) -> Clip:
-        self.first_time_s = window[0].times_s[0] if index == 0 else self.first_time_s
         clip = Clip(index, window, reader=self, counters=counters, num_released=num_released)
-        if self._clip_spec.stride_frames >= self._clip_spec.clip_frames:
+        if self._inputs and self._clip_spec.stride_frames >= self._clip_spec.clip_frames:
             self._plan(clip)
         return clip
 
@@ -326,10 +365,11 @@ class ClipReader:
 
     @staticmethod
     def _check(
-        clip: ClipSpec, inputs: Mapping[Modality, InputSpec], decode: DecodeSpec | None,
+        clip: ClipSpec, inputs: Mapping[Modality, InputSpec] | None, decode: DecodeSpec | None,
         route: Route,
     ) -> None:
-        check(bool(inputs), "inputs", got="empty", allowed="an InputSpec for each modality")
+        check(inputs is None or bool(inputs), "inputs", got="empty",
+              allowed="an InputSpec for each modality, or None")
         check(route in ("auto", "native", "normalize"), "route", got=route,
               allowed="auto, native, normalize")
         if decode is not None:

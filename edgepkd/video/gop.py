@@ -1,24 +1,18 @@
-"""GOPs of a stream that decode on demand, each thing once.
+"""A GOP that decodes on demand, each thing once. `gop_reader` makes them.
 
-`GopReader` cuts packets at key packets, and after `gop_frames` frames where the stream has no key
-packet: any decoded frame can be an anchor (decode.md 1.6). Packets from one point where decoding
-can start to the next form a run (`decode_runs`); the GOPs of one run share a decoder.
+Packets from one point where decoding can start to the next form a run (`decode_runs`); the GOPs of
+one run share a decoder.
 """
 
 from __future__ import annotations
 
 import bisect
-import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgepkd.config import DecodeSpec
 from edgepkd.errors import ConfigError, DecodeError
 from edgepkd.video.decode_runs import DecodeRun, StreamDecoder
-from edgepkd.video.decoder import CodecParams, DecodeCounters, check_native, check_size
-from edgepkd.video.display_order import Intake, Picture, Turn, shown_pictures
 from edgepkd.video.fields import (
     Accumulator,
     chosen_references,
@@ -27,13 +21,11 @@ from edgepkd.video.fields import (
     vector_cells,
 )
 from edgepkd.video.orientation import Margins
-from edgepkd.video.timeline import State, Timeline
 from edgepkd.video.vectors import vector_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from numpy.typing import NDArray
 
@@ -46,9 +38,25 @@ _SMALL_FRAME_PX = 512 * 512
 class Gop:
     """An anchor frame and the frames described by their motion since it. Made by `GopReader`.
 
-    Positions `t` count displayed frames from the anchor, 0. A frame that is not decoded (a
-    B-frame, a damaged packet) answers with the nearest decoded one, so that times stay right.
-    Arrays are cropped, mirrored and turned as the stream asks for: what is looked at.
+    Positions `t` count displayed frames from the anchor, 0. For a frame that is not decoded (a
+    B-frame, a damaged packet) the nearest decoded one stands in, so that times stay right. A GOP
+    of the stream that is longer than `DecodeSpec.gop_frames` is cut into several, each with an
+    anchor of its own. Arrays are cropped, mirrored and turned as the stream asks for: what is
+    looked at. They are kept for later calls: copy one before you change it.
+
+    >>> import edgepkd.video
+    >>> with edgepkd.video.open("clip.mp4") as clips:
+    ...     gop = next(clips.gops())
+    ...     print(f"{gop.num_frames} frames, the last one at {gop.times_s[-1]:.1f} s")
+    ...     print(gop.iframe().shape, gop.grid_shape)
+    12 frames, the last one at 1.1 s
+    (256, 455, 3) (256, 455)
+
+    Attributes:
+        index: number of the GOP in its stream; counted anew where the stream changes.
+        times_s: when each frame is shown, seconds on the stream's own clock, which need not begin
+            at 0 (see `ClipReader.first_time_s`).
+        begins_anew: the stream breaks before it.
     """
 
     def __init__(self, *, index: int, numbers: list[int], times_s: tuple[float, ...],
@@ -109,7 +117,8 @@ class Gop:
 
     @property
     def grid_shape(self) -> tuple[int, int]:
-        """(rows, columns) of a motion field, as it is looked at."""
+        """(rows, columns) of a motion field, as it is looked at: cells of `DecodeSpec.grid_px`
+        pixels, or single pixels where pictures are smaller than the source's."""
         window = self._grid.window
         columns, rows = self._orientation.turned_size(window.columns, window.rows)
         return rows, columns
@@ -134,18 +143,35 @@ class Gop:
     def iframe(self) -> NDArray[np.uint8]:
         """The anchor, uint8 [H, W, 3] RGB; decodes one packet where the stream has a key there.
 
+        >>> import edgepkd.video
+        >>> with edgepkd.video.open("clip.mp4") as clips:
+        ...     picture = next(clips.gops()).iframe()
+        >>> picture.dtype, picture.shape
+        (dtype('uint8'), (256, 455, 3))
+
         Raises:
-            DecodeError: no frame of the GOP can be decoded.
+            DecodeError: no frame of the GOP can be decoded, or it was released.
         """
         return self._shown(self._picture(0))
 
     def motion(self, t: int) -> NDArray[np.int16]:
         """Displacement since the anchor, int16 [rows, columns, 2] (x, y); makes no picture.
 
-        Quarter pixels of the source, + is right and down (paper.md 1.2). With
-        `arithmetic="coviar"` every step is truncated to whole pixels (multiples of 4).
+        Quarter pixels of the source, + is right and down (paper.md 1.2); 0 at the anchor and where
+        the stream has no vector. With `arithmetic="coviar"` every step is truncated to whole
+        pixels (multiples of 4).
+
+        >>> import edgepkd.video
+        >>> with edgepkd.video.open("clip.mp4") as clips:
+        ...     field = next(clips.gops()).motion(3)
+        >>> field.dtype, field.shape
+        (dtype('int16'), (256, 455, 2))
+        >>> x_px, y_px = field[..., 0] / 4, field[..., 1] / 4
+        >>> print(f"{x_px.min()} to {x_px.max()} px to the right")
+        -17.75 to 56.5 px to the right
 
         Raises:
+            ConfigError: `t` is not a position of this GOP.
             DecodeError: the stream is something the native route cannot decode, or the GOP was
                 released.
         """
@@ -166,9 +192,17 @@ class Gop:
     def residual(self, t: int) -> NDArray[np.int16]:
         """Decoded frame minus warped anchor, int16 [H, W, 3] in RGB order, -255..255.
 
+        >>> import edgepkd.video
+        >>> with edgepkd.video.open("clip.mp4") as clips:
+        ...     gop = next(clips.gops())
+        ...     difference = gop.residual(3)
+        ...     print(difference.dtype, difference.shape, abs(gop.residual(0)).max())
+        int16 (256, 455, 3) 0
+
         Raises:
-            ConfigError: the stream is decoded for motion only (`pixels=False`).
-            DecodeError: no frame of the GOP can be decoded.
+            ConfigError: `t` is not a position of this GOP, or the stream is decoded for motion
+                only (`pixels=False`).
+            DecodeError: no frame of the GOP can be decoded, or it was released.
         """
         if not self._stream.spec.pixels:
             raise ConfigError(
@@ -184,7 +218,7 @@ class Gop:
         return self._residuals[t]
 
     def release(self) -> None:
-        """Let go of packets, frames and arrays; the GOP answers nothing after that."""
+        """Let go of packets, frames and arrays; asking for one after that is a DecodeError."""
         if self._run is None:
             return
         undecoded = sum(self._numbers[t] > self._arrived for t in self._kept)
@@ -367,122 +401,3 @@ class Gop:
             return field
         cut = np.ascontiguousarray(field[self._grid.window.points])
         return self._orientation.turned_field(cut)
-
-
-@dataclass
-class _Cut:
-    """A GOP that is being gathered."""
-
-    before: State | None
-    """The timeline before its first picture."""
-    begins_anew: bool
-    pictures: list[Picture] = field(default_factory=list)
-    ticks: list[float] = field(default_factory=list)
-
-
-class Resumption(NamedTuple):
-    """Where the reader stopped that goes on with a turn's packets."""
-
-    stamp: int | None
-    """Timestamp of the first picture not given out yet, where the stream has any."""
-    num_given: int
-    """Pictures that the packets begin with and that were given out."""
-
-
-class GopReader:
-    """Cuts a packet stream into GOPs: at key packets, and after `spec.gop_frames` frames.
-
-    Owns the packets it is given: their timestamps are replaced while they are decoded.
-
-    Attributes:
-        turn: why reading stopped before the stream ended, and how it goes on; None at its end.
-        resumption: with a turn, from which picture on it is to be read.
-    """
-
-    def __init__(
-        self,
-        packets: Iterable[Packet[Any]],
-        *,
-        params: CodecParams,
-        spec: DecodeSpec | None = None,
-        counters: DecodeCounters | None = None,
-        timeline: Timeline | None = None,
-        begins_anew: bool = False,
-    ) -> None:
-        """Read `packets` (one video stream, demux order) with decoders of its own.
-
-        `timeline` is the clock that the stream goes on with; `begins_anew` is for the first GOP.
-
-        Raises:
-            ConfigError: a stream the native route would decode wrongly.
-        """
-        check_native(params)
-        check_size(params, max_short_side_px=(spec or DecodeSpec()).max_short_side_px)
-        self.counters = counters if counters is not None else DecodeCounters()
-        self.turn: Turn | None = None
-        self.resumption = Resumption(None, 0)
-        self._packets = packets
-        self._params = params
-        self._spec = spec or DecodeSpec()
-        self._stream = StreamDecoder(params, spec=self._spec, counters=self.counters)
-        self._timeline = timeline or Timeline(time_base=params.time_base, fps=params.fps)
-        self._second = float(params.time_base)
-        self._newest_s = -math.inf
-        self._begins_anew = begins_anew
-        self._num_gops = 0
-
-    def __iter__(self) -> Iterator[Gop]:
-        """The GOPs in order, each with all its packets read and none decoded."""
-        intake = Intake(self._packets, params=self._params, stream=self._stream)
-        timeline, breaks, cut = self._timeline, self._begins_anew, None
-        has_stamps: bool | None = None
-        for picture in shown_pictures(intake):
-            if has_stamps is None:
-                has_stamps = picture.pts is not None
-            ends = cut is None or picture.is_key or (
-                len(cut.pictures) >= self._spec.gop_frames and picture.is_reference)
-            before = timeline.state() if ends else None
-            ticks = timeline.place(picture.pts if has_stamps else picture.dts)
-            if timeline.broke:
-                ends = breaks = True
-                before = timeline.before_break
-            if ends:
-                if cut is not None:
-                    yield self._gop(cut)
-                    cut = None
-                if not picture.is_reference:
-                    continue
-                cut, breaks = _Cut(before, breaks), False
-            assert cut is not None
-            cut.pictures.append(picture)
-            cut.ticks.append(ticks)
-        self.turn = intake.turn
-        if cut is not None:
-            if self.turn is not None and self.turn.why == "b_frames":
-                self._resume_at(cut, has_stamps is True)
-            else:
-                yield self._gop(cut)
-
-    def _resume_at(self, cut: _Cut, has_stamps: bool) -> None:
-        """B-frames begin: those shown within this GOP were not read, so it goes with them."""
-        if cut.before is not None:
-            self._timeline.go_back(cut.before)
-        first = cut.pictures[0]
-        self.resumption = Resumption(first.pts if has_stamps else None,
-                                     first.number - first.run.first_number)
-
-    def _gop(self, cut: _Cut) -> Gop:
-        run = cut.pictures[0].run
-        gop = Gop(index=self._num_gops, times_s=self._times_s(cut),
-                  numbers=[p.number if p.is_reference else -1 for p in cut.pictures],
-                  run=run, stream=self._stream, begins_anew=cut.begins_anew)
-        self._num_gops += 1
-        run.add(gop)
-        return gop
-
-    def _times_s(self, cut: _Cut) -> tuple[float, ...]:
-        """Sorted: some containers number B-frames in decoding order; AVI numbers them so that a
-        GOP may begin a frame early."""
-        times = [max(ticks * self._second, self._newest_s) for ticks in sorted(cut.ticks)]
-        self._newest_s = times[-1]
-        return tuple(times)

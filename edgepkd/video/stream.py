@@ -20,7 +20,8 @@ from edgepkd.errors import DecodeError
 from edgepkd.video.cut_off import cut_off
 from edgepkd.video.decoder import CodecParams, DecodeCounters, cropped_too_large
 from edgepkd.video.display_order import Turn
-from edgepkd.video.gop import Gop, GopReader
+from edgepkd.video.gop import Gop
+from edgepkd.video.gop_reader import GopReader
 from edgepkd.video.h264 import NO_CROP, Sps, read_sps
 from edgepkd.video.normalize import NormalizedVideo, Part, Remainder, normalized
 from edgepkd.video.probe import (

@@ -34,7 +34,7 @@ from av.packet import Packet
 from edgepkd.allocator import keep_freed_memory
 from edgepkd.config import DecodeSpec
 from edgepkd.video.decoder import codec_params_from_stream
-from edgepkd.video.gop import GopReader
+from edgepkd.video.gop_reader import GopReader
 from tests.clips import encode_clip
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "clips"

@@ -17,7 +17,8 @@ import numpy as np
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route
 from edgepkd.errors import ConfigError, DecodeError, EdgepkdError
 from edgepkd.video.clips import Clip, ClipReader
-from edgepkd.video.gop import Gop, GopReader
+from edgepkd.video.gop import Gop
+from edgepkd.video.gop_reader import GopReader
 from edgepkd.video.probe import choose_route, codec_params, probe
 from edgepkd.video.source import Source, open_video
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edgepkd.config import DecodeSpec
 from edgepkd.video.decoder import CodecParams, codec_params_from_stream
-from edgepkd.video.gop import Gop, GopReader
+from edgepkd.video.gop import Gop
+from edgepkd.video.gop_reader import GopReader
 from edgepkd.video.vectors import vector_words
 
 MV_DTYPE = np.dtype({

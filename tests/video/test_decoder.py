@@ -19,7 +19,7 @@ from edgepkd.video.decoder import (
     check_frame,
     check_native,
 )
-from edgepkd.video.gop import GopReader
+from edgepkd.video.gop_reader import GopReader
 from tests.clips import encode_clip, moving_scene
 from tests.video.reading import gops_of, motion_vectors, packets_of, plain_frames, reader_of
 

@@ -1,4 +1,4 @@
-"""GOPs of odd streams: sizes, times, rotation, damage, memory."""
+"""GOPs of odd streams: sizes, rotation, damage, memory."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import random
 import resource
 import weakref
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from edgepkd.video.decoder import CodecParams, DecodeCounters
-from edgepkd.video.gop import GopReader
+from edgepkd.video.decoder import DecodeCounters
+from edgepkd.video.gop_reader import GopReader
 from edgepkd.video.orientation import Orientation
 from tests.clips import encode_clip, moving_scene, translating_texture
 from tests.video.reading import gops_of, packets_of, plain_frames, reader_of
@@ -37,16 +36,6 @@ def test_one_frame(tmp_path: Path) -> None:
     assert gop.num_frames == 1
     assert not gop.motion(0).any()
     assert gop.iframe().shape == (64, 96, 3)
-
-
-def test_no_packets() -> None:
-    params = CodecParams("mpeg4", None, 64, 48, Fraction(1, 25))
-    assert list(GopReader([], params=params)) == []
-
-
-def test_every_frame_intra(tmp_path: Path) -> None:
-    gops = gops_of(encode_clip(tmp_path / "clip.avi", moving_scene(5), gop=1))
-    assert [gop.num_frames for gop in gops] == [1] * 5
 
 
 def test_intra_only_p_frames_are_no_motion(tmp_path: Path) -> None:
@@ -91,26 +80,6 @@ def test_a_change_of_size_starts_a_new_grid(tmp_path: Path) -> None:
         assert gop.residual(5).shape == (height, width, 3)
         assert gop.motion(5).shape == (height // 8, width // 8, 2)
         assert (gop.width_px, gop.height_px) == (width, height)
-
-
-# -- time -------------------------------------------------------------------------------------
-
-
-def test_times_follow_uneven_timestamps(tmp_path: Path) -> None:
-    stamps = [0, 1, 2, 5, 6, 10, 11, 12]
-    path = encode_clip(tmp_path / "clip.mkv", moving_scene(8), pts=stamps)
-    (gop,) = gops_of(path)
-    np.testing.assert_allclose(gop.times_s, np.array(stamps) / 25, atol=0.002)
-
-
-def test_times_without_timestamps(tmp_path: Path) -> None:
-    path = encode_clip(tmp_path / "clip.avi", moving_scene(20))
-    params, packets = packets_of(path)
-    for packet in packets:
-        packet.pts = packet.dts = None
-    gops = list(GopReader(packets, params=params))
-    times = [time for gop in gops for time in gop.times_s]
-    np.testing.assert_allclose(times, np.arange(20) / 25)
 
 
 # -- rotation ---------------------------------------------------------------------------------

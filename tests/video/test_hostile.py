@@ -23,7 +23,7 @@ INPUTS = {m: InputSpec(m, num_segments=2, resize_px=64, crop_px=64) for m in MOD
 
 pytestmark = pytest.mark.timeout(60)
 
-FATES: dict[str, tuple[str, int, int] | tuple[type[EdgepkdError], str]] = {
+OUTCOMES: dict[str, tuple[str, int, int] | tuple[type[EdgepkdError], str]] = {
     # file: (route, clips, frames) or (error, part of its message)
     "decord_corrupted.mp4": ("normalize", 1, 49),
     "decord_flipping_a_pancake.mkv": ("native", 5, 310),
@@ -101,22 +101,22 @@ def outcome(source: Path | str, *, route: Route = "auto") -> tuple[str, int, int
     return reader.choice.route, len(pictures), num_frames, np.stack(pictures)
 
 
-@pytest.mark.parametrize("name", FATES)
-def test_each_hostile_clip_meets_its_fate(shared_data: Path, name: str) -> None:
-    path, fate = shared_data / "clips" / name, FATES[name]
-    if isinstance(fate[0], str):
-        assert outcome(path)[:3] == fate
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_each_hostile_clip_ends_as_it_should(shared_data: Path, name: str) -> None:
+    path, expected = shared_data / "clips" / name, OUTCOMES[name]
+    if isinstance(expected[0], str):
+        assert outcome(path)[:3] == expected
         return
-    with pytest.raises(fate[0]) as caught:
+    with pytest.raises(expected[0]) as caught:
         outcome(path)
-    assert fate[1] in caught.value.message
+    assert expected[1] in caught.value.message
     assert caught.value.hint
     assert "\n" not in str(caught.value)
 
 
 def test_no_hostile_clip_is_left_out(shared_data: Path) -> None:
     names = {p.name for p in (shared_data / "clips").iterdir() if p.suffix != ".csv"}
-    assert names == set(FATES)
+    assert names == set(OUTCOMES)
     assert len(names) == 56
 
 
