@@ -320,7 +320,7 @@ def _run_source(
     # Only the residual looks at the pictures of P-frames.
     decode = replace(manifest.decode, pixels="residual" in session.modalities)
     answers: list[ClipAnswer] = []
-    warnings = _Warnings(shown)
+    warnings = Warnings(shown)
     try:
         with ClipReader(source, clip=clip, inputs=inputs, decode=decode,
                         route=config.route, fps=config.fps, limits=config.limits) as reader:
@@ -343,7 +343,7 @@ def _run_source(
         yield SourceFailed(shown, error)
 
 
-class _Warnings:
+class Warnings:
     """What a reader has to say; `messages` is its list, which grows."""
 
     def __init__(self, source: str) -> None:
