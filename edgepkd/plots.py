@@ -287,12 +287,17 @@ def _lines(lines: Sequence[str]) -> str:
     return "\n".join(map(_text, lines))
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def png_bytes(figure: Figure) -> bytes:
+    """`figure` as the content of a PNG file."""
     content = io.BytesIO()
     with warnings.catch_warnings():
         # names in a script that the font lacks are drawn as boxes, which is no reason to stop
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         figure.savefig(content, format="png", metadata={"Software": None})
-    write_atomically(path, content.getvalue())
+    return content.getvalue()
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    write_atomically(path, png_bytes(figure))
     return path

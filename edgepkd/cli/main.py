@@ -28,6 +28,7 @@ from edgepkd.cli.inspect import inspect
 from edgepkd.cli.quantize import quantize
 from edgepkd.cli.run import run
 from edgepkd.cli.train import train
+from edgepkd.cli.vectors import vectors
 from edgepkd.cli.wise import wise
 from edgepkd.errors import EdgepkdError
 from edgepkd.text import shown
@@ -96,7 +97,7 @@ app = typer.Typer(
     help="Early-exit action recognition from compressed video.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, run, inspect, export, check, doctor):
+for verb in (demo, run, vectors, inspect, export, check, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)
 app.command()(quantize)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgepkd.errors import UsageError
 from edgepkd.video.limits import DEFAULT_LIMITS, LIMIT_NAMES
 
 Order = Annotated[str | None, typer.Option(
@@ -43,3 +44,17 @@ Force = Annotated[bool, typer.Option(
     "--force", help="Replace files that are there already.")]
 Quiet = Annotated[bool, typer.Option(
     "--quiet", "-q", help="No progress bar and no notes, only answers and errors.")]
+
+
+def count_of(name: str, text: str) -> int | None:
+    """The number that option `name` gives; None: all.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text == "all":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{name} is {text!r}; allowed: a number from 1, or all.") from None

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from edgepkd.cli import options
-from edgepkd.errors import UsageError
 from edgepkd.video.limits import limits_of
 
 
@@ -52,10 +51,10 @@ def run(
 
     config = verb.RunConfig(
         source=source, model=model, order=order, threshold=threshold, max_exit=max_exit,
-        static=static, clips=_count(clips), clip_frames=clip_frames, stride_frames=stride_frames,
-        route=route, top_k=top_k, save=save, threads=threads,  # type: ignore[arg-type]
-        backend=backend, trust_engines=trust_engines, fps=fps,
-        limits=limits_of(limit or (), playlists=allow_playlists), force=force,
+        static=static, clips=options.count_of("clips", clips), clip_frames=clip_frames,
+        stride_frames=stride_frames, route=route,  # type: ignore[arg-type]
+        top_k=top_k, save=save, threads=threads, backend=backend, trust_engines=trust_engines,
+        fps=fps, limits=limits_of(limit or (), playlists=allow_playlists), force=force,
     )
     place = output.json_target(json, force=force,
                                reads=chain(sources_read(source),
@@ -65,12 +64,3 @@ def run(
     if save is not None and shown.failure is None and not quiet:
         output.note(f"saved {save}")
     raise typer.Exit(shown.exit_code)
-
-
-def _count(clips: str) -> int | None:
-    if clips == "all":
-        return None
-    try:
-        return int(clips)
-    except ValueError:
-        raise UsageError(f"clips is {clips!r}; allowed: a number from 1, or all.") from None

@@ -258,7 +258,7 @@ def _run_source(
 
     shown = shown_source(source)
     answers: list[ClipAnswer] = []
-    warnings = _Warnings(shown)
+    warnings = Warnings(shown)
     try:
         with model.open(source, config.reading) as reader:
             info, warnings.messages = reader.info, reader.warnings
@@ -280,7 +280,7 @@ def _run_source(
         yield SourceFailed(shown, error)
 
 
-class _Warnings:
+class Warnings:
     """What a reader has to say; `messages` is its list, which grows."""
 
     def __init__(self, source: str) -> None:

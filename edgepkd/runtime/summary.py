@@ -101,7 +101,7 @@ class Tally:
         total = sum(number * count for number, count in self._taken.items())
         now = time.perf_counter()
         started = now if self._started is None else self._started
-        ended = _ended(stopped, num_failed=self._num_failed)
+        ended = how_ended(stopped, num_failed=self._num_failed)
         return RunSummary(
             ended=ended, error=str(stopped) if ended == "error" else None,
             model=model, backend=session.runner.backend, order=session.order,
@@ -121,7 +121,8 @@ class Tally:
         )
 
 
-def _ended(stopped: BaseException | None, *, num_failed: int) -> Ended:
+def how_ended(stopped: BaseException | None, *, num_failed: int) -> Ended:
+    """The word for it; `stopped` is what ended the run before its last source."""
     if isinstance(stopped, (KeyboardInterrupt, SystemExit)):
         return "interrupted"
     if stopped is not None:

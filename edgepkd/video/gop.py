@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgepkd.config import Route
 from edgepkd.errors import ConfigError, DecodeError
 from edgepkd.video.decode_runs import DecodeRun, StreamDecoder
 from edgepkd.video.fields import (
@@ -67,6 +68,8 @@ class Gop:
         self.begins_anew = begins_anew
         """True where the stream breaks before it: a gap in time, a clock that starts again,
         pictures of another size. What lies on both sides does not belong together."""
+        self.route: Route = "native"
+        """Whether its packets are the source's own, or of what it was re-encoded to."""
         self._numbers = numbers
         self._kept = [t for t, number in enumerate(self._numbers) if number >= 0]
         self._position_of = {self._numbers[t]: t for t in self._kept}

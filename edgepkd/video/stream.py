@@ -135,9 +135,11 @@ class StreamReader:
                             remainder=remainder)
         parts = source.parts()
         while (part := self._metered(source, parts)) is not None:
-            yield from GopReader(
-                self._encoded(source, part), params=source.params, spec=self._decode,
-                counters=self.counters, begins_anew=part.begins_anew or begins_anew)
+            for gop in GopReader(
+                    self._encoded(source, part), params=source.params, spec=self._decode,
+                    counters=self.counters, begins_anew=part.begins_anew or begins_anew):
+                gop.route = "normalize"
+                yield gop
             begins_anew = False
 
     def _encoded(self, source: NormalizedVideo, part: Part) -> Iterator[Packet[Any]]:

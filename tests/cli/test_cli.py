@@ -328,7 +328,7 @@ def test_ctrl_c_while_saving_leaves_no_video_and_keeps_the_answers(
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgepkd.runtime.annotate._Writer.finish", interrupted)
+    monkeypatch.setattr("edgepkd.runtime.video_writer.VideoWriter.finish", interrupted)
     done = invoke("run", clips / "right.mp4", "--model", bundle.path, "--json",
                   tmp_path / "out.jsonl", "--save", tmp_path / "out.mp4")
     assert done.exit_code == 130

@@ -9,6 +9,7 @@ from edgepkd.cascade import ExitPolicy, Order, WiseWeights
 from edgepkd.errors import ConfigError
 from edgepkd.logits.clip_logits import ClipLogits, ViewsProtocol
 from edgepkd.logits.evaluate import evaluate_logits
+from edgepkd.logits.metrics import Accuracy
 from edgepkd.logits.report import Report, answer, format_report, pool, report_of
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from edgepkd.cascade import Position, positions
 from edgepkd.errors import DecodeError, MissingExtraError, StorageError, UsageError
-from edgepkd.runtime import annotate
+from edgepkd.runtime import annotate, video_writer
 from edgepkd.runtime.annotate import check_target, save_annotated
 from edgepkd.runtime.answers import ClipAnswer, DecodeCounts, ScoredLabel
 from tests.clips import encode_clip, translating_texture
@@ -131,7 +131,7 @@ def test_an_older_output_survives_a_source_without_frames(
 ) -> None:
     source = encode_clip(tmp_path / "in.mp4", grey(3), fps=FPS)
     (tmp_path / "out.mp4").write_text("from before")
-    monkeypatch.setattr(annotate, "_frames", lambda video: iter(()))
+    monkeypatch.setattr(video_writer, "_frames", lambda video: iter(()))
     with pytest.raises(DecodeError, match="no frame that decodes"):
         save(source, tmp_path / "out.mp4", [answer(0, 1)])
     assert (tmp_path / "out.mp4").read_text() == "from before"
@@ -214,4 +214,4 @@ def test_any_label_is_drawn(tmp_path: Path, label: str) -> None:
 
 
 def test_a_label_is_drawn_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert annotate._Text.of(answer(0, 1, label="a\n\x1b[1mb")).left == r"a\n\x1b[1mb  90%"
+    assert annotate._caption(answer(0, 1, label="a\n\x1b[1mb")).left == r"a\n\x1b[1mb  90%"
