@@ -14,8 +14,9 @@ import from the modules.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from edgepkd._lazy import lazy_names
 
 if TYPE_CHECKING:
     from edgepkd.config import DecodeSpec as DecodeSpec
@@ -32,17 +33,9 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # else a type checker would find any name here
-    _MODULES = {
+    __getattr__, __dir__ = lazy_names(__name__, {
         "Clip": "edgepkd.video.clips", "ClipReader": "edgepkd.video.clips",
         "DecodeSpec": "edgepkd.config", "Gop": "edgepkd.video.gop",
         "Limits": "edgepkd.video.limits", "RouteChoice": "edgepkd.video.probe",
         "StreamInfo": "edgepkd.video.probe", "open": "edgepkd.video.opening",
-    }
-
-    def __getattr__(name):
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_MODULES[name]), name)
-
-    def __dir__():
-        return sorted({*globals(), *__all__})
+    })
