@@ -1,4 +1,4 @@
-"""Reports: intervals, shares and costs against numbers known beforehand."""
+"""Scores of every answer against numbers known beforehand."""
 
 from __future__ import annotations
 
