@@ -16,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from edgepkd.describe import describe
 
 from edgepkd.bundle.reading import read_bundle
 from edgepkd.cascade import Position
 from edgepkd.deploy.parity import SegmentChain
 from edgepkd.engines.builder import Settings, Shapes
 from edgepkd.engines.openvino import OpenVinoBuilder
+from edgepkd.pipeline.doctor import describe
 from edgepkd.pipeline.run import RunConfig, open_session
 
 SIGNALS = (signal.SIGUSR1, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD)
