@@ -109,7 +109,7 @@ def test_tensors_may_be_stored_by_value(typed: bool) -> None:
 
 
 def test_reading_a_bundle_needs_no_onnx() -> None:
-    code = ("import sys; from edgepkd.bundle import read_bundle;"
+    code = ("import sys; from edgepkd.bundle.reading import read_bundle;"
             f"read_bundle({str(DEMO_BUNDLE)!r});"
             "sys.exit(bool({'onnx', 'torch', 'openvino', 'google.protobuf'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
