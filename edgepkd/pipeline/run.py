@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from edgepkd.config import Route
 from edgepkd.errors import ConfigError, EdgepkdError, SourceError
 from edgepkd.runtime.backend import BackendChosen, open_runner
-from edgepkd.runtime.model import DEMO_BUNDLE, Model, ModelConfig, ReadConfig, load_bundle
+from edgepkd.runtime.model import DEMO_BUNDLE, Model, load_bundle
+from edgepkd.runtime.settings import ModelConfig, ReadConfig
 from edgepkd.runtime.summary import RunSummary as RunSummary
 from edgepkd.runtime.summary import Tally
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits

@@ -29,8 +29,9 @@ from edgepkd.pipeline.run import (
 )
 from edgepkd.runtime.answers import ClipAnswer
 from edgepkd.runtime.backend import BackendChosen, open_runner
-from edgepkd.runtime.model import ModelConfig, open_session
+from edgepkd.runtime.model import open_session
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
+from edgepkd.runtime.settings import ModelConfig
 from edgepkd.video.clips import Clip, ClipReader
 from tests.clips import encode_clip, translating_texture
 from tests.runtime.bundles import make_bundle
