@@ -80,8 +80,8 @@ def prepare(
     """Bring clips to the form that networks are trained on, with an index and checksums."""
     from edgepkd.cli import output
     from edgepkd.datasets.layouts import SourceSpec
-    from edgepkd.datasets.pools import num_cores
     from edgepkd.datasets.splits import Shares
+    from edgepkd.machine.hardware import num_cores
     from edgepkd.pipeline import data
 
     spec = SourceSpec(
@@ -135,7 +135,7 @@ def verify(
 ) -> None:
     """Check that a set is whole: files, checksums, splits, leaks."""
     from edgepkd.cli import output
-    from edgepkd.datasets.pools import num_cores
+    from edgepkd.machine.hardware import num_cores
     from edgepkd.pipeline import data
 
     config = data.VerifyConfig(folder, decode, num_cores() if jobs is None else jobs,

@@ -27,7 +27,7 @@ from edgepkd.datasets.hashes import sha256_of
 from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.layouts import SourceSpec, list_clips, output_names, source_name
 from edgepkd.datasets.official import Listing
-from edgepkd.datasets.pools import Crash, LocalPool, Pool, num_cores
+from edgepkd.datasets.pools import Crash, LocalPool, Pool
 from edgepkd.datasets.prepare_clip import ClipJob, ClipResult, Status, prepare_clip
 from edgepkd.datasets.prepared import (
     FAILURES,
@@ -47,6 +47,7 @@ from edgepkd.datasets.training_form import SUFFIX, training_form
 from edgepkd.datasets.verify import CheckJob, check_clip, index_problems
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import write_atomically
+from edgepkd.machine.hardware import num_cores
 from edgepkd.outputs import check_folder
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
