@@ -76,8 +76,8 @@ def prepare(
     """Bring clips to the form that networks are trained on, with an index and checksums."""
     from edgepkd.cli import output
     from edgepkd.datasets.layouts import SourceSpec
-    from edgepkd.datasets.pools import num_cores
     from edgepkd.datasets.splits import Shares
+    from edgepkd.machine.hardware import num_cores
     from edgepkd.pipeline import prepare as verb
     from edgepkd.pipeline.data import files_of
 
@@ -133,7 +133,7 @@ def verify(
 ) -> None:
     """Check that a set is whole: files, checksums, splits, leaks."""
     from edgepkd.cli import output
-    from edgepkd.datasets.pools import num_cores
+    from edgepkd.machine.hardware import num_cores
     from edgepkd.pipeline import verify as verb
 
     config = verb.VerifyConfig(folder, decode, num_cores() if jobs is None else jobs,

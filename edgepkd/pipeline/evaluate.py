@@ -10,7 +10,6 @@ adds a line to RUN/eval-log.jsonl, so that looks at the test split can be counte
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,8 +20,6 @@ from typing import Any, Literal, get_args
 import torch
 
 from edgepkd import plain_json
-from edgepkd._optional import installed_version
-from edgepkd._version import __version__
 from edgepkd.cascade import Order, order_key, parse_order
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.index import Sample
@@ -31,6 +28,7 @@ from edgepkd.files import append_line, write_atomically
 from edgepkd.logits.clip_logits import ViewsProtocol, save_logits
 from edgepkd.logits.evaluate import Evaluation, evaluate_logits
 from edgepkd.logits.metrics import NUM_BINS, NUM_DRAWS, SEED
+from edgepkd.machine.conditions import conditions
 from edgepkd.outputs import check_folder, check_outputs
 from edgepkd.pipeline.clips import Split, clips_in_splits, of_split, refuse_trained_on
 from edgepkd.pipeline.eval_files import (
@@ -338,8 +336,7 @@ def facts_of(result: EvalResult, config: EvalConfig, *, index: Path) -> dict[str
             "gmac": "networks with pool-first heads, one clip, all views",
         },
         "notes": list(result.notes),
-        "conditions": {"edgepkd": __version__, "python": platform.python_version(),
-                       "packages": {n: installed_version(n) for n in ("torch", "numpy", "av")},
+        "conditions": {**conditions(("torch", "numpy", "av")),
                        "device": _device_of(run), "threads": torch.get_num_threads(),
                        "run_seed": run.record.seed},
     }

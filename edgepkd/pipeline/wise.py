@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from edgepkd import plain_json
-from edgepkd._optional import installed_version
-from edgepkd._version import __version__
 from edgepkd.bundle.manifest import POLICY, WISE
 from edgepkd.cascade import (
     ExitPolicy,
@@ -48,6 +45,7 @@ from edgepkd.logits.wise import (
     kkt_violation,
     wise_objective,
 )
+from edgepkd.machine.conditions import conditions
 from edgepkd.outputs import check_outputs
 
 MethodName = Literal["convex", "paper"]
@@ -356,9 +354,7 @@ def _facts(
     policy = {name: getattr(config, name)
               for name in ("accuracy_loss", "min_confidence", "safety_clips")}
     return {
-        "edgepkd": __version__,
-        "python": platform.python_version(),
-        "packages": {name: installed_version(name) for name in ("numpy", "scipy")},
+        **conditions(("numpy", "scipy")),
         "method": config.method,
         "settings": asdict(config.fitting),
         "variant": {"name": config.variant, **asdict(VARIANTS[config.variant])},
