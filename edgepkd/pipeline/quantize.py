@@ -34,16 +34,14 @@ from edgepkd.datasets.splits import split_three
 from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.int8 import (
     METHODS,
+    Int8Clips,
     Int8Recipe,
     QuantMethod,
     calibration_rows,
-    facts_of,
-    finetune_plan,
+    finetune_plans,
     hash_of_clips,
     load_int8_recipe,
-    post_training,
-    teach,
-    trained_on,
+    to_int8,
 )
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import Networks, SegmentedNetwork
@@ -72,7 +70,7 @@ from edgepkd.quantize.sensitivity import (
 )
 from edgepkd.quantize.spec import Calibrator
 from edgepkd.training.execution import Execution
-from edgepkd.training.exits import ViewPlan, view_plan
+from edgepkd.training.exits import ViewPlan
 from edgepkd.training.finetune import calibration_values, teachers_needed
 from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.predict import weights_sha256
@@ -285,7 +283,7 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
     start, run, recipe = time.perf_counter(), job.run, job.recipes[modality]
     seed = mix_seed(run.seed, modality, "quantize")
     plans = _plans(job, modality, config.method)
-    facts = facts_of(recipe, method=config.method)
+    facts = recipe.facts(config.method)
     key = hash_of({
         "step": f"int8-{config.method}", "seed": seed, "settings": facts,
         "networks": {m: job.hashes[m] for m in plans}, "input": asdict(run.recipe.inputs[modality]),
@@ -297,7 +295,8 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
     json_path = path.with_suffix(".json")
     kept = (None if config.force or not json_path.exists()
             else kept_extra(path, key, resume=config.resume))
-    ranged = _with_ranges(config, job, modality) if config.sensitivity or not kept else None
+    needed = config.sensitivity or not kept
+    ranged = _as_int8(config, job, modality, plans, method="ptq") if needed else None
     layers = _sensitivity(config, job, modality, ranged) if config.sensitivity and ranged else ()
     if kept or ranged is None:
         values = kept["values"] if kept else {}
@@ -321,19 +320,11 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
 def _plans(job: _Job, modality: Modality, method: QuantMethod) -> dict[Modality, ViewPlan]:
     """Views of the student and of its teachers."""
     recipe = replace(job.run.recipe, exits=job.run.recipe.exits_of(modality))
-    return {m: finetune_plan(view_plan(recipe, m))
-            for m in _asked(modality, job.recipes[modality], method)}
+    return finetune_plans(recipe, _asked(modality, job.recipes[modality], method))
 
 
 def _rate(run: Run, modality: Modality) -> float:
     return run.recipe.backbones[modality].learning_rate
-
-
-def _with_ranges(config: QuantizeConfig, job: _Job, modality: Modality) -> SegmentedNetwork:
-    """PTQ."""
-    network = job.networks[modality].to(config.execution.device)
-    return post_training(network, job.clips.load(job.chosen).clips,
-                         spec=job.run.recipe.inputs[modality], recipe=job.recipes[modality])
 
 
 def _trained(
@@ -341,21 +332,31 @@ def _trained(
     plans: Mapping[Modality, ViewPlan], *, key: str, log: StepLog,
 ) -> SegmentedNetwork:
     """PTQ, and what the method does after it."""
-    clips, folder = job.clips, job.run.step("quantize", modality)
-    calibration = clips.load(clips.calibration)
+    folder = job.run.step("quantize", modality)
+    calibration = job.clips.load(job.clips.calibration)
     values = calibration_values(ranged, calibration, job.run.recipe.inputs[modality])
     if config.method == "ptq":
         log.row(epoch=0, **values)
         return ranged.cpu()
     log.event("calibrated", **values)
-    steps, data = job.recipes[modality].finetune_of(config.method), clips.load(clips.train)
-    networks = {m: job.networks[m].to(config.execution.device) for m in plans}
-    return trained_on(
-        ranged, data, plans[modality],
-        taught=teach(networks, data, plans, modality=modality, recipe=steps), recipe=steps,
-        trunk_rate=_rate(job.run, modality), seed=mix_seed(job.run.seed, modality, "quantize"),
-        calibration=calibration, execution=config.execution, log=log,
-        checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume))
+    return _as_int8(config, job, modality, plans, method=config.method, ranged=ranged, log=log,
+                    calibration=calibration, execution=config.execution,
+                    checkpoint=Checkpoint(folder / "checkpoint.safetensors", key,
+                                          resume=config.resume))
+
+
+def _as_int8(
+    config: QuantizeConfig, job: _Job, modality: Modality, plans: Mapping[Modality, ViewPlan], *,
+    method: QuantMethod, **training: Any,
+) -> SegmentedNetwork:
+    """The network by `method`; `training` as in `to_int8`."""
+    used = (modality,) if method == "ptq" else tuple(plans)
+    train = () if method == "ptq" else job.clips.train
+    return to_int8(
+        method, {m: job.networks[m].to(config.execution.device) for m in used},
+        Int8Clips(job.clips.load(job.chosen).clips, job.clips.load(train), plans),
+        modality=modality, recipe=job.recipes[modality], trunk_rate=_rate(job.run, modality),
+        seed=mix_seed(job.run.seed, modality, "quantize"), **training)
 
 
 # ---- what is written of it
