@@ -119,8 +119,6 @@ def test_vectors(folder: Path, tmp_path: Path, plot: str) -> None:
     assert f"1 file in {tmp_path}/{SEEN}" in out
     assert f"{SEEN}.mp4: mpeg4" in err
     assert f"{SEEN}-bad.mp4 cannot be opened" in err
-    for path in (tmp_path / EVIL).rglob("*"):
-        check(str(path.relative_to(tmp_path / EVIL)))
     check((next((tmp_path / EVIL).rglob("index.csv"))).read_text())
 
 
