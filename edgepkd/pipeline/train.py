@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -118,6 +118,11 @@ class ExitsConfig(TrainConfig):
     online: bool = False
     """Fresh views in every epoch, trunks run for each batch."""
     features: FeatureCache = field(default_factory=lambda: FeatureCache(Path("runs/features")))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.method is None or self.method in get_args(Scheme), "method", got=self.method,
+              allowed=", ".join(get_args(Scheme)))
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,6 @@ class TrainRecipe:
             got = set(getattr(self, name))
             check(got == set(MODALITIES), name, got=sorted(got), allowed=", ".join(MODALITIES))
         check(self.num_folds >= 2, "num_folds", got=self.num_folds, allowed="2 or more")
-
         for modality in self.exit_changes:
             self.exits_of(modality)
 
@@ -296,8 +295,8 @@ def _section(
     """Table `key` of the recipe, one `cls` a modality."""
     return {
         name: typed_table(cls, {**({"modality": name} if modality else {}),
-                           **_table(settings, where=f"{where}: {key}.{name}")},
-                     where=f"{where}: {key}.{name}")
+                                **_table(settings, where=f"{where}: {key}.{name}")},
+                          where=f"{where}: {key}.{name}")
         for name, settings in _table(values.get(key, {}), where=f"{where}: {key}").items()
     }
 
