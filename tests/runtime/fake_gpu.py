@@ -83,6 +83,10 @@ class FakeCuda(ModuleType):
     def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
         return self._result("cudaStreamSynchronize")
 
+    def cudaMemset(self, address: int, value: int, size: int) -> tuple[Any, ...]:
+        ctypes.memset(address, value, size)
+        return self._result("cudaMemset")
+
     def cudaMemcpyAsync(
         self, to: int, source: int, size: int, kind: str, stream: int
     ) -> tuple[Any, ...]:
@@ -155,6 +159,9 @@ class Context:
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
         return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (self.shape[0], *self.engine.shapes[name][1:])
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
