@@ -12,17 +12,15 @@ from collections.abc import Generator
 from pathlib import Path
 
 from edgepkd.bundle import trust
+from edgepkd.bundle.engine_files import MAX_CACHE_BYTES, read_timing_cache, write_engines
 from edgepkd.bundle.engines import (
     ENGINES,
-    MAX_CACHE_BYTES,
     SIDECAR,
     TIMING_CACHE,
     EngineSet,
     PlanRecord,
     is_target_name,
     partial_name,
-    read_timing_cache,
-    write_engines,
 )
 from edgepkd.bundle.folder import Folder, open_folder
 from edgepkd.closing import Closing

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgepkd.bundle.engines import (
-    ENGINES,
+from edgepkd.bundle.engine_files import read_engines, read_plan
+from edgepkd.bundle.engine_match import (
     SEVEN_BITS,
-    EngineSet,
     mismatches,
     overflow_reason,
-    read_engines,
-    read_plan,
     rebuild_hint,
     refuse_uncovered,
     this_machine,
 )
+from edgepkd.bundle.engines import ENGINES, EngineSet
 from edgepkd.bundle.manifest import SegmentEntry
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position

@@ -15,19 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from edgepkd.bundle.engines import (
+from edgepkd.bundle.engine_files import read_engines, read_plan
+from edgepkd.bundle.engine_match import (
     NO_GPU,
     TRUST_HINT,
-    VERSION_COMPATIBLE,
-    EngineSet,
-    PlanRecord,
     mismatches,
-    read_engines,
-    read_plan,
     rebuild_hint,
     refuse_uncovered,
     this_machine,
 )
+from edgepkd.bundle.engines import VERSION_COMPATIBLE, EngineSet, PlanRecord
 from edgepkd.bundle.manifest import SegmentEntry
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position

@@ -16,13 +16,8 @@ import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from edgepkd.bundle.engines import (
-    BuiltOn,
-    EngineSet,
-    PlanRecord,
-    engines_folder,
-    this_machine,
-)
+from edgepkd.bundle.engine_match import this_machine
+from edgepkd.bundle.engines import BuiltOn, EngineSet, PlanRecord, engines_folder
 from edgepkd.bundle.reading import Bundle
 from tests.stored_engines import store
 
