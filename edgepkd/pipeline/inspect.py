@@ -78,7 +78,7 @@ def inspect(
 
 def _engines_found(path: Path) -> tuple[EnginesFound, ...]:
     """The engines in a bundle; raises BundleError where they lie in no plain folder."""
-    from edgepkd.bundle.engines import engine_targets, read_engines
+    from edgepkd.bundle.engine_files import engine_targets, read_engines
 
     found = []
     for target in engine_targets(path):
