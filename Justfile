@@ -10,6 +10,10 @@ demo:
 test *args:
     {{python}} -m pytest {{args}}
 
+# all but the slow ones, in less than a minute and a half
+test-fast *args:
+    {{python}} -m pytest -m 'not slow' {{args}}
+
 # style, types, layers, what bandit finds in the code, known faults of the dependencies
 check:
     {{venv}}/bin/ruff check .

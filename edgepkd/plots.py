@@ -81,30 +81,6 @@ def curves(
     return _save(figure, path)
 
 
-def trade_off(
-    path: Path, series: Mapping[str, Points], *, title: str,
-    x_label: str = "GMAC per clip", y_label: str = "accuracy, %",
-) -> Path:
-    """Operating points (cost, quality) of each series, joined in the order of their cost.
-
-    Raises:
-        ConfigError: there is no series.
-        MissingExtraError: matplotlib is not installed.
-        StorageError: the file cannot be written.
-    """
-    check(bool(series), "series", got="none", allowed="1 or more")
-    figure, axes = _new_figure(title, x_label=x_label, y_label=y_label)
-    for i, (name, points) in enumerate(series.items()):
-        x, y = _columns(sorted(points))
-        axes.plot(x, y, color=_style(_COLOURS, i), linestyle=_dash(i), linewidth=1.4,
-                  marker=_style(_MARKERS, i), markersize=7, markeredgecolor="white",
-                  label=_text(name))
-    axes.set_xlim(left=0)
-    axes.margins(y=0.08)
-    _legend(figure, axes)
-    return _save(figure, path)
-
-
 def bars_with_intervals(
     path: Path, rows: Sequence[BarRow], *, title: str, y_label: str, floor: float | None = None
 ) -> Path:

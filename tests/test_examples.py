@@ -17,8 +17,8 @@ from edgepkd.config import MODALITIES
 from edgepkd.datasets.index import labels_of, read_index
 from edgepkd.models.checkpoint import save_network
 from edgepkd.pipeline import quantize
+from edgepkd.pipeline.demo import demo_facts
 from edgepkd.pipeline.evaluate import EvalConfig, evaluate
-from edgepkd.pipeline.run import demo_facts
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import Run, write_run
 from tests.datasets.sets import make_folder_set

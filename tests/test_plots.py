@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgepkd import plots
 from edgepkd.errors import ConfigError, MissingExtraError, StorageError
-from edgepkd.plots import BarRow, bars_with_intervals, confusion, curves, trade_off
+from edgepkd.plots import BarRow, bars_with_intervals, confusion, curves
 
 NAN = float("nan")
 
@@ -100,14 +100,6 @@ def test_many_classes_get_a_larger_plot_without_counts(figures: list[Any]) -> No
     assert figures[0].get_figwidth() > plots.WIDTH_INCHES
 
 
-def test_trade_off_goes_from_cheap_to_dear(figures: list[Any]) -> None:
-    trade_off(Path("x"), {"WISE": [(3, 80), (1, 60)]}, title="t")
-    axes = figures[0].axes[0]
-    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [(1, 60), (3, 80)])
-    assert axes.get_xlim()[0] == 0
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("GMAC per clip", "accuracy, %")
-
-
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"counts is \(2, 3\); allowed: \(2, 2\) for 2 labels"):
         confusion(tmp_path / "x", np.zeros((2, 3)), ["a", "b"], title="")
@@ -123,13 +115,13 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"x\.png cannot be written"):
-        trade_off(tmp_path / "file" / "x.png", {"a": [(1, 1)]}, title="")
+        curves(tmp_path / "file" / "x.png", {"a": [(1, 1)]}, title="", x_label="", y_label="")
 
 
 def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"Drawing a plot needs .*edgepkd\[report\]"):
-        trade_off(tmp_path / "x.png", {"a": [(1, 1)]}, title="")
+        curves(tmp_path / "x.png", {"a": [(1, 1)]}, title="", x_label="", y_label="")
 
 
 def test_names_and_titles_are_drawn_as_text(figures: list[Any]) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from edgepkd.bundle.reading import Bundle, read_bundle
+from edgepkd.pipeline import demo
 from edgepkd.pipeline import run as pipeline
 from edgepkd.pipeline.run import ClipDone, RunConfig, RunSummary
+from edgepkd.runtime.model import DEMO_BUNDLE
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.session import Session
 from edgepkd.video.clips import ClipReader
@@ -20,14 +22,14 @@ WHOLE_FILE = 1_000_000
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return read_bundle(pipeline.DEMO_BUNDLE)
+    return read_bundle(DEMO_BUNDLE)
 
 
 @pytest.mark.smoke
 def test_the_demo_is_right_and_skips_work() -> None:
-    events = list(pipeline.demo())
+    events = list(demo.demo())
     labels = [event.answer.label for event in events if isinstance(event, ClipDone)]
-    assert labels == [pipeline.demo_facts().expected_label] * 3
+    assert labels == [demo.demo_facts().expected_label] * 3
     summary = events[-1]
     assert isinstance(summary, RunSummary)
     assert summary.segments_skipped > 0
@@ -40,7 +42,7 @@ def test_the_bundle_has_twelve_segments_and_weights_for_every_order(bundle: Bund
 
 
 def test_every_other_order_answers_too(bundle: Bundle) -> None:
-    clip = str(pipeline.demo_facts().clip)
+    clip = str(demo.demo_facts().clip)
     for order in ("residual,mv,iframe", "iframe", "iframe,mv"):
         events = list(pipeline.run(RunConfig(clip, order=order, clips=1, threads=1)))
         assert [type(event) for event in events].count(ClipDone) == 1, order

@@ -16,12 +16,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from edgepkd.cli.output import JsonTarget
-    from edgepkd.pipeline.data import (
-        ClipVerified,
-        DataEvent,
-        DataSummary,
-        VerifyReport,
-    )
+    from edgepkd.pipeline.data import DataEvent, DataSummary
+    from edgepkd.pipeline.verify import ClipVerified, VerifyReport
 
 SHOWN_FAILURES = 20
 SHOWN_SKIPPED = 3
@@ -82,20 +78,21 @@ def prepare(
     from edgepkd.datasets.layouts import SourceSpec
     from edgepkd.datasets.pools import num_cores
     from edgepkd.datasets.splits import Shares
-    from edgepkd.pipeline import data
+    from edgepkd.pipeline import prepare as verb
+    from edgepkd.pipeline.data import files_of
 
     spec = SourceSpec(
         folder=source, layout=layout,  # type: ignore[arg-type]
         index=index, dataset=dataset, split_files=split_files, split=split, partial=partial,
         group_pattern=group_pattern)
-    config = data.PrepareConfig(
+    config = verb.PrepareConfig(
         spec, folder, Shares(test_share, calibration_share, seed),
         jobs=num_cores() if jobs is None else jobs, ray=ray, max_failures=max_failures,
         fps=fps, limits=limits_of(limit or (), playlists=allow_playlists))
     place = output.json_target(
         json, force=force, reads=[one for one in (source, index, split_files) if one],
-        writes=data.files_of(folder))
-    _show(data.prepare(config), json_to=place, quiet=quiet)
+        writes=files_of(folder))
+    _show(verb.prepare(config), json_to=place, quiet=quiet)
 
 
 @data_app.command()
@@ -114,12 +111,13 @@ def synth(
     """Make a small action set of moving shapes, for smoke tests."""
     from edgepkd.cli import output
     from edgepkd.datasets.splits import Shares
-    from edgepkd.pipeline import data
+    from edgepkd.pipeline import synth as verb
+    from edgepkd.pipeline.data import files_of
 
-    config = data.SynthConfig(folder, classes, clips, clip_frames, seed,
+    config = verb.SynthConfig(folder, classes, clips, clip_frames, seed,
                               Shares(test_share, calibration_share, seed))
-    place = output.json_target(json, force=force, writes=data.files_of(folder))
-    _show(data.synth(config), json_to=place, quiet=quiet)
+    place = output.json_target(json, force=force, writes=files_of(folder))
+    _show(verb.synth(config), json_to=place, quiet=quiet)
 
 
 @data_app.command()
@@ -136,12 +134,12 @@ def verify(
     """Check that a set is whole: files, checksums, splits, leaks."""
     from edgepkd.cli import output
     from edgepkd.datasets.pools import num_cores
-    from edgepkd.pipeline import data
+    from edgepkd.pipeline import verify as verb
 
-    config = data.VerifyConfig(folder, decode, num_cores() if jobs is None else jobs,
+    config = verb.VerifyConfig(folder, decode, num_cores() if jobs is None else jobs,
                                limits_of(limit or ()))
     place = output.json_target(json, force=force, reads=[folder])
-    report = _show_verify(data.verify(config), json_to=place, quiet=quiet)
+    report = _show_verify(verb.verify(config), json_to=place, quiet=quiet)
     raise typer.Exit(1 if report.problems else 0)
 
 
@@ -225,12 +223,12 @@ def _show_verify(
     from dataclasses import asdict
 
     from edgepkd.cli import output
-    from edgepkd.pipeline import data
+    from edgepkd.pipeline.verify import ClipVerified
 
     with output.JsonLines(json_to) as lines, closing(events), _bar(quiet) as bar:
         task = bar.add_task("clips", total=None)
         for event in events:
-            if isinstance(event, data.ClipVerified):
+            if isinstance(event, ClipVerified):
                 bar.advance(task)
             else:
                 report = event

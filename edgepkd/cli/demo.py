@@ -23,12 +23,13 @@ def demo(
     """Answer on the clip that ships with edgepkd, and say whether it is right."""
     from edgepkd.cli import output
     from edgepkd.cli.show_run import show
-    from edgepkd.pipeline import run as verb
+    from edgepkd.pipeline import demo as verb
+    from edgepkd.pipeline.run import RunConfig
     from edgepkd.runtime.model import DEMO_BUNDLE
     from edgepkd.text import shown as shown_text
 
     facts = verb.demo_facts()
-    config = verb.RunConfig(
+    config = RunConfig(
         str(facts.clip), order=order, threshold=threshold, max_exit=max_exit, static=static,
         threads=threads, backend=backend, trust_engines=trust_engines, save=save,
         force=force)

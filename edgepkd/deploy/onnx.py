@@ -22,7 +22,7 @@ from edgepkd.engines import graph
 from edgepkd.engines.graph import FEATURES, INPUT, LOGITS
 from edgepkd.files import write_atomically
 from edgepkd.models.fold import fold_batch_norm
-from edgepkd.models.heads import ClassifierHead, ICHead, PoolFirstHead, convert_head
+from edgepkd.models.heads import ClassifierHead, ICHead, as_pool_first
 from edgepkd.models.segmented import Segment, SegmentedNetwork
 
 WeightFormat = Literal["fp32", "fp16"]
@@ -118,4 +118,4 @@ def _trace(segment: Segment, shape: tuple[int, int, int], *, batch: int | None) 
 def _pool_first(segment: Segment) -> Segment:
     if not isinstance(segment.head, ICHead):
         return segment
-    return Segment(segment.trunk, convert_head(segment.head, PoolFirstHead))
+    return Segment(segment.trunk, as_pool_first(segment.head))

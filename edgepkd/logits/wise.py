@@ -235,11 +235,6 @@ def fit(
     ))
 
 
-def fit_wise(logits: Floats, labels: Labels, *, order: Order, l2: float) -> WiseWeights:
-    """`fit` by the convex problem with an L2 pull."""
-    return fit(logits, labels, order=order, method=Convex(l2=l2))
-
-
 def fit_orders(
     logits: Mapping[Modality, Floats], labels: Labels, *, orders: Sequence[Order],
     method: Method, variant: WiseVariant = FULL,

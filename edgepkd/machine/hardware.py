@@ -122,18 +122,9 @@ def cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def total_memory_mb() -> int | None:
-    """Memory of this machine in MiB; a Jetson's GPU uses the same."""
-    return _memory_mb("MemTotal")
-
-
 def available_memory_mb() -> int | None:
-    """Memory that programs can still get without swapping, in MiB."""
-    return _memory_mb("MemAvailable")
-
-
-def _memory_mb(key: str) -> int | None:
-    sizes = [line.split()[1] for line in _lines(MEMORY_INFO) if line.startswith(f"{key}:")]
+    """Memory that programs can still get without swapping, in MiB; a Jetson's GPU uses the same."""
+    sizes = [line.split()[1] for line in _lines(MEMORY_INFO) if line.startswith("MemAvailable:")]
     return int(sizes[0]) // 1024 if sizes else None
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,8 +23,6 @@ from torch.nn import functional as F
 
 POOL_CELLS = 4
 """Cells per side that an internal classifier averages its feature map to."""
-
-_HeadT = TypeVar("_HeadT", "ICHead", "PoolFirstHead")
 
 
 @dataclass(frozen=True)
@@ -166,10 +164,10 @@ def _classify(head: ICHead | PoolFirstHead, cells: Tensor) -> Tensor:
     return cast(Tensor, head.fc(head.bn(cells).flatten(1)))
 
 
-def convert_head(head: ICHead | PoolFirstHead, to: type[_HeadT]) -> _HeadT:
-    """The same classifier in the form `to`: parameters, statistics, device and mode are copied."""
+def as_pool_first(head: ICHead | PoolFirstHead) -> PoolFirstHead:
+    """A copy that pools first: parameters, statistics, device and mode are those of `head`."""
     weight = head.conv.weight
-    converted = to(
+    converted = PoolFirstHead(
         weight.shape[1], out_channels=weight.shape[0], kernel=head.kernel, padding=head.padding,
         num_classes=head.fc.out_features,
     ).to(device=weight.device, dtype=weight.dtype)

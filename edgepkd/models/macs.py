@@ -7,7 +7,6 @@ BatchNorm and activations do not. 1 GMAC = 1e9. Reproduces paper.md 2.2.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,10 +45,6 @@ class ExitMacs:
         """Stage and exit of this segment."""
         return self.trunk + (self.head_paper if form == "paper" else self.head_pool_first)
 
-    def cumulative(self, form: HeadForm) -> int:
-        """All segments up to this one, exits included."""
-        return self.cumulative_paper if form == "paper" else self.cumulative_pool_first
-
 
 def macs_per_exit(network: SegmentedNetwork, *, crop_px: int = 224) -> tuple[ExitMacs, ...]:
     """Cost of each segment of `network` for one frame of crop_px x crop_px; nothing is computed."""
@@ -69,21 +64,6 @@ def macs_per_exit(network: SegmentedNetwork, *, crop_px: int = 224) -> tuple[Exi
         ))
         x = features
     return tuple(rows)
-
-
-def format_macs(rows: Sequence[ExitMacs]) -> str:
-    """A Markdown table of `rows`, in MMAC per frame."""
-    lines = [
-        "| exit | features | stage | head, paper | pool-first | sum, paper | sum, pool-first |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
-    for row in rows:
-        channels, height, width = row.features_shape
-        values = (row.trunk, row.head_paper, row.head_pool_first, row.cumulative_paper,
-                  row.cumulative_pool_first)
-        cells = " | ".join(f"{value / 1e6:.1f}" for value in values)
-        lines.append(f"| {row.modality} {row.exit} | {channels}x{height}x{width} | {cells} |")
-    return "\n".join(lines)
 
 
 def _frame_shape(x: Tensor) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, cast
 from torch import Tensor, nn
 
 from edgepkd.config import MODALITIES, NUM_CHANNELS, NUM_EXITS, Modality, check
-from edgepkd.models.heads import ClassifierHead, ICHead, PoolFirstHead, convert_head
+from edgepkd.models.heads import ClassifierHead, ICHead, PoolFirstHead, as_pool_first
 
 BackboneName = Literal["resnet18", "resnet50", "efficientnet_lite0"]
 BACKBONES: tuple[BackboneName, ...] = ("resnet18", "resnet50", "efficientnet_lite0")
@@ -119,33 +119,16 @@ class SegmentedNetwork(nn.Module):
         """The four exits in order."""
         return [segment.head for segment in self]
 
-    def trunk_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of all stages, without any exit's."""
-        for segment in self:
-            yield from segment.trunk.parameters()
-
     def pool_first(self) -> SegmentedNetwork:
         """A copy with pool-first heads: equal logits in eval mode, far fewer MACs.
 
         design.md 4.3. BatchNorm in train mode would see other values: rewrite, then `.eval()`.
         """
-        return self._with_heads(PoolFirstHead, "pool_first")
-
-    def paper_form(self) -> SegmentedNetwork:
-        """A copy with the paper's heads: the inverse of `pool_first`."""
-        return self._with_heads(ICHead, "paper")
-
-    def _with_heads(
-        self, kind: type[ICHead] | type[PoolFirstHead], form: HeadForm
-    ) -> SegmentedNetwork:
         rewritten = copy.deepcopy(self)
         for segment in rewritten:
             if not isinstance(segment.head, ClassifierHead):
-                segment.head = (
-                    convert_head(segment.head, PoolFirstHead) if kind is PoolFirstHead
-                    else convert_head(segment.head, ICHead)
-                )
-        rewritten.spec = replace(self.spec, head_form=form)
+                segment.head = as_pool_first(segment.head)
+        rewritten.spec = replace(self.spec, head_form="pool_first")
         return rewritten
 
     def freeze_trunk(self) -> SegmentedNetwork:
@@ -154,22 +137,14 @@ class SegmentedNetwork(nn.Module):
         BatchNorm stays in eval mode whatever `.train()` says later, unlike in the reference code
         (paper.md 6.4). Internal classifiers stay trainable. Returns self.
         """
-        self._set_frozen(True)
-        return self
-
-    def unfreeze_trunk(self) -> SegmentedNetwork:
-        """Undo `freeze_trunk`; returns self."""
-        self._set_frozen(False)
-        return self
-
-    def _set_frozen(self, frozen: bool) -> None:
         for segment in self:
-            segment.trunk_frozen = frozen
-            segment.trunk.requires_grad_(not frozen)
+            segment.trunk_frozen = True
+            segment.trunk.requires_grad_(False)
             if isinstance(segment.head, ClassifierHead):
-                segment.head_frozen = frozen
-                segment.head.requires_grad_(not frozen)
+                segment.head_frozen = True
+                segment.head.requires_grad_(False)
             segment.train(self.training)
+        return self
 
 
 Networks = Mapping[Modality, SegmentedNetwork]

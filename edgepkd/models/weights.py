@@ -25,7 +25,7 @@ from edgepkd.models.foreign import (
 from edgepkd.models.segmented import NetworkSpec, SegmentedNetwork
 
 # Where a checkpoint to start from may be silent: what the network adds to it.
-_ADDED = re.compile(r"data_bn\.|fc\.|ic\d\.")
+_ADDED = re.compile(r"data_bn\.|fc\.")
 _COUNTER = re.compile(r".*num_batches_tracked$")  # BatchNorm's, which older checkpoints lack
 
 _NESTED = ("state_dict", "model_state_dict", "model")
@@ -40,17 +40,14 @@ class Loaded:
 
     style: Style
     """Whose names it had."""
-    exits: tuple[int, ...]
-    """Exits 1..4 whose weights came from it; the others are as they were."""
+    last_exit: bool
+    """Whether the weights of exit 4 came from it, too."""
 
 
 def backbone_names(network: SegmentedNetwork) -> dict[str, str]:
     """Original checkpoint name -> key in `network.state_dict()`, for the trunk and last `fc`."""
-    return {name: key for name, key in _plain_keys(network).items() if not name.startswith("ic")}
-
-
-def _plain_keys(network: SegmentedNetwork) -> dict[str, str]:
-    return {plain_name(key): key for key in network.state_dict()}
+    plain = {plain_name(key): key for key in network.state_dict()}
+    return {name: key for name, key in plain.items() if not name.startswith("ic")}
 
 
 def load_backbone(
@@ -68,51 +65,28 @@ def load_backbone(
         ConfigError: `key_map` holds no valid regular expressions.
         ModelError: names the missing, unknown or wrongly shaped tensors; nothing is loaded then.
     """
-    style, given = _translate(state, key_map)
-    given = {name: tensor for name, tensor in given.items() if not re.match(r"ic\d\.", name)}
+    renamed = apply_key_map(state, key_map) if key_map else state
+    style = identify(renamed)
+    given = {name: tensor for name, tensor in plain_names(renamed).items()
+             if not re.match(r"ic\d\.", name)}
     own = network.state_dict()
     names = backbone_names(network)
     stem = "conv1.weight" if "conv1.weight" in names else "conv_stem.weight"
     if stem in given:
         given[stem] = adapt_stem(given[stem], in_channels=network.spec.num_channels)
     _drop_other_classifier(given, own, names)
-    _load_plain(network, given, names=names, optional=_ADDED, source=source)
-    return Loaded(style, (4,) if "fc.weight" in given else ())
-
-
-def load_whole(
-    network: SegmentedNetwork, state: Mapping[str, Tensor], *, source: str = "the checkpoint",
-    key_map: Mapping[str, str] | None = None,
-) -> Loaded:
-    """Load `state`, of any style in `foreign`, into trunk and all exits of `network`.
-
-    One state fills all: the PKD code keeps a checkpoint for each internal classifier, whose trunks
-    differ (paper.md 6.4), and parts of several would be a network that was never trained.
-
-    Raises:
-        ConfigError: `key_map` holds no valid regular expressions.
-        ModelError: names the missing, unknown or wrongly shaped tensors; nothing is loaded then.
-    """
-    style, given = _translate(state, key_map)
-    _load_plain(network, given, names=_plain_keys(network), optional=None, source=source)
-    return Loaded(style, (1, 2, 3, 4))
-
-
-def _translate(
-    state: Mapping[str, Tensor], key_map: Mapping[str, str] | None
-) -> tuple[Style, dict[str, Tensor]]:
-    renamed = apply_key_map(state, key_map) if key_map else state
-    return identify(renamed), plain_names(renamed)
+    _load_plain(network, given, names=names, source=source)
+    return Loaded(style, "fc.weight" in given)
 
 
 def _load_plain(
     network: SegmentedNetwork, given: Mapping[str, Tensor], *,
-    names: Mapping[str, str], optional: re.Pattern[str] | None, source: str,
+    names: Mapping[str, str], source: str,
 ) -> None:
     own = network.state_dict()
     missing = [
-        name for name in names if name not in given and not _COUNTER.match(name)
-        and not (optional and optional.match(name))
+        name for name in names
+        if name not in given and not _COUNTER.match(name) and not _ADDED.match(name)
     ]
     unknown = [name for name in given if name not in names]
     shapes = [

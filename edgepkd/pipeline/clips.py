@@ -92,7 +92,7 @@ def of_split(clips: ClipSet, split: Split) -> tuple[Sample, ...]:
         there = ", ".join(f"{name} {count}" for name, count in
                           sorted(Counter(s.split for s in clips.samples).items()))
         raise DataError(f"{clips.index} has no clip in split {split!r}; there are: {there}.",
-                        hint="Choose one of these (eval: --split), or name others with --data.")
+                        hint="Choose one of these (eval: --split), or name other clips: --data.")
     if split != "train":
         check_no_leak({"train": [s for s in clips.samples if s.split == "train"], split: chosen})
     return chosen

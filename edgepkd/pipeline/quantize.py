@@ -18,7 +18,6 @@ Writes RUN/int8-METHOD/, which is a run's folder again, as `evaluate` and `wise 
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -28,14 +27,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from edgepkd import plain_json
-from edgepkd._optional import installed_version, require
-from edgepkd._version import __version__
+from edgepkd._optional import require
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import DataError, ModelError, UsageError
-from edgepkd.files import write_atomically
 from edgepkd.int8 import (
     METHODS,
     Int8Recipe,
@@ -53,6 +49,12 @@ from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import Clips, clips_of_run, decoded_clips, refuse_other_sides
+from edgepkd.pipeline.quantize_record import (
+    SENSITIVITY_FILE,
+    add_to_record,
+    start_folder,
+    versions,
+)
 from edgepkd.pipeline.step_logs import (
     QUANTIZE_FILE,
     StepLog,
@@ -74,15 +76,12 @@ from edgepkd.training.exits import ViewPlan, view_plan
 from edgepkd.training.finetune import calibration_values, teachers_needed
 from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.predict import weights_sha256
-from edgepkd.training.runs import RUN_FILE, Run, read_run, write_run
+from edgepkd.training.runs import Run, read_run
 from edgepkd.training.views import test_view
 
-SCHEMA_VERSION = 1
-SENSITIVITY_FILE = "sensitivity.json"
 SENSITIVITY_CLIPS = 4
 """Calibration clips whose frames tell layers apart; a forward pass a layer."""
 DEFAULT_RECIPE = "int8"
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +226,7 @@ def _open(config: QuantizeConfig) -> _Job:
     clips = decoded_clips(run, samples, folder=config.cache, jobs=config.jobs,
                           console=config.console)
     rows = calibration_rows(len(clips.train), recipe, seed=seed, force=few)
-    _start_folder(config, replace(run, seed=source.seed))
+    start_folder(replace(run, seed=source.seed), method=config.method, force=config.force)
     return _Job(run, modalities, recipes, networks,
                 {m: weights_sha256(network) for m, network in networks.items()}, clips,
                 tuple(clips.train[row] for row in rows))
@@ -277,15 +276,6 @@ def _samples(config: QuantizeConfig, run: Run) -> tuple[Run, tuple[Sample, ...]]
         refuse_other_sides(clips.samples, run)
     recipe = replace(run.recipe, dataset=clips.dataset)
     return replace(run, index=clips.index, recipe=recipe), clips.samples
-
-
-def _start_folder(config: QuantizeConfig, run: Run) -> None:
-    for name in (QUANTIZE_FILE, SENSITIVITY_FILE):
-        _networks_in(run.folder / name)  # refused now, not after training
-    if config.force or not (run.folder / RUN_FILE).exists():
-        write_run(run)
-    if not (run.folder / QUANTIZE_FILE).exists():
-        _write_record(run.folder / QUANTIZE_FILE, {"method": config.method, "networks": {}})
 
 
 # ---- one network
@@ -368,23 +358,21 @@ def _trained(
         checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume))
 
 
-# ---- records
+# ---- what is written of it
 
 
 def _add_record(
     config: QuantizeConfig, job: _Job, modality: Modality, network: SegmentedNetwork,
     facts: Mapping[str, Any],
 ) -> None:
-    names = ("torch", "numpy", "nvidia-modelopt")
-    _add_to(job.run.folder / QUANTIZE_FILE, modality, {
+    add_to_record(job.run.folder / QUANTIZE_FILE, modality, {
         "recipe": config.recipe, "settings": facts, "seed": job.run.seed,
         "calibration": {"num_clips": len(job.chosen),
                         "clips_sha256": hash_of_clips(job.clips.keys(job.chosen))},
         "float_sha256": {m: job.hashes[m] for m in
                          _asked(modality, job.recipes[modality], config.method)},
         "weights_sha256": weights_sha256(network), "float_layers": list(float_layers(network)),
-        "versions": {"edgepkd": __version__, "python": platform.python_version(),
-                     **{name: installed_version(name) for name in names}},
+        "versions": versions(),
     }, head={"method": config.method})
 
 
@@ -395,29 +383,10 @@ def _sensitivity(
     views = [test_view(clip, job.run.recipe.inputs[modality])
              for clip in job.clips.load(clips).clips]
     layers = measure_sensitivity(ranged, views)
-    _add_to(job.run.folder / SENSITIVITY_FILE, modality, {
+    add_to_record(job.run.folder / SENSITIVITY_FILE, modality, {
         "num_clips": len(clips), "num_frames": sum(len(view) for view in views),
         "clips_sha256": hash_of_clips(job.clips.keys(clips)), "float_sha256": job.hashes[modality],
         "quantizer": asdict(job.recipes[modality].quantizer),
         "keep_float": list(worth_float(layers)), "layers": [asdict(one) for one in layers],
     }, head={"min_sqnr_db": MIN_SQNR_DB})
     return layers
-
-
-def _add_to(
-    path: Path, modality: Modality, facts: Mapping[str, Any], *, head: Mapping[str, Any]
-) -> None:
-    """Set what a record says of one network; what it says of others stays."""
-    _write_record(path, {**head, "networks": {**_networks_in(path), modality: facts}})
-
-
-def _networks_in(path: Path) -> dict[str, Any]:
-    try:
-        return dict(plain_json.loads(path.read_bytes())["networks"]) if path.exists() else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: {error}.", hint="Delete it.") from error
-
-
-def _write_record(path: Path, facts: Mapping[str, Any]) -> None:
-    document = {"schema_version": SCHEMA_VERSION, **facts}
-    write_atomically(path, (plain_json.dumps(document, indent=1) + "\n").encode())

@@ -13,15 +13,15 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgepkd import plain_json
 from edgepkd.config import Route
-from edgepkd.errors import BundleError, ConfigError, EdgepkdError, SourceError
+from edgepkd.errors import ConfigError, EdgepkdError, SourceError
 from edgepkd.runtime.backend import BackendChosen, open_runner
-from edgepkd.runtime.model import DEMO_BUNDLE, SHIPPED, Model, ModelConfig, ReadConfig, load_bundle
+from edgepkd.runtime.model import DEMO_BUNDLE, Model, load_bundle
+from edgepkd.runtime.settings import ModelConfig, ReadConfig
 from edgepkd.runtime.summary import RunSummary as RunSummary
 from edgepkd.runtime.summary import Tally
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from edgepkd.video.probe import RouteChoice, StreamInfo
     from edgepkd.video.source_names import Source, SourceArgument
 
-DEMO_FACTS = SHIPPED / "demo.json"
 
 
 # ---- run
@@ -306,45 +305,3 @@ def _save(
                                  timed=has_display_times(info), until_s=until_s,
                                  source_fps=config.fps, limits=config.limits):
         yield SaveProgress(shown_source(source), done_s)
-
-
-# ---- demo
-
-
-@dataclass(frozen=True)
-class DemoFacts:
-    """The shipped clip: where it is, what is seen in it, and whose it is."""
-
-    clip: Path
-    expected_label: str
-    attribution: str
-
-
-def demo_facts() -> DemoFacts:
-    """What `_bundles/demo.json` says.
-
-    Raises:
-        BundleError: this installation ships no demo, or a damaged one.
-    """
-    try:
-        values = plain_json.loads(DEMO_FACTS.read_text(encoding="utf-8"))
-        return DemoFacts(clip=SHIPPED / values["clip"], expected_label=values["expected_label"],
-                         attribution=values["attribution"])
-    except FileNotFoundError as error:
-        raise BundleError("this installation ships no demo.",
-                          hint="Run an own one: edgepkd run VIDEO --model NAME.edgepkd") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{DEMO_FACTS} is damaged: {error!r}.",
-                          hint="Install again: pip install --force-reinstall edgepkd") from error
-
-
-def demo(config: RunConfig | None = None) -> Generator[RunEvent, None, None]:
-    """Run the shipped bundle on the shipped clip; `demo_facts` says what should come out.
-
-    `config` has the other settings: its source and model do not count.
-
-    Raises:
-        BundleError: as `demo_facts` and `load_bundle`. Others as `run`.
-    """
-    clip = str(demo_facts().clip)
-    return run(RunConfig(clip) if config is None else replace(config, source=clip, model=None))

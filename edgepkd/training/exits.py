@@ -23,7 +23,7 @@ from edgepkd.models.heads import (
     ClassifierHead,
     ICHead,
     PoolFirstHead,
-    convert_head,
+    as_pool_first,
     windows_of,
 )
 from edgepkd.models.segmented import SegmentedNetwork
@@ -228,7 +228,7 @@ class CalibrationViews:
     @torch.no_grad()
     def exit_logits(self, network: SegmentedNetwork) -> Tensor:
         """Logits of exits 1..3 of `network`, whose trunk these came from: [clips, 3, classes]."""
-        heads = [convert_head(h, PoolFirstHead).eval() for h in internal_classifiers(network)]
+        heads = [as_pool_first(h).eval() for h in internal_classifiers(network)]
         return torch.stack([head.from_windows(windows)
                             for head, windows in zip(heads, self.windows, strict=True)], dim=1)
 
@@ -272,7 +272,7 @@ def train_exits(
     check_batch(recipe.batch_views, name="batch_views")
     execution = execution or Execution()
     network.freeze_trunk()
-    heads = nn.ModuleList(convert_head(h, PoolFirstHead) for h in internal_classifiers(network))
+    heads = nn.ModuleList(as_pool_first(h) for h in internal_classifiers(network))
     heads.to(execution.device)
     optimizers = [make_optimizer([(list(head.named_parameters()), 1.0)], recipe) for head in heads]
 

@@ -33,9 +33,10 @@ from av.video.reformatter import VideoReformatter
 
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
-from edgepkd.runtime.model import ModelConfig, load_bundle, open_session
+from edgepkd.runtime.model import load_bundle, open_session
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.session import Session
+from edgepkd.runtime.settings import ModelConfig
 from edgepkd.video import transforms
 from edgepkd.video.clips import ClipReader
 from tests.bench.report import conditions, write_json

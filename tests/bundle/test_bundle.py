@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from edgepkd import bundle as module
+from edgepkd.bundle import writing
 from edgepkd.bundle.manifest import CascadeEntry, PolicyEntry
 from edgepkd.bundle.reading import Bundle, read_bundle
 from edgepkd.bundle.writing import write_bundle
@@ -369,7 +369,7 @@ def test_old_bundle_survives_a_full_disk(copy: Path, monkeypatch: pytest.MonkeyP
     def full(path: Path) -> Bundle:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "read_bundle", full)
+    monkeypatch.setattr(writing, "read_bundle", full)
     with pytest.raises(StorageError, match="No space left"):
         write(copy, manifest=make_manifest(name="second"), overwrite=True)
     monkeypatch.undo()
@@ -380,7 +380,7 @@ def test_old_bundle_survives_a_full_disk(copy: Path, monkeypatch: pytest.MonkeyP
 KILLED = """
 import os, sys
 from edgepkd import temporaries
-from edgepkd.bundle import write_bundle
+from edgepkd.bundle.writing import write_bundle
 from tests.runtime.bundles import make_manifest, make_policy, make_segments, make_wise
 
 temporaries._rename = lambda *_: False  # a file system that cannot exchange names
@@ -419,7 +419,7 @@ def test_of_two_writers_the_second_is_told(tmp_path: Path, monkeypatch: pytest.M
         write(target, manifest=make_manifest(name="first"))
         return read(path)
 
-    monkeypatch.setattr(module, "read_bundle", slowly)
+    monkeypatch.setattr(writing, "read_bundle", slowly)
     with pytest.raises(BundleError, match="exists already"):
         write(target, manifest=make_manifest(name="second"))
     assert read_bundle(target).manifest.name == "first"

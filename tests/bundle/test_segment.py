@@ -32,11 +32,13 @@ def segment(*, exit: int = 1, quantized: bool = False) -> onnx.ModelProto:
     return onnx.load_from_string(convolution(exit, quantized=quantized, width=WIDTH))
 
 
-def check(model: onnx.ModelProto | bytes, *, exit: int = 1, frames: int = FRAMES) -> None:
+def check(
+    model: onnx.ModelProto | bytes, *, exit: int = 1, frames: int = FRAMES, num_labels: int = 2
+) -> None:
     content = model if isinstance(model, bytes) else model.SerializeToString()
     side = 32 >> (exit - 1)
     check_segment(
-        content, where="mv.onnx", frames=frames, num_labels=2,
+        content, where="mv.onnx", frames=frames, num_labels=num_labels,
         input_shape=(2 if exit == 1 else WIDTH, side, side),
         features_shape=(WIDTH, side // 2, side // 2) if exit < 4 else None)
 
@@ -79,6 +81,8 @@ def first(model: onnx.ModelProto, operator: str, inputs: list[str], **attributes
 @pytest.mark.parametrize("exit", [1, 2, 3, 4])
 def test_sound_segments_pass(exit: int, quantized: bool) -> None:
     check(segment(exit=exit, quantized=quantized), exit=exit)
+    with pytest.raises(BundleError, match="logits"):
+        check(segment(exit=exit, quantized=quantized), exit=exit, num_labels=3)
 
 
 def test_the_shipped_segments_pass_and_are_checked_when_they_are_read() -> None:
@@ -101,10 +105,11 @@ def test_tensors_may_be_stored_by_value(typed: bool) -> None:
                                          array.ravel() if typed else array.tobytes(),
                                          raw=not typed))
     check(model)
+    assert any(each.raw_data for each in model.graph.initializer) != typed
 
 
 def test_reading_a_bundle_needs_no_onnx() -> None:
-    code = ("import sys; from edgepkd.bundle import read_bundle;"
+    code = ("import sys; from edgepkd.bundle.reading import read_bundle;"
             f"read_bundle({str(DEMO_BUNDLE)!r});"
             "sys.exit(bool({'onnx', 'torch', 'openvino', 'google.protobuf'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

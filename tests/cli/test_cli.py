@@ -24,7 +24,6 @@ from edgepkd.cli.main import app
 from edgepkd.cli.output import JsonLines, JsonTarget, json_target
 from edgepkd.errors import ModelError, SourceError, StorageError
 from edgepkd.libraries import openvino
-from edgepkd.pipeline import run as pipeline
 from edgepkd.video.clips import Clip, ClipReader
 from tests import stored_engines
 from tests.clips import encode_clip, translating_texture
@@ -584,7 +583,7 @@ def test_demo(
     facts = {"clip": str(clips / "right.mp4"), "expected_label": expected,
              "attribution": "A. Person, CC BY 4.0"}
     (tmp_path / "demo.json").write_text(json.dumps(facts))
-    monkeypatch.setattr(pipeline, "DEMO_FACTS", tmp_path / "demo.json")
+    monkeypatch.setattr("edgepkd.pipeline.demo.DEMO_FACTS", tmp_path / "demo.json")
     monkeypatch.setattr("edgepkd.runtime.model.DEMO_BUNDLE", bundle.path)
     done = invoke("demo")
     assert done.exit_code == code
@@ -601,7 +600,7 @@ def shipped(
     facts = {"clip": str(clips / "right.mp4"), "expected_label": "right",
              "attribution": "A. Person"}
     (tmp_path / "demo.json").write_text(json.dumps(facts))
-    monkeypatch.setattr(pipeline, "DEMO_FACTS", tmp_path / "demo.json")
+    monkeypatch.setattr("edgepkd.pipeline.demo.DEMO_FACTS", tmp_path / "demo.json")
     monkeypatch.setattr("edgepkd.runtime.model.DEMO_BUNDLE", bundle.path)
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from edgepkd.cli.main import app
 from edgepkd.datasets.layouts import SourceSpec
-from edgepkd.pipeline import data
+from edgepkd.pipeline import prepare, verify
 from tests.clips import encode_clip, moving_scene
 from tests.datasets.sets import FakePool, make_folder_set
 from tests.processes import started
@@ -65,7 +65,8 @@ print("HEAVY", sorted(set({HEAVY!r}) & set(sys.modules)))
 def test_prepare_verify_and_a_second_time(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "LocalPool", lambda jobs: FakePool())
+    for module in (prepare, verify):
+        monkeypatch.setattr(module, "LocalPool", lambda jobs: FakePool())
     folder = tmp_path / "set"
     done = invoke("prepare", source, folder, "--jobs", 1, "--max-failures", 0.2,
                   "--test-share", 0.25, "--calibration-share", 0.34)
@@ -95,7 +96,7 @@ def test_prepare_verify_and_a_second_time(
 def test_what_is_skipped_is_counted_and_named(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "LocalPool", lambda jobs: FakePool())
+    monkeypatch.setattr(prepare, "LocalPool", lambda jobs: FakePool())
     linked = tmp_path / "linked"
     linked.mkdir()
     for label in ("run", "walk"):
@@ -160,6 +161,7 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path) -> None:
     assert not (tmp_path / "set" / "index.csv").exists()
     resumed = invoke("prepare", source, tmp_path / "set", "--jobs", 1, "--json", "-")
     assert lines(resumed.stdout)[-1]["num_kept"] >= 3
-    list(data.prepare(data.PrepareConfig(SourceSpec(source), tmp_path / "other"), pool=FakePool()))
+    list(prepare.prepare(prepare.PrepareConfig(SourceSpec(source), tmp_path / "other"),
+                         pool=FakePool()))
     indexes = [(tmp_path / name / "index.csv").read_bytes() for name in ("set", "other")]
     assert indexes[0] == indexes[1]

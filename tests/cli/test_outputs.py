@@ -17,7 +17,7 @@ from edgepkd.cli.main import app
 from edgepkd.logits.clip_logits import save_logits
 from tests.clips import encode_clip, translating_texture
 from tests.disks import TOO_LARGE, largest_file
-from tests.logits.answered import make_logits
+from tests.logits.made_logits import make_logits
 from tests.processes import started
 from tests.runtime.bundles import make_bundle
 

@@ -13,7 +13,7 @@ from edgepkd.bundle.reading import Bundle
 from edgepkd.cli.output import JsonLines, json_target
 from edgepkd.logits.clip_logits import save_logits
 from tests.clips import encode_clip, translating_texture
-from tests.logits.answered import make_logits
+from tests.logits.made_logits import make_logits
 from tests.processes import ROOT, started
 from tests.runtime.bundles import make_bundle
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from edgepkd.cli.main import app
 from edgepkd.logits.clip_logits import save_logits
 from edgepkd.logits.fit_files import read_fitted
-from tests.logits.answered import make_logits
+from tests.logits.made_logits import make_logits
 
 
 @pytest.fixture(autouse=True)

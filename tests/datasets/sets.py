@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepkd.datasets.pools import Crash, J, R
+from edgepkd.pipeline.verify import VerifyConfig, VerifyReport, verify
 from tests.clips import encode_clip, moving_scene
 
 
@@ -37,3 +38,16 @@ def make_folder_set(
             encode_clip(folder / label / f"g{group}.avi",
                         moving_scene(6, seed=100 * row + group))
     return folder
+
+
+def problems(folder: Path, **settings: Any) -> list[tuple[str, str]]:
+    """What `data verify` finds wrong with a set."""
+    *_, last = verify(VerifyConfig(folder, **settings), pool=FakePool())
+    assert isinstance(last, VerifyReport)
+    return list(last.problems)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path there."""
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*") if path.is_file()}

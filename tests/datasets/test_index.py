@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,8 @@ def test_a_shared_group_file_or_content_is_a_leak(other: Sample) -> None:
 def test_parts_without_hashes_do_not_count_as_equal_content() -> None:
     a, b = Sample(Path("1"), "a", "g", "train"), Sample(Path("2"), "a", "h", "test")
     check_no_leak({"train": [a], "test": [b]})
+    with pytest.raises(DataError, match=r"share the content \(SHA-256\) same \(1 in all\)"):
+        check_no_leak({"train": [replace(a, sha256="same")], "test": [replace(b, sha256="same")]})
 
 
 def test_the_split_keeps_test_apart_and_refuses_a_leaking_group() -> None:

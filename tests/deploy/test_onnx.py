@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -12,7 +13,7 @@ from edgepkd.bundle.segment import check_segment
 from edgepkd.deploy.onnx import export_network, export_segment
 from edgepkd.engines import graph as graph_module
 from edgepkd.engines.graph import ALLOWED_OPS
-from edgepkd.errors import ModelError
+from edgepkd.errors import BundleError, ModelError
 from edgepkd.libraries import openvino
 from edgepkd.models.macs import macs_per_exit
 from edgepkd.models.segmented import BACKBONES, BackboneName
@@ -90,10 +91,13 @@ def test_what_is_exported_may_be_in_a_bundle(
         if batch is None:
             forms += [graph_module.with_precision(content, precision)
                       for precision in ("fp32", "fp16")]
+        facts: dict[str, Any] = {
+            "where": "mv.onnx", "frames": 3, "input_shape": row.input_shape,
+            "features_shape": row.features_shape if row.exit < 4 else None}
         for form in forms:
-            check_segment(form, where="mv.onnx", frames=3, input_shape=row.input_shape,
-                          features_shape=row.features_shape if row.exit < 4 else None,
-                          num_labels=5)
+            check_segment(form, **facts, num_labels=5)
+            with pytest.raises(BundleError, match="logits"):
+                check_segment(form, **facts, num_labels=6)
 
 
 def test_batch_can_be_fixed_and_opset_is_19() -> None:

@@ -227,7 +227,7 @@ def test_an_interrupted_build_leaves_no_child_and_no_engines(
     script(bundle, mv_2="sleep")
     code = f"""
 import signal, sys
-from edgepkd.bundle import read_bundle
+from edgepkd.bundle.reading import read_bundle
 from edgepkd.cli.main import _stop
 from edgepkd.engines.build import Request, build_engines
 from tests.engines.test_build import GPU

@@ -166,7 +166,7 @@ def test_without_a_private_folder_engines_are_built_and_need_trust(
 
 EXPORT = """
 import sys
-from edgepkd.bundle import read_bundle
+from edgepkd.bundle.reading import read_bundle
 from edgepkd.engines.build import Request, build_engines
 from tests.engines.test_build import GPU
 for event in build_engines(Request(read_bundle(sys.argv[1]), GPU), builder=sys.argv[2]):

@@ -23,7 +23,8 @@ from edgepkd.deploy.parity import SegmentChain
 from edgepkd.engines.builder import Settings, Shapes
 from edgepkd.engines.openvino import OpenVinoBuilder
 from edgepkd.pipeline.doctor import describe
-from edgepkd.runtime.model import ModelConfig, open_session
+from edgepkd.runtime.model import open_session
+from edgepkd.runtime.settings import ModelConfig
 
 SIGNALS = (signal.SIGUSR1, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD)
 SHAPES = Shapes(frame=(2, 32, 32), min_frames=2, opt_frames=2, max_frames=2)

@@ -11,7 +11,7 @@ import pytest
 
 from edgepkd.errors import DataError
 from edgepkd.logits.clip_logits import load_logits, save_logits
-from tests.logits.answered import make_logits
+from tests.logits.made_logits import make_logits
 
 
 @pytest.fixture

@@ -19,6 +19,13 @@ from edgepkd.logits.metrics import (
 )
 
 
+def test_wilson_interval_equals_published_values() -> None:
+    low, high = Accuracy(81, 263).interval  # Newcombe 1998, table I, method 3
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    assert Accuracy(10, 10).interval[1] == pytest.approx(1.0)
+    assert Accuracy(0, 10).interval[0] == pytest.approx(0.0)
+
+
 def test_top_k_counts_the_label_among_the_largest() -> None:
     scores = np.array([[3.0, 2, 1, 0], [0, 1, 2, 3], [0, 3, 2, 1]])
     labels = np.array([0, 1, 3])

@@ -13,7 +13,6 @@ from edgepkd.logits.wise import (
     fit,
     fit_vector,
     fit_vector_sgd,
-    fit_wise,
     kkt_violation,
     wise_objective,
 )
@@ -69,7 +68,7 @@ def test_the_fit_is_at_the_optimum(noisy_exits: tuple[Floats, Labels]) -> None:
 
 def test_the_fit_beats_plain_sums(noisy_exits: tuple[Floats, Labels]) -> None:
     logits, labels = noisy_exits
-    fitted = fit_wise(logits[:100], labels[:100], order=ORDER, l2=0.01)
+    fitted = fit(logits[:100], labels[:100], order=ORDER, method=Convex(l2=0.01))
 
     def accuracy(weights: WiseWeights) -> float:
         answers = prefix_logits(logits[100:], weights)[:, -1].argmax(axis=1)
@@ -85,10 +84,10 @@ def test_l2_pulls_weights_together_and_down(noisy_exits: tuple[Floats, Labels]) 
 
 
 def test_vectors_have_the_lengths_of_their_prefixes(noisy_exits: tuple[Floats, Labels]) -> None:
-    weights = fit_wise(*noisy_exits, order=ORDER, l2=0.01)
+    weights = fit(*noisy_exits, order=ORDER, method=Convex(l2=0.01))
     assert [len(vector) for vector in weights.vectors] == [1, 2, 3, 4]
     with pytest.raises(ConfigError, match="exits of the logits"):
-        fit_wise(*noisy_exits, order=("mv", "iframe"), l2=0.01)
+        fit(*noisy_exits, order=("mv", "iframe"), method=Convex(l2=0.01))
 
 
 # ---- the convex problem

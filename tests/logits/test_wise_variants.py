@@ -31,7 +31,6 @@ from edgepkd.logits.wise import (
     fit,
     fit_orders,
     fit_vector,
-    fit_wise,
     in_order,
 )
 
@@ -169,7 +168,8 @@ def test_all_orders_share_prefixes_and_equal_single_fits(
     assert len(calls) == 60
     assert list(fitted) == list(all_orders())
     for order in (("iframe", "mv"), ("residual", "mv", "iframe"), ("mv",)):
-        assert fitted[order] == fit_wise(in_order(logits, order), labels, order=order, l2=0.01)
+        assert fitted[order] == fit(in_order(logits, order), labels, order=order,
+                                    method=Convex())
 
 
 def test_orders_of_some_modalities() -> None:
@@ -184,7 +184,7 @@ def test_ensembles_are_what_their_names_say(
     table = ensembles(logits, labels, order=LONG)
     assert list(table) == list(ENSEMBLES) == [
         "wise", "wise_paper", "plain_sum", "mean", "no_lateral"]
-    assert table["wise"] == fit_wise(logits, labels, order=LONG, l2=0.01)
+    assert table["wise"] == fit(logits, labels, order=LONG, method=Convex())
     assert table["wise_paper"] == fit(logits, labels, order=LONG, method=PaperSgd())
     assert table["plain_sum"] == WiseWeights.ones(LONG)
     np.testing.assert_allclose(

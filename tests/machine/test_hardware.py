@@ -85,7 +85,7 @@ def test_cuda_is_the_toolkits_or_the_drivers(
 def test_memory_in_mib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "meminfo").write_text("MemTotal:  8192 kB\nMemFree: 1 kB\nMemAvailable: 3072 kB\n")
     monkeypatch.setattr(hardware, "MEMORY_INFO", tmp_path / "meminfo")
-    assert (hardware.total_memory_mb(), hardware.available_memory_mb()) == (8, 3)
+    assert hardware.available_memory_mb() == 3
     monkeypatch.setattr(hardware, "MEMORY_INFO", tmp_path / "absent")
     assert hardware.available_memory_mb() is None
 
@@ -93,7 +93,7 @@ def test_memory_in_mib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.smoke
 def test_this_machine_has_a_cpu_and_memory() -> None:
     assert hardware.cpu()
-    assert (hardware.total_memory_mb() or 0) > 100
+    assert (hardware.available_memory_mb() or 0) > 10
 
 
 @pytest.mark.parametrize(("text", "sets"), [

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgepkd.config import Modality
 from edgepkd.errors import ConfigError, ModelError
 from edgepkd.models.foreign import apply_key_map, guess_resnet, identify, plain_name, plain_names
 from edgepkd.models.registry import build_network
 from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.models.weights import load_backbone, load_whole
+from edgepkd.models.weights import load_backbone
 
 CLASSES = 5
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet152": (3, 8, 36, 3)}
@@ -116,7 +116,7 @@ def test_torchvision_resnet50_fills_an_iframe_trunk(networks: dict) -> None:
     state = filled(torchvision_names("resnet50"))
     assert len(state) == 320  # torchvision's own count
     loaded = load_backbone(networks["resnet50", "iframe"], state)
-    assert (loaded.style, loaded.exits) == ("torchvision", (4,))
+    assert (loaded.style, loaded.last_exit) == ("torchvision", True)
     assert_in_place(networks["resnet50", "iframe"], state)
 
 
@@ -125,7 +125,7 @@ def test_torchvision_resnet18_fills_a_motion_trunk_but_for_its_own_layers(networ
     before = {k: v.clone() for k, v in network.state_dict().items()}
     state = filled(torchvision_names("resnet18", classes=1000))
     assert len(state) == 122
-    assert load_backbone(network, state).exits == ()
+    assert not load_backbone(network, state).last_exit
     own = network.state_dict()
     assert torch.equal(own["segments.0.trunk.conv1.weight"], torch.full((64, 2, 7, 7), 3.0))
     kept = [key for key in own if torch.equal(own[key], before[key])]
@@ -143,7 +143,7 @@ def test_coviar_checkpoints_fill_trunk_and_last_exit(
 ) -> None:
     state = filled(coviar_names(arch, modality), prefix=prefix)
     loaded = load_backbone(networks[arch, modality], state)
-    assert (loaded.style, loaded.exits) == ("coviar", (4,))
+    assert (loaded.style, loaded.last_exit) == ("coviar", True)
     plain = {key.removeprefix("module.").removeprefix("base_model."): v for key, v in state.items()}
     assert ("data_bn.weight" in plain) == (modality != "iframe")
     assert_in_place(networks[arch, modality], plain)
@@ -151,55 +151,28 @@ def test_coviar_checkpoints_fill_trunk_and_last_exit(
 
 @pytest.mark.parametrize(("arch", "modality"), [
     ("resnet18", "mv"), ("resnet18", "residual"), ("resnet50", "iframe")])
-def test_pkd_checkpoints_fill_every_exit(networks: dict, arch: str, modality: Modality) -> None:
-    state = filled(pkd_names(arch, modality), prefix="module.")
-    loaded = load_whole(networks[arch, modality], state)
-    assert (loaded.style, loaded.exits) == ("pkd", (1, 2, 3, 4))
-    own = networks[arch, modality].state_dict()
-    assert len(own) == len(state)
-    for k in (1, 2, 3):
-        for mine, theirs in [("conv", "features.0"), ("bn", "features.1"), ("fc", "classifier")]:
-            for part in ("weight", "bias", "running_mean", "num_batches_tracked"):
-                tensor = state.get(f"module.IC{k}_{theirs}.{part}")
-                if tensor is not None:
-                    assert torch.equal(own[f"segments.{k - 1}.head.{mine}.{part}"], tensor)
-    trunk = {key.removeprefix("module.net.").removeprefix("base_model."): v
-             for key, v in state.items() if ".net." in key}
-    assert_in_place(networks[arch, modality], trunk)
-
-
-def test_a_pkd_classifier_answers_as_in_its_code(networks: dict) -> None:
-    network = networks["resnet18", "residual"].eval()
-    torch.manual_seed(0)
-    state = {
-        name: 0.1 * torch.randn(shape) if "running_var" not in name else torch.rand(shape) + 0.5
-        for name, shape in pkd_names("resnet18", "residual") if shape
-    }
-    load_whole(network, state)
-    features = nn.Sequential(nn.Conv2d(64, 64, 7, padding=1, bias=False), nn.BatchNorm2d(64))
-    classifier = nn.Linear(1024, CLASSES)
-    head = nn.ModuleDict({"IC1_features": features, "IC1_classifier": classifier}).eval()
-    head.load_state_dict({k: v for k, v in state.items() if k.startswith("IC1")}, strict=False)
-    x = torch.randn(1, 64, 14, 14)
-    pooled = nn.functional.adaptive_avg_pool2d(features(x), 4).flatten(1)
-    torch.testing.assert_close(network.heads[0](x), classifier(pooled))
-
-
-def test_a_pkd_checkpoint_can_start_a_trunk_alone(networks: dict) -> None:
-    network = networks["resnet18", "mv"]
+def test_pkd_checkpoints_start_a_trunk_and_leave_its_other_exits(
+    networks: dict, arch: str, modality: Modality
+) -> None:
+    network = networks[arch, modality]
     with torch.no_grad():
-        network.heads[0].conv.weight.fill_(-7)
-    loaded = load_backbone(network, filled(pkd_names("resnet18", "mv"), prefix="module."))
-    assert (loaded.style, loaded.exits) == ("pkd", (4,))
-    assert (network.heads[0].conv.weight == -7).all()
+        for head in network.heads[:3]:
+            head.conv.weight.fill_(-7)
+    state = filled(pkd_names(arch, modality), prefix="module.")
+    loaded = load_backbone(network, state)
+    assert (loaded.style, loaded.last_exit) == ("pkd", True)
+    assert all((head.conv.weight == -7).all() for head in network.heads[:3])
+    assert_in_place(network, {key.removeprefix("module.net.").removeprefix("base_model."): value
+                              for key, value in state.items() if ".net." in key})
 
 
-def test_own_checkpoints_fill_every_exit(networks: dict) -> None:
+def test_own_checkpoints_start_a_trunk(networks: dict) -> None:
     network = networks["resnet18", "mv"]
     state = {key: torch.full_like(value, i) for i, (key, value)
              in enumerate(network.state_dict().items())}
-    assert load_whole(network, state).style == "edgepkd"
-    assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
+    assert load_backbone(network, state).style == "edgepkd"
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items()
+               if ".trunk." in key or ".3.head." in key)
 
 
 def test_unrolled_names_of_the_pkd_code_are_torchvisions() -> None:
@@ -225,16 +198,10 @@ def test_a_mismatch_names_the_keys(
         load_backbone(networks[target], state, source="Checkpoint a.pth")
 
 
-def test_missing_exits_are_named_when_all_are_asked_for(networks: dict) -> None:
-    state = filled(coviar_names("resnet18", "mv"))
-    with pytest.raises(ModelError, match=r"missing: ic1\.conv\.weight, ic1\.bn\.weight"):
-        load_whole(networks["resnet18", "mv"], state)
-
-
 def test_checkpoints_of_old_torch_have_no_counters(networks: dict) -> None:
     state = filled(pkd_names("resnet18", "mv"))
-    load_whole(networks["resnet18", "mv"],
-               {k: v for k, v in state.items() if "num_batches" not in k})
+    old = {key: value for key, value in state.items() if "num_batches" not in key}
+    assert load_backbone(networks["resnet18", "mv"], old).style == "pkd"
 
 
 def test_a_team_net_is_refused_and_one_branch_of_it_taken(networks: dict) -> None:

@@ -6,8 +6,7 @@ import torch
 from edgepkd.models.heads import (
     ClassifierHead,
     ICHead,
-    PoolFirstHead,
-    convert_head,
+    as_pool_first,
     pool_matrix,
     windows_of,
 )
@@ -34,7 +33,7 @@ def test_pool_first_is_exact_for_the_papers_heads(
     x = torch.randn(1, channels, side, side, dtype=torch.float64)
     with torch.no_grad():
         expected = head(x)
-        assert (convert_head(head, PoolFirstHead)(x) - expected).abs().max() <= 1e-10
+        assert (as_pool_first(head)(x) - expected).abs().max() <= 1e-10
         assert (head.from_pooled(head.pooled_input(x)) - expected).abs().max() <= 1e-10
     assert expected.abs().max() > 0.1  # else the bound says nothing
 
@@ -50,14 +49,14 @@ def test_pool_first_is_exact_for_uneven_and_small_maps(
     head = make_head(8, 6, kernel)
     x = torch.randn(2, 8, *size, dtype=torch.float64)
     with torch.no_grad():
-        assert (convert_head(head, PoolFirstHead)(x) - head(x)).abs().max() <= 1e-12
+        assert (as_pool_first(head)(x) - head(x)).abs().max() <= 1e-12
 
 
 @pytest.mark.parametrize("kernel", [3, 7])
 @pytest.mark.parametrize("training", [False, True])
 def test_windows_are_what_the_pool_first_convolution_sees(kernel: int, training: bool) -> None:
-    one = convert_head(make_head(8, 6, kernel), PoolFirstHead).train(training)
-    other = convert_head(one, PoolFirstHead)
+    one = as_pool_first(make_head(8, 6, kernel)).train(training)
+    other = as_pool_first(one)
     pooled = one.pooled_input(torch.randn(3, 8, 14, 10, dtype=torch.float64))
     windows = windows_of(pooled, kernel=kernel)
     assert windows.shape == (3, 16, 8 * kernel**2)
@@ -77,7 +76,7 @@ def test_pool_first_repeats_cells_of_maps_below_four(size: int) -> None:
     head = make_head(8, 6, 3)
     x = torch.randn(2, 8, size, size, dtype=torch.float64)
     with torch.no_grad():
-        assert (convert_head(head, PoolFirstHead)(x) - head(x)).abs().max() <= 1e-12
+        assert (as_pool_first(head)(x) - head(x)).abs().max() <= 1e-12
 
 
 def test_rows_of_the_pool_matrix_average() -> None:
@@ -91,14 +90,13 @@ def test_rows_of_the_pool_matrix_average() -> None:
 def test_converting_keeps_parameters_mode_and_gradients() -> None:
     head = make_head(8, 6, 3)
     head.fc.requires_grad_(False)
-    there = convert_head(head, PoolFirstHead)
-    back = convert_head(there, ICHead)
-    assert not there.training
-    assert not there.fc.weight.requires_grad
-    assert there.conv.weight.requires_grad
+    converted = as_pool_first(head)
+    assert not converted.training
+    assert not converted.fc.weight.requires_grad
+    assert converted.conv.weight.requires_grad
     for key, tensor in head.state_dict().items():
-        assert torch.equal(back.state_dict()[key], tensor)
-        assert back.state_dict()[key].data_ptr() != tensor.data_ptr()
+        assert torch.equal(converted.state_dict()[key], tensor)
+        assert converted.state_dict()[key].data_ptr() != tensor.data_ptr()
 
 
 def test_classifier_head_runs_from_its_pooled_input() -> None:

@@ -45,16 +45,15 @@ def test_four_exits_for_every_backbone_and_modality(
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_pool_first_is_an_equal_copy_and_reversible(name: BackboneName) -> None:
+def test_pool_first_is_an_equal_copy(name: BackboneName) -> None:
     network = small_network(name).double()
     x = torch.randn(2, 2, 96, 96, dtype=torch.float64)
     rewritten = network.pool_first()
     assert [type(h) for h in rewritten.heads] == [PoolFirstHead] * 3 + [ClassifierHead]
     assert (network.spec.head_form, rewritten.spec.head_form) == ("paper", "pool_first")
     with torch.no_grad():
-        for other in (rewritten, rewritten.paper_form()):
-            for expected, got in zip(network(x), other(x), strict=True):
-                assert (expected - got).abs().max() <= 1e-10
+        for expected, got in zip(network(x), rewritten(x), strict=True):
+            assert (expected - got).abs().max() <= 1e-10
         rewritten.segments[0].head.fc.bias.add_(1)
         assert not torch.equal(network(x)[0], rewritten(x)[0])  # nothing is shared
 
@@ -82,7 +81,7 @@ def test_a_frozen_trunk_does_not_move_and_its_heads_do() -> None:
 
 
 def test_unfrozen_statistics_drift_which_freezing_is_for() -> None:
-    network = small_network().freeze_trunk().unfreeze_trunk()
+    network = small_network()
     before = statistics(network)
     train_step(network)
     after = statistics(network)

@@ -29,8 +29,9 @@ from edgepkd.pipeline.run import (
 )
 from edgepkd.runtime.answers import ClipAnswer
 from edgepkd.runtime.backend import BackendChosen, open_runner
-from edgepkd.runtime.model import ModelConfig, load_bundle, open_session
+from edgepkd.runtime.model import open_session
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
+from edgepkd.runtime.settings import ModelConfig
 from edgepkd.video.clips import Clip, ClipReader
 from tests.clips import encode_clip, translating_texture
 from tests.runtime.bundles import make_bundle
@@ -399,28 +400,6 @@ def test_inspect_a_bundle_and_videos(bundle: Bundle, clips: Path, tmp_path: Path
     assert isinstance(failed, SourceFailed)
     with pytest.raises(BundleError):
         list(inspecting.inspect(str(tmp_path / "absent.edgepkd")))
-
-
-def test_demo_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "SHIPPED", tmp_path)
-    monkeypatch.setattr(pipeline, "DEMO_FACTS", tmp_path / "demo.json")
-    with pytest.raises(BundleError, match="ships no demo"):
-        pipeline.demo_facts()
-    (tmp_path / "demo.json").write_text('{"clip": "a.mp4", "expected_label": "run"}')
-    with pytest.raises(BundleError, match="attribution"):
-        pipeline.demo_facts()
-    (tmp_path / "demo.json").write_text(
-        '{"clip": "a.mp4", "expected_label": "run", "attribution": "A. Person, CC BY 4.0"}')
-    assert pipeline.demo_facts() == pipeline.DemoFacts(
-        tmp_path / "a.mp4", "run", "A. Person, CC BY 4.0")
-
-
-def test_no_shipped_model_is_a_clear_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("edgepkd.runtime.model.DEMO_BUNDLE", tmp_path / "demo.edgepkd")
-    with pytest.raises(BundleError, match="ships no model"):
-        load_bundle(None)
 
 
 @pytest.mark.parametrize(("settings", "pixels"), [

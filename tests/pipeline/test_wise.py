@@ -18,11 +18,11 @@ from edgepkd.errors import ConfigError, DataError, UsageError
 from edgepkd.logits.clip_logits import save_logits
 from edgepkd.logits.fit_files import read_fitted
 from edgepkd.logits.policy import fit_policy
-from edgepkd.logits.wise import fit_wise, in_order
+from edgepkd.logits.wise import Convex, fit_orders, in_order
 from edgepkd.models.checkpoint import save_network
 from edgepkd.pipeline.wise import WiseFitConfig, WiseFitResult, fit_wise_file
 from edgepkd.training.predict import weights_sha256
-from tests.logits.answered import NAMES, make_logits
+from tests.logits.made_logits import NAMES, make_logits
 from tests.models.networks import small_network
 from tests.runtime.bundles import make_bundle
 
@@ -50,7 +50,8 @@ def test_files_hold_the_fit_of_every_order(fit: Fit) -> None:
     data = make_logits()
     for order in (("mv",), ("residual", "iframe"), ("iframe", "mv", "residual")):
         logits = in_order(data.logits, order)
-        weights = fit_wise(logits, data.labels, order=order, l2=0.01)
+        weights = fit_orders(data.logits, data.labels, orders=[order],
+                             method=Convex(l2=0.01))[order]
         policy = fit_policy(logits, data.labels, weights=weights, accuracy_loss=0.01,
                             min_confidence=0.8, safety_clips=2)
         assert fitted[order] == (weights, policy)

@@ -12,8 +12,8 @@ from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, ConfigError
 from edgepkd.pipeline.run import ClipDone, RunConfig, RunSummary, run
 from edgepkd.runtime.backend import BackendChosen, open_runner
-from edgepkd.runtime.model import ModelConfig
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
+from edgepkd.runtime.settings import ModelConfig
 from edgepkd.runtime.tensorrt_runner import TensorRtRunner
 from tests.clips import encode_clip, translating_texture
 from tests.runtime.bundles import make_bundle

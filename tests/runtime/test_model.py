@@ -27,7 +27,8 @@ from edgepkd.errors import (
 from edgepkd.pipeline.run import ClipDone, RunConfig, run
 from edgepkd.runtime import openvino_runner
 from edgepkd.runtime.answers import ClipAnswer
-from edgepkd.runtime.model import Model, ModelConfig, ReadConfig
+from edgepkd.runtime.model import Model
+from edgepkd.runtime.settings import ModelConfig, ReadConfig
 from tests.clips import encode_clip, translating_texture
 from tests.processes import ROOT
 from tests.runtime.bundles import make_bundle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,15 +38,12 @@ def samples(start: int, count: int) -> tuple[Sample, ...]:
 
 
 @pytest.fixture(autouse=True)
-def fake_clips(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fake_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(sample: Sample, *, spec: CacheSpec, folder: Path) -> ClipArrays:
         number = int(sample.path.stem)
         return fake_clip(seed=number, brightness=170 * (number % 2))
 
     monkeypatch.setattr(parts, "cached_clip", read)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgepkd.config import InputSpec
-from edgepkd.models.heads import PoolFirstHead, convert_head
+from edgepkd.models.heads import as_pool_first
 from edgepkd.models.registry import build_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.exits import (
@@ -104,7 +104,7 @@ def test_students_learn_what_the_teacher_says_not_what_the_labels_say() -> None:
     train_exits(network, features, labels, seed=1,
                 recipe=ExitRecipe(scheme="iframe", epochs=80, batch_views=8, learning_rate=1e-2))
     for index in range(3):
-        answers = convert_head(network.heads[index], PoolFirstHead).eval().from_windows(
+        answers = as_pool_first(network.heads[index]).eval().from_windows(
             views.windows[index]).argmax(1)
         assert (answers == other).float().mean() > 0.9
 

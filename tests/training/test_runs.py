@@ -74,8 +74,12 @@ def test_another_run_is_refused_and_what_differs_is_named(
 
 
 def test_exits_may_change_within_a_run(run: Run) -> None:
-    refuse_other_run(run, replace(run, recipe=replace(
-        RECIPE, exits=replace(RECIPE.exits, scheme="ce", epochs=2))))
+    other = replace(run, recipe=replace(RECIPE, exits=replace(
+        RECIPE.exits, scheme="ce", epochs=2)))
+    refuse_other_run(run, other)
+    with pytest.raises(UsageError) as caught:
+        refuse_other_run(run, replace(other, seed=8))
+    assert caught.value.message == f"{run.folder} holds a run with other seed."
 
 
 def test_a_folder_without_a_run_says_how_to_start_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgepkd.config import MODALITIES
-from edgepkd.pipeline.data import SynthConfig, synth
+from edgepkd.pipeline.synth import SynthConfig, synth
 
 Row = dict[str, str]
 

@@ -129,6 +129,7 @@ def test_an_sdp_listens_on_no_port(tmp_path: Path) -> None:
         open_video(io.BytesIO(text.encode()))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", port))
+        assert again.getsockname()[1] == port
 
 
 @pytest.mark.parametrize("name", ["list", "lie.mp4"])

@@ -11,6 +11,8 @@ from edgepkd.video.limits import LIMIT_NAMES, Limits, limits_of
 @pytest.mark.parametrize("size", [(7680, 4320), (8192, 4320), (4320, 8192), (5632, 4224)])
 def test_real_pictures_are_within_the_defaults(size: tuple[int, int]) -> None:
     Limits().check_picture("a.mp4", *size)
+    with pytest.raises(LimitError, match=r"too many pixels"):
+        Limits(pixels=size[0] * size[1] - 1).check_picture("a.mp4", *size)
 
 
 @pytest.mark.parametrize(("size", "limit", "got"), [

@@ -175,6 +175,8 @@ def test_closing_twice_is_harmless(clip) -> None:
     video = open_video(str(clip))
     video.peek(3)
     video.close()
+    with pytest.raises(AssertionError, match="not open"):  # PyAV's
+        video.container.seek(0)
     video.close()
 
 

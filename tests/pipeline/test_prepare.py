@@ -1,4 +1,4 @@
-"""`prepare`, `synth` and `verify` as functions: whole sets, resumed, refused, found wrong."""
+"""`data prepare` as a function: whole sets, resumed, refused."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from edgepkd.datasets.prepared import Progress
 from edgepkd.datasets.splits import Shares, split_three
 from edgepkd.datasets.training_form import training_form
 from edgepkd.errors import ConfigError, DataError, StorageError
-from edgepkd.pipeline import data
-from edgepkd.pipeline.data import PrepareConfig, SynthConfig, VerifyConfig, VerifyReport
+from edgepkd.pipeline import prepare as verb
+from edgepkd.pipeline.data import ClipPrepared, DataStarted, DataSummary
+from edgepkd.pipeline.prepare import PrepareConfig
 from edgepkd.temporaries import TemporaryFile
 from tests.clips import encode_clip, moving_scene
-from tests.datasets.sets import FakePool, make_folder_set
+from tests.datasets.sets import FakePool, contents, make_folder_set, problems
 from tests.disks import FULL, full_disk
 
 SHARES = Shares(test=0.25, calibration=0.34)
@@ -39,24 +40,10 @@ def config(source: Path, tmp_path: Path) -> PrepareConfig:
     return PrepareConfig(SourceSpec(source), tmp_path / "set", SHARES, max_failures=0.3)
 
 
-def prepare(config: PrepareConfig, pool: Pool | None = None) -> data.DataSummary:
-    *_, last = data.prepare(config, pool=pool or FakePool())
-    assert isinstance(last, data.DataSummary)
+def prepare(config: PrepareConfig, pool: Pool | None = None) -> DataSummary:
+    *_, last = verb.prepare(config, pool=pool or FakePool())
+    assert isinstance(last, DataSummary)
     return last
-
-
-def problems(folder: Path, **settings: Any) -> list[tuple[str, str]]:
-    *_, last = data.verify(VerifyConfig(folder, **settings), pool=FakePool())
-    assert isinstance(last, VerifyReport)
-    return list(last.problems)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for path in folder.rglob("*") if path.is_file()}
-
-
-# ---- prepare
 
 
 def test_a_set_is_whole_and_training_can_read_it(config: PrepareConfig) -> None:
@@ -82,18 +69,18 @@ def test_a_set_is_whole_and_training_can_read_it(config: PrepareConfig) -> None:
 
 
 def test_events_come_as_clips_get_done(config: PrepareConfig) -> None:
-    events = list(data.prepare(config, pool=FakePool()))
-    assert events[0] == data.DataStarted("folder", 8, 2, ())
-    assert [e.number for e in events if isinstance(e, data.ClipPrepared)] == list(range(1, 9))
-    assert events[1] == data.ClipPrepared("videos/walk/g3.mp4", "walk/g3.avi", "done", "", 1)
+    events = list(verb.prepare(config, pool=FakePool()))
+    assert events[0] == DataStarted("folder", 8, 2, ())
+    assert [e.number for e in events if isinstance(e, ClipPrepared)] == list(range(1, 9))
+    assert events[1] == ClipPrepared("videos/walk/g3.mp4", "walk/g3.avi", "done", "", 1)
 
 
 def test_what_is_no_clip_is_listed(config: PrepareConfig, source: Path) -> None:
     (source / "notes.txt").write_text("x")
     (source / "run" / "gone.avi").symlink_to("nowhere.avi")
-    started, *_, summary = data.prepare(config, pool=FakePool())
-    assert isinstance(started, data.DataStarted)
-    assert isinstance(summary, data.DataSummary)
+    started, *_, summary = verb.prepare(config, pool=FakePool())
+    assert isinstance(started, DataStarted)
+    assert isinstance(summary, DataSummary)
     assert started.skipped == summary.skipped == (
         ("run/gone.avi", "a broken link to nowhere.avi, which cannot be read: "
                          "no such file or directory"),
@@ -283,116 +270,6 @@ def test_settings_are_checked(config: PrepareConfig) -> None:
 def test_real_processes_give_the_same_set(config: PrepareConfig, tmp_path: Path) -> None:
     prepare(config)
     other = replace(config, folder=tmp_path / "other", jobs=2)
-    *_, summary = data.prepare(other)
-    assert isinstance(summary, data.DataSummary)
+    *_, summary = verb.prepare(other)
+    assert isinstance(summary, DataSummary)
     assert (other.folder / "index.csv").read_bytes() == (config.folder / "index.csv").read_bytes()
-
-
-# ---- synth
-
-
-def test_synth_makes_a_set_that_verifies(tmp_path: Path) -> None:
-    config = SynthConfig(tmp_path / "set", num_classes=3, num_clips=14, clip_frames=4, seed=5)
-    *_, summary = data.synth(config)
-    assert isinstance(summary, data.DataSummary)
-    assert summary.num_clips == 14
-    assert problems(config.folder, decode=True) == []
-    samples = read_index(config.folder / "index.csv")
-    assert {s.group for s in samples} == {f"scene0{n}" for n in range(5)}
-    first = contents(config.folder)
-    *_, _ = data.synth(config)
-    assert contents(config.folder)["index.csv"] == first["index.csv"]
-    *_, _ = data.synth(replace(config, num_clips=12))
-    assert problems(config.folder) == []
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    ({"num_classes": 9}, r"classes is 9; allowed: 2\.\.8"), ({"num_clips": 8}, "clips is 8"),
-    ({"clip_frames": 1}, "clip_frames is 1"), ({"seed": -1}, "seed is -1"),
-])
-def test_synth_settings_are_checked(change: dict[str, int], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        replace(SynthConfig(Path("set")), **change)  # type: ignore[arg-type]
-
-
-# ---- verify
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("verify") / "set"
-    for _ in data.synth(SynthConfig(folder, num_classes=2, num_clips=8, clip_frames=3)):
-        pass
-    return folder
-
-
-@pytest.fixture
-def broken(whole: Path, tmp_path: Path) -> Path:
-    """A copy, to be broken."""
-    return Path(shutil.copytree(whole, tmp_path / "set"))
-
-
-def test_verify_finds_what_happened_to_files(broken: Path) -> None:
-    videos = broken / "videos"
-    (videos / "left" / "scene00.mp4").unlink()
-    (videos / "left" / "scene01.mp4").write_bytes(b"other")
-    (videos / "right" / "stray.mp4").touch()
-    assert problems(broken) == [
-        ("index.csv", "does not list videos/right/stray.mp4"),
-        ("videos/left/scene00.mp4", "is absent"),
-        ("videos/left/scene01.mp4",
-         "has other content than when it was prepared (SHA-256)"),
-    ]
-
-
-def edit(folder: Path, number: int, **cells: str) -> None:
-    """Change cells of a row of the index."""
-    index = folder / "index.csv"
-    with index.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    rows[number].update(cells)
-    with index.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def test_verify_finds_a_changed_index_and_a_leak(broken: Path) -> None:
-    with (broken / "index.csv").open() as stream:
-        number = next(n for n, row in enumerate(csv.DictReader(stream)) if row["split"] == "test")
-    edit(broken, number, split="train")
-    texts = [text for _, text in problems(broken)]
-    assert any("train and test share the group scene0" in text for text in texts)
-    assert any("is not the one that prepare.json was written with" in text for text in texts)
-
-
-def test_verify_decodes_on_demand(broken: Path) -> None:
-    path = broken / "videos" / "left" / "scene00.mp4"
-    encode_clip(path, moving_scene(5))
-    (broken / "prepare.json").unlink()
-    with (broken / "index.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    number = next(n for n, row in enumerate(rows) if row["path"].endswith("left/scene00.mp4"))
-    edit(broken, number, sha256="")
-    assert problems(broken) == []
-    assert problems(broken, decode=True) == [
-        ("videos/left/scene00.mp4", "has 5 frames; the index says 3"),
-        ("videos/left/scene00.mp4", f"is mpeg4 96x64, not in the form {training_form()}"),
-    ]
-    path.write_bytes(b"\0" * 900)
-    ((_, text),) = problems(broken, decode=True)
-    assert "cannot be opened" in text
-
-
-def test_verify_without_an_index_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"index\.csv cannot be read"):
-        problems(tmp_path)
-
-
-def test_verify_takes_a_set_made_by_hand(tmp_path: Path) -> None:
-    make_folder_set(tmp_path, groups=3)
-    parts = ("train", "val", "test")
-    (tmp_path / "index.csv").write_text("path,label,group,split\n" + "".join(
-        f"{label}/g{n}.avi,{label},p{n},{parts[n]}\n" for label in ("run", "walk")
-        for n in range(3)))
-    assert problems(tmp_path, decode=True) == []
