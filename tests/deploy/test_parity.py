@@ -21,7 +21,7 @@ from edgepkd.deploy.parity import (
 )
 from edgepkd.errors import ModelError
 from edgepkd.libraries import openvino
-from edgepkd.logits.clip_logits import Answers
+from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from tests.runtime.bundles import make_bundle, make_segments
 
@@ -37,7 +37,7 @@ def answers(**changed: list[float]) -> dict[Modality, np.ndarray]:
     return {"mv": logits}
 
 
-def rows_of(form: Answers, against: Answers) -> tuple[Any, ...]:
+def rows_of(form: ModalityLogits, against: ModalityLogits) -> tuple[Any, ...]:
     return compare({"deployed": form, "torch": against}, [("deployed", "torch")])
 
 

@@ -26,7 +26,7 @@ from edgepkd.errors import (
     StorageError,
     UsageError,
 )
-from edgepkd.pipeline import SourceFailed, SourcesSkipped, SourceWarning
+from edgepkd.pipeline.run import SourceFailed, SourcesSkipped, SourceWarning
 from edgepkd.pipeline.vector_arrays import KEYS
 from edgepkd.pipeline.vectors import (
     FolderWritten,
@@ -40,10 +40,9 @@ from edgepkd.video import source as video_source
 from edgepkd.video.clips import ClipReader
 from edgepkd.video.decoder import DecodeCounters
 from edgepkd.video.gop import Gop
-from edgepkd.video.vectors import motion_vectors
 from tests.clips import encode_clip, moving_scene, translating_texture
 from tests.disks import largest_file
-from tests.video.reading import gops_of
+from tests.video.reading import gops_of, motion_vectors
 
 ROOT = Path(__file__).resolve().parents[2]
 CAMERA = "rtsp://camera/x"
