@@ -53,21 +53,19 @@ class Index:
     """What was taken in place of columns that are not there."""
 
 
-def read_index(
-    path: Path, *, dataset: str | None = None, root: Path | None = None
-) -> tuple[Sample, ...]:
+def read_index(path: Path, *, dataset: str | None = None) -> tuple[Sample, ...]:
     """Samples of an index file, or those of one `dataset` (its column of that name).
-
-    Paths in it are relative to `root`, the file's own folder if None.
 
     Raises:
         DataError: as `open_index`.
     """
-    return open_index(path, dataset=dataset, root=root).samples
+    return open_index(path, dataset=dataset).samples
 
 
 def open_index(path: Path, *, dataset: str | None = None, root: Path | None = None) -> Index:
     """As `read_index`, with notes.
+
+    Paths in it are relative to `root`, the file's own folder if None.
 
     Raises:
         DataError: no such file, a column is missing, a label cannot name a folder or is written

@@ -35,11 +35,6 @@ class ExitMacs:
     """This segment's exit, pooling after the convolution."""
     head_pool_first: int
     """This segment's exit, pooling first."""
-    head_linear: int
-    """The part of either that is the linear layer."""
-    cumulative_paper: int
-    """All segments up to this one, exits included."""
-    cumulative_pool_first: int
 
     def segment(self, form: HeadForm) -> int:
         """Stage and exit of this segment."""
@@ -50,17 +45,13 @@ def macs_per_exit(network: SegmentedNetwork, *, crop_px: int = 224) -> tuple[Exi
     """Cost of each segment of `network` for one frame of crop_px x crop_px; nothing is computed."""
     x = torch.empty(1, network.spec.num_channels, crop_px, crop_px, device="meta")
     rows: list[ExitMacs] = []
-    paper = pool_first = 0
     for index, segment in enumerate(network):
         features, trunk = _count(segment.trunk, x)
-        head_paper, head_pool_first, linear = _head_macs(segment.head, _frame_shape(features))
-        paper += trunk + head_paper
-        pool_first += trunk + head_pool_first
+        head_paper, head_pool_first = _head_macs(segment.head, _frame_shape(features))
         rows.append(ExitMacs(
             modality=network.spec.modality, exit=index + 1, input_shape=_frame_shape(x),
             features_shape=_frame_shape(features), trunk=trunk, head_paper=head_paper,
-            head_pool_first=head_pool_first, head_linear=linear, cumulative_paper=paper,
-            cumulative_pool_first=pool_first,
+            head_pool_first=head_pool_first,
         ))
         x = features
     return tuple(rows)
@@ -102,11 +93,11 @@ def _count(trunk: nn.Sequential, x: Tensor) -> tuple[Tensor, int]:
         return shapes_only(x), total
 
 
-def _head_macs(head: Head, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """MACs of a head on `shape` features: paper form, pool-first form, linear part of either."""
+def _head_macs(head: Head, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """MACs of a head on `shape` features: paper form, pool-first form."""
     linear = head.fc.in_features * head.fc.out_features
     if isinstance(head, ClassifierHead):
-        return linear, linear, linear
+        return linear, linear
     channels, height, width = shape
     weight = head.conv.weight.numel()
     shrink = 2 * head.padding - head.kernel + 1
@@ -114,4 +105,4 @@ def _head_macs(head: Head, shape: tuple[int, int, int]) -> tuple[int, int, int]:
     side = POOL_CELLS * head.kernel
     pooling = channels * (height * width * side + side * side * height)  # x M^T, then M (x M^T)
     pool_first = pooling + weight * POOL_CELLS**2
-    return paper + linear, pool_first + linear, linear
+    return paper + linear, pool_first + linear

@@ -6,7 +6,6 @@ import importlib.util
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from edgepkd._optional import require
 from edgepkd.errors import MissingExtraError, ModelError
 from edgepkd.models.foreign import (
-    Style,
     apply_key_map,
     guess_resnet,
     identify,
@@ -34,16 +32,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What a checkpoint brought."""
-
-    style: Style
-    """Whose names it had."""
-    last_exit: bool
-    """Whether the weights of exit 4 came from it, too."""
-
-
 def backbone_names(network: SegmentedNetwork) -> dict[str, str]:
     """Original checkpoint name -> key in `network.state_dict()`, for the trunk and last `fc`."""
     plain = {plain_name(key): key for key in network.state_dict()}
@@ -53,7 +41,7 @@ def backbone_names(network: SegmentedNetwork) -> dict[str, str]:
 def load_backbone(
     network: SegmentedNetwork, state: Mapping[str, Tensor], *, source: str = "the checkpoint",
     key_map: Mapping[str, str] | None = None,
-) -> Loaded:
+) -> None:
     """Load a backbone's `state`, of any style in `foreign`, into the trunk of `network`.
 
     The stem is adapted from 3 to 2 input channels (channel mean, times 3/2 to keep the response to
@@ -66,7 +54,7 @@ def load_backbone(
         ModelError: names the missing, unknown or wrongly shaped tensors; nothing is loaded then.
     """
     renamed = apply_key_map(state, key_map) if key_map else state
-    style = identify(renamed)
+    identify(renamed)
     given = {name: tensor for name, tensor in plain_names(renamed).items()
              if not re.match(r"ic\d\.", name)}
     own = network.state_dict()
@@ -76,7 +64,6 @@ def load_backbone(
         given[stem] = adapt_stem(given[stem], in_channels=network.spec.num_channels)
     _drop_other_classifier(given, own, names)
     _load_plain(network, given, names=names, source=source)
-    return Loaded(style, "fc.weight" in given)
 
 
 def _load_plain(

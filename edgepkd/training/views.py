@@ -52,7 +52,7 @@ def random_view(
     return train_view(clip, spec, num_segments=num_segments, rule=rule, geometry=geometry, rng=rng)
 
 
-def random_geometry(rng: Rng, *, flip: bool = True) -> Geometry:
+def random_geometry(rng: Rng) -> Geometry:
     """Multi-scale crop of the squashed picture, and a flip with probability 1/2.
 
     The reference crops squares from the 340x256 picture and squashes at test time (paper.md 1.5):
@@ -63,7 +63,7 @@ def random_geometry(rng: Rng, *, flip: bool = True) -> Geometry:
     j = int(np.clip(i + rng.integers(-1, 2), 0, len(CROP_SHARES) - 1))
     width, height = CROP_SHARES[i], CROP_SHARES[j]
     left, top = rng.random() * (1 - width), rng.random() * (1 - height)
-    return Geometry(float(left), float(top), width, height, bool(flip and rng.random() < 0.5))
+    return Geometry(float(left), float(top), width, height, bool(rng.random() < 0.5))
 
 
 def nearest_place(place: Place, kept: Sequence[Place]) -> Place:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.models.macs import ExitMacs, macs_per_exit
 from edgepkd.models.registry import build_network
-from edgepkd.models.segmented import BackboneName
+from edgepkd.models.segmented import BackboneName, HeadForm
 from tests.models.networks import small_network
 
 # paper.md 2.2 at 224x224, GMAC per frame: cumulative with heads, then (stage, head) of exits 1..3.
@@ -30,13 +31,18 @@ POOL_FIRST: dict[tuple[BackboneName, int], tuple[float, float]] = {
 }
 
 
+def sums(rows: tuple[ExitMacs, ...], form: HeadForm) -> list[int]:
+    """All segments up to each exit."""
+    return list(accumulate(row.segment(form) for row in rows))
+
+
 @pytest.mark.parametrize(("name", "modality", "cumulative", "parts"), PAPER)
 def test_the_papers_table(
     name: BackboneName, modality: Modality, cumulative: tuple[float, ...],
     parts: list[tuple[float, float]],
 ) -> None:
     rows = macs_per_exit(build_network(name, modality=modality, num_classes=101))
-    assert [r.cumulative_paper / 1e9 for r in rows] == pytest.approx(cumulative, rel=0.01)
+    assert [value / 1e9 for value in sums(rows, "paper")] == pytest.approx(cumulative, rel=0.01)
     for row, (stage, head) in zip(rows, parts, strict=False):
         assert row.trunk / 1e9 == pytest.approx(stage, rel=0.01)
         assert row.head_paper / 1e9 == pytest.approx(head, rel=0.01)
@@ -46,21 +52,20 @@ def test_the_papers_table(
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_the_pool_first_figures(name: BackboneName) -> None:
-    rows = macs_per_exit(build_network(name, modality="iframe", num_classes=101))
+    network = build_network(name, modality="iframe", num_classes=101)
+    rows = macs_per_exit(network)
     for (backbone, exit_number), (paper, pool_first) in POOL_FIRST.items():
         if backbone == name:
-            row = rows[exit_number - 1]
-            assert (row.head_paper - row.head_linear) / 1e6 == pytest.approx(paper, rel=0.01)
-            assert (row.head_pool_first - row.head_linear) / 1e6 == pytest.approx(
-                pool_first, rel=0.01
-            )
+            row, linear = rows[exit_number - 1], network.heads[exit_number - 1].fc.weight.numel()
+            assert (row.head_paper - linear) / 1e6 == pytest.approx(paper, rel=0.01)
+            assert (row.head_pool_first - linear) / 1e6 == pytest.approx(pool_first, rel=0.01)
 
 
 def test_lite0_has_its_published_cost() -> None:
     network = build_network("efficientnet_lite0", modality="iframe", num_classes=1000)
     rows = macs_per_exit(network)
     # 0.385 G in the published PyTorch reproductions, classifier included.
-    plain = sum(r.trunk for r in rows) + rows[3].head_linear
+    plain = sum(r.trunk for r in rows) + rows[3].head_paper
     assert plain / 1e9 == pytest.approx(0.385, rel=0.01)
     assert [r.features_shape for r in rows] == [(24, 56, 56), (40, 28, 28), (112, 14, 14),
                                                 (1280, 7, 7)]
@@ -71,31 +76,26 @@ def test_the_documented_tables_are_what_is_counted(name: str) -> None:
     documented = Path(__file__).parents[2] / "docs" / "macs.md"
     if not documented.is_file():
         pytest.skip("docs are not part of the source archive")
+    text = documented.read_text(encoding="utf-8")
     for modality in MODALITIES:
         backbone: BackboneName = "efficientnet_lite0"
         if name == "resnet":
             backbone = "resnet50" if modality == "iframe" else "resnet18"
         rows = macs_per_exit(build_network(backbone, modality=modality, num_classes=101))
-        for row in rows:
-            assert table_row(row) in documented.read_text(encoding="utf-8")
+        totals = zip(sums(rows, "paper"), sums(rows, "pool_first"), strict=True)
+        for row, (paper, pool_first) in zip(rows, totals, strict=True):
+            shape = "x".join(map(str, row.features_shape))
+            cells = (row.trunk, row.head_paper, row.head_pool_first, paper, pool_first)
+            numbers = " | ".join(f"{value / 1e6:.1f}" for value in cells)
+            assert f"| {modality} {row.exit} | {shape} | {numbers} |\n" in text
 
 
-def table_row(row: ExitMacs) -> str:
-    """One exit in docs/macs.md, in MMAC per frame."""
-    shape = "x".join(map(str, row.features_shape))
-    numbers = (row.trunk, row.head_paper, row.head_pool_first, row.cumulative_paper,
-               row.cumulative_pool_first)
-    return f"| {row.modality} {row.exit} | {shape} | " + " | ".join(
-        f"{value / 1e6:.1f}" for value in numbers) + " |\n"
-
-
-def test_sums_and_shapes_agree() -> None:
+def test_parts_and_shapes_agree() -> None:
     network = small_network("resnet18", modality="mv")
     rows = macs_per_exit(network, crop_px=96)
-    paper = pool_first = 0
     for row in rows:
-        paper, pool_first = paper + row.segment("paper"), pool_first + row.segment("pool_first")
-        assert (row.cumulative_paper, row.cumulative_pool_first) == (paper, pool_first)
+        assert row.segment("paper") == row.trunk + row.head_paper
+        assert row.segment("pool_first") == row.trunk + row.head_pool_first
     with torch.no_grad():
         features = network.features(torch.zeros(1, 2, 96, 96))
     assert [r.features_shape for r in rows] == [tuple(f.shape[1:]) for f in features]

@@ -48,7 +48,6 @@ def test_crops_stay_inside_and_both_flips_and_all_sizes_come() -> None:
         assert abs(CROP_SHARES.index(g.width) - CROP_SHARES.index(g.height)) <= 1
     assert {g.width for g in drawn} == {g.height for g in drawn} == set(CROP_SHARES)
     assert {g.flip for g in drawn} == {True, False}
-    assert not any(random_geometry(rng, flip=False).flip for _ in range(50))
 
 
 @pytest.mark.parametrize(("wanted", "found"), [
