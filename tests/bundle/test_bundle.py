@@ -379,14 +379,14 @@ def test_old_bundle_survives_a_full_disk(copy: Path, monkeypatch: pytest.MonkeyP
 
 KILLED = """
 import os, sys
-from edgepkd import temporaries
+from edgepkd import renames
 from edgepkd.bundle.writing import write_bundle
 from tests.runtime.bundles import make_manifest, make_policy, make_segments, make_wise
 
-temporaries._rename = lambda *_: False  # a file system that cannot exchange names
+renames._rename = lambda *_, **__: False  # a file system that cannot exchange names
 rename = os.rename
-def killing(source, target):
-    rename(source, target)
+def killing(source, target, **where):
+    rename(source, target, **where)
     if str(target).endswith(".old"):
         os.kill(os.getpid(), 9)
 os.rename = killing
