@@ -14,7 +14,6 @@ All errors here are OSErrors; `edgepkd.files` says what they mean to a user.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import functools
@@ -26,10 +25,12 @@ import secrets
 import shutil
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 from edgepkd.closing import Closing
+from edgepkd.renames import UNSUPPORTED, rename_to_free_name, swap_folder, taken
 
 Identity = tuple[int, int]
 """Device and inode of a file: what it is, whatever it is called."""
@@ -41,8 +42,6 @@ _LEFT = re.compile(
 _LONGEST = 200
 """Bytes of a final name that are kept in a temporary one; file systems allow 255 in all."""
 _DAY_S = 24 * 3600
-_NO_REPLACE, EXCHANGE = 1, 2  # flags of Linux' renameat2
-_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _quiet_until: dict[Identity, float] = {}
 
 
@@ -92,13 +91,16 @@ class Temporary(Closing):
         if not os.path.lexists(self.final):
             os.rename(self.path, self.final)
             self._is_ours = False
+            sync_names(self.final.parent)
         elif not stat.S_ISDIR(os.lstat(self.final).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "a link or a file has this name")
-        # After an exchange what was there has the temporary name, and goes with it.
-        elif not _rename(self.path, self.final, EXCHANGE):
-            _replace_in_two_steps(self.path, self.final)
+        else:
+            with _held(self.final):  # the one that goes: nobody brings it back meanwhile
+                self.path = Path(swap_folder(self.path, self.final,
+                                             aside=_name(self.final, "old")))
+                sync_names(self.final.parent)
+                _remove(self.path)
             self._is_ours = False
-        sync_names(self.final.parent)
 
     def leave(self, name: Path) -> None:
         """Call it `name` and leave it there."""
@@ -142,11 +144,11 @@ class TemporaryFile(Temporary):
         if before == "any":
             os.rename(self.path, self.final)
         elif before is None:
-            _rename_to_free_name(self.path, self.final)
+            rename_to_free_name(self.path, self.final)
         elif identity(self.final) == before:
             os.rename(self.path, self.final)
         else:
-            raise _taken()
+            raise taken()
         self._is_ours = False
         sync_names(self.final.parent)
 
@@ -236,7 +238,7 @@ def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _UNSUPPORTED:
+        if error.errno not in UNSUPPORTED:
             raise
 
 
@@ -323,6 +325,20 @@ def _open_locked(path: Path, *, wait_s: float = 0.0) -> int | None:
         return None
 
 
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Lock a folder if nobody has, until the block is left."""
+    descriptor = -1
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        _try_lock(descriptor)
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
 def _remove_if_dead(path: Path, *, is_foreign: bool) -> None:
     if is_foreign and time.time() - os.lstat(path).st_mtime < _DAY_S:
         return
@@ -353,64 +369,3 @@ def _mode(path: Path) -> int | None:
     except OSError:
         return None
     return stat.S_IMODE(status.st_mode) & 0o777 if stat.S_ISREG(status.st_mode) else None
-
-
-# ---- renames
-
-
-def _rename_to_free_name(old: Path, new: Path) -> None:
-    try:
-        if _rename(old, new, _NO_REPLACE):
-            return
-    except FileExistsError:
-        raise _taken() from None
-    if os.path.lexists(new):
-        raise _taken()
-    os.rename(old, new)
-
-
-def _taken() -> FileExistsError:
-    return FileExistsError(errno.EEXIST, "another file has this name by now")
-
-
-def _replace_in_two_steps(new: Path, folder: Path) -> None:
-    """Where names cannot be exchanged; a kill in between is what `recover` mends."""
-    old = _name(folder, "old")
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        _try_lock(descriptor)
-        os.rename(folder, old)
-        try:
-            os.rename(new, folder)
-        except BaseException:
-            os.rename(old, folder)
-            raise
-        _remove(old)
-    finally:
-        os.close(descriptor)
-
-
-def _rename(old: Path, new: Path, flag: int) -> bool:
-    """Rename as `flag` says; False where this system or file system cannot."""
-    function = renameat2()
-    if function is None:
-        return False
-    here = -100  # AT_FDCWD
-    if function(here, os.fsencode(old), here, os.fsencode(new), flag) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in _UNSUPPORTED:
-        return False
-    raise OSError(code, os.strerror(code), str(old), None, str(new))
-
-
-@functools.cache
-def renameat2() -> Any:
-    """Linux' function of that name; None where there is none."""
-    try:
-        function: Any = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return None
-    function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p,
-                         ctypes.c_uint)
-    return function

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepkd import temporaries
+from edgepkd import renames, temporaries
 from edgepkd.errors import StorageError
 from edgepkd.files import new_folder, recover_folder, replace_folder, write_atomically
 from edgepkd.temporaries import Temporary, TemporaryFile, identity, recover, sweep
@@ -23,7 +23,7 @@ KILLED = -signal.SIGKILL
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from edgepkd import temporaries
+from edgepkd import renames, temporaries
 from edgepkd.files import new_folder, replace_folder, write_atomically
 folder = Path(sys.argv[1])
 
@@ -198,7 +198,7 @@ def test_a_name_that_must_be_free_or_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool
 ) -> None:
     if not supported:
-        monkeypatch.setattr(temporaries, "renameat2", lambda: None)
+        monkeypatch.setattr(renames, "_renameat2", lambda: None)
     path = tmp_path / "a"
     with TemporaryFile(path) as first:
         first.commit(before=None)
@@ -269,7 +269,7 @@ def test_a_folder_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool
 ) -> None:
     if not supported:
-        monkeypatch.setattr(temporaries, "renameat2", lambda: None)
+        monkeypatch.setattr(renames, "_renameat2", lambda: None)
     replace_folder(folders(tmp_path) / "new", tmp_path / "it")
     assert content(tmp_path / "it") == "new"
     assert os.listdir(tmp_path) == ["it"]
@@ -288,7 +288,7 @@ def test_a_folder_is_replaced(
 def test_killed_anywhere_a_folder_is_the_old_or_the_new_one(
     tmp_path: Path, step: int, supported: bool
 ) -> None:
-    code = "" if supported else "temporaries.renameat2 = lambda: None\n"
+    code = "" if supported else "renames._renameat2 = lambda: None\n"
     code += """
 counted = []
 def counting(real):
@@ -299,7 +299,7 @@ def counting(real):
         return real(*arguments, **settings)
     return call
 os.rename = counting(os.rename)
-temporaries._rename = counting(temporaries._rename)
+renames._rename = counting(renames._rename)
 temporaries._remove = counting(temporaries._remove)
 temporaries.os.rmdir = counting(os.rmdir)
 temporaries.sync_names = counting(temporaries.sync_names)
@@ -319,7 +319,7 @@ temporaries.sync_names = counting(temporaries.sync_names)
 
 
 def test_the_old_folder_comes_back(tmp_path: Path) -> None:
-    killed("temporaries.renameat2 = lambda: None\n"
+    killed("renames._renameat2 = lambda: None\n"
            "die_at(3, os, 'rename')\n" + REPLACE, folders(tmp_path))
     assert not (tmp_path / "it").exists()
     assert left(tmp_path) == ["old", "tmp"]
@@ -336,17 +336,17 @@ def test_a_replacement_that_fails_changes_nothing(
 ) -> None:
     rename = os.rename
 
-    def failing(old: Path, new: Path) -> None:
+    def failing(old: Path, new: Path, **where: object) -> None:
         if Path(new).name == "it" and Path(old).suffix == ".tmp":
             raise OSError(errno.EIO, "disk on fire")
         rename(old, new)
 
-    def no_exchange(old: Path, new: Path, flag: int) -> bool:
+    def no_exchange(old: Path, new: Path, flag: int, **where: object) -> bool:
         if supported:
             raise OSError(errno.EIO, "disk on fire")
         return False
 
-    monkeypatch.setattr(temporaries, "_rename", no_exchange)
+    monkeypatch.setattr(renames, "_rename", no_exchange)
     monkeypatch.setattr(os, "rename", failing)
     with pytest.raises(StorageError, match="it cannot be replaced: disk on fire"):
         replace_folder(folders(tmp_path) / "new", tmp_path / "it")

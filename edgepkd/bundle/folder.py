@@ -20,7 +20,7 @@ from typing import Literal
 
 from edgepkd.closing import Closing
 from edgepkd.errors import BundleError, StorageError
-from edgepkd.temporaries import EXCHANGE, renameat2
+from edgepkd.renames import swap_folder
 
 Kind = Literal["file", "folder", "link", "other"]
 
@@ -226,23 +226,12 @@ class Folder(Closing):
             else:
                 with going:
                     going.lock(wait=True)
-                    self._replace(old, new)
+                    aside = f".{new}.{secrets.token_hex(4)}.aside"
+                    left = swap_folder(old, new, aside=aside, within=self._descriptor)
+                    self.remove(str(left))
             os.fsync(self._descriptor)
         except OSError as error:
             raise self._unwritable(new, error) from error
-
-    def _replace(self, old: str, new: str) -> None:
-        if _exchange(self._descriptor, old, new):
-            self.remove(old)
-            return
-        aside = f".{new}.{secrets.token_hex(4)}.aside"
-        self.rename(new, aside)
-        try:
-            self.rename(old, new)
-        except BaseException:
-            self.rename(aside, new)
-            raise
-        self.remove(aside)
 
     def recover(self, name: str) -> None:
         """Finish what a killed `replace` has left: `name` is there again, and nothing beside it.
@@ -398,13 +387,6 @@ def _kind(mode: int) -> Kind:
     if stat.S_ISDIR(mode):
         return "folder"
     return "link" if stat.S_ISLNK(mode) else "other"
-
-
-def _exchange(above: int, one: str, other: str) -> bool:
-    """Exchange two names at once; False where this system or file system cannot."""
-    function = renameat2()
-    return function is not None and function(
-        above, os.fsencode(one), above, os.fsencode(other), EXCHANGE) == 0
 
 
 def _remove(above: int, name: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from edgepkd.bundle import folder as folder_module
+from edgepkd import renames
 from edgepkd.bundle.engine_files import damaged, engine_targets, read_engines
 from edgepkd.bundle.engine_match import outdated
 from edgepkd.bundle.folder import Folder
@@ -284,7 +284,7 @@ def _export_killed(bundle: Bundle, step: int) -> bool:
         def armed(place: Place, engines: Any) -> Any:
             for name in ("rename", "unlink", "rmdir", "fsync"):
                 setattr(os, name, counted(getattr(os, name)))
-            folder_module._exchange = counted(folder_module._exchange)
+            renames._rename = counted(renames._rename)
             return finish(place, engines)
 
         Place.finish = armed  # type: ignore[method-assign]
@@ -302,7 +302,7 @@ def test_a_kill_at_any_moment_leaves_whole_engines(
 ) -> None:
     monkeypatch.setattr("edgepkd.engines.build.ask", _built_here)
     if not exchange:
-        monkeypatch.setattr("edgepkd.bundle.folder._exchange", lambda *names: False)
+        monkeypatch.setattr(renames, "_rename", lambda *names, **where: False)
     build(bundle, precision="fp16", force=True)
     step, seen = 0, set()
     while _export_killed(bundle, step := step + 1):
@@ -365,17 +365,18 @@ def test_folder_replace_survives_what_cannot_be_renamed(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(bundle, precision="fp16")
-    monkeypatch.setattr("edgepkd.bundle.folder._exchange", lambda *names: False)
-    real = Folder.rename
+    monkeypatch.setattr(renames, "_rename", lambda *names, **where: False)
+    real = os.rename
 
-    def failing(self: Folder, old: str, new: str) -> None:
+    def failing(old: str, new: str, **where: Any) -> None:
         if old == ".gpu.partial":
             raise OSError(13, "Permission denied")
-        real(self, old, new)
+        real(old, new, **where)
 
-    monkeypatch.setattr(Folder, "rename", failing)
-    with pytest.raises(Exception, match="Permission denied"):
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(StorageError, match="gpu cannot be written: Permission denied"):
         build(bundle, precision="fp32", force=True)
+    monkeypatch.undo()
     assert read_engines(bundle.path, "gpu").precision == "fp16"
 
 

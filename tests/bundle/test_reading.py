@@ -1,65 +1,21 @@
-"""Bundles: what is written is read back, and whatever is wrong is refused by name."""
+"""A bundle is read as it was written, and whatever is wrong with it is refused by name."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import os
-import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgepkd.bundle import writing
-from edgepkd.bundle.manifest import CascadeEntry, PolicyEntry
 from edgepkd.bundle.reading import Bundle, read_bundle
-from edgepkd.bundle.writing import write_bundle
 from edgepkd.config import InputSpec
-from edgepkd.errors import BundleError, StorageError
-from tests.runtime.bundles import (
-    LABELS,
-    make_bundle,
-    make_manifest,
-    make_policy,
-    make_segments,
-    make_wise,
-)
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture
-def copy(pristine: Bundle, tmp_path: Path) -> Path:
-    """A bundle of one's own to break."""
-    return Path(shutil.copytree(pristine.path, tmp_path / "copy.edgepkd"))
-
-
-def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change a JSON file of a bundle, and the manifest's entry for it, as its writer would."""
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
-    if path.name != "manifest.json":
-        content = path.read_bytes()
-        edit(path.with_name("manifest.json"), lambda m: m["files"][path.name].update(
-            sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)))
-
-
-def write(path: Path, **changes: Any) -> Bundle:
-    parts: dict[str, Any] = {
-        "manifest": make_manifest(), "wise": make_wise(), "policy": make_policy(),
-        "segments": make_segments(), "model_card": "# tiny", **changes}
-    return write_bundle(path, **parts)
+from edgepkd.errors import BundleError
+from tests.bundle.changes import edit
+from tests.runtime.bundles import LABELS, make_segments
 
 
 @pytest.mark.smoke
@@ -86,19 +42,6 @@ def test_a_segment_changed_after_the_check_is_refused(copy: Path) -> None:
     path.symlink_to(copy / "elsewhere")
     with pytest.raises(BundleError, match=r"segments/mv_3\.onnx is a link"):
         bundle.segment_content("mv", 3)
-
-
-def test_layout_on_disk(pristine: Bundle) -> None:
-    names = {path.relative_to(pristine.path).as_posix()
-             for path in pristine.path.rglob("*") if path.is_file()}
-    segments = {f"segments/{m}_{k}.onnx" for m in ("mv", "residual", "iframe") for k in range(1, 5)}
-    assert names == segments | {"manifest.json", "wise.json", "policy.json", "MODEL_CARD.md"}
-    manifest = json.loads((pristine.path / "manifest.json").read_text())
-    assert manifest["schema_version"] == 2
-    assert set(manifest["files"]) == names - {"manifest.json"}
-
-
-# ---- damage
 
 
 def test_tampered_file_is_named(copy: Path) -> None:
@@ -297,141 +240,3 @@ def test_the_bundle_itself_may_be_a_link(copy: Path) -> None:
     link = copy.with_name("link.edgepkd")
     link.symlink_to(copy)
     assert read_bundle(link).manifest.name == "tiny"
-
-
-# ---- writing
-
-
-def test_writing_refuses_what_it_could_not_read(tmp_path: Path) -> None:
-    target = tmp_path / "new.edgepkd"
-    wrong: list[tuple[dict[str, Any], str]] = [
-        ({"wise": {}}, "default_order"),
-        ({"policy": {"mv,residual,iframe": PolicyEntry((1.0,), (0.5,))}}, "lengths"),
-        ({"segments": {}}, "segments given"),
-        ({"manifest": make_manifest(labels=("one",))}, "labels"),
-        ({"manifest": make_manifest(cascade=CascadeEntry(("residual",)))}, "default_order"),
-        ({"manifest": make_manifest(provenance={"x": object()})}, "plain JSON"),
-    ]
-    for changes, message in wrong:
-        with pytest.raises(BundleError, match=message):
-            write(target, **changes)
-        assert list(tmp_path.iterdir()) == [], "nothing may be left behind"
-
-
-def test_segment_paths_of_a_manifest_cannot_leave_while_writing(tmp_path: Path) -> None:
-    manifest = make_manifest()
-    first = replace(manifest.segments[0], file="../../escaped.onnx")
-    with pytest.raises(BundleError, match="leaves the bundle"):
-        write(tmp_path / "a" / "new.edgepkd",
-              manifest=replace(manifest, segments=(first, *manifest.segments[1:])))
-    assert not list(tmp_path.rglob("escaped.onnx"))
-
-
-def test_existing_bundle_is_replaced_only_when_allowed(copy: Path) -> None:
-    with pytest.raises(BundleError, match="exists already"):
-        write(copy)
-    (copy / "old.txt").write_text("from before")
-    written = write(copy, manifest=make_manifest(name="second"), overwrite=True)
-    assert written.path == copy
-    assert read_bundle(copy).manifest.name == "second"
-    assert not (copy / "old.txt").exists()
-    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
-
-
-@pytest.mark.parametrize("name", ["photos.edgepkd", "photos"])
-def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "dear.jpg").write_text("precious")
-    with pytest.raises(BundleError):
-        write(tmp_path / name, overwrite=True)
-    assert (tmp_path / name / "dear.jpg").read_text() == "precious"
-
-
-@pytest.mark.parametrize("target", ["file.edgepkd", "link.edgepkd", "dangling.edgepkd"])
-def test_links_and_files_are_never_replaced(copy: Path, target: str) -> None:
-    copy.with_name("file.edgepkd").write_text("precious")
-    copy.with_name("link.edgepkd").symlink_to(copy)
-    copy.with_name("dangling.edgepkd").symlink_to("nowhere")
-    with pytest.raises(BundleError, match="is not a bundle; it is not overwritten"):
-        write(copy.with_name(target), overwrite=True)
-    assert read_bundle(copy).manifest.name == "tiny"
-    assert len(list(copy.parent.iterdir())) == 4
-
-
-def test_a_folder_whose_manifest_is_a_link_is_not_replaced(copy: Path) -> None:
-    os.rename(copy / "manifest.json", copy.parent / "m.json")
-    (copy / "manifest.json").symlink_to(copy.parent / "m.json")
-    with pytest.raises(BundleError, match="is not a bundle"):
-        write(copy, overwrite=True)
-
-
-def test_old_bundle_survives_a_full_disk(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path) -> Bundle:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(writing, "read_bundle", full)
-    with pytest.raises(StorageError, match="No space left"):
-        write(copy, manifest=make_manifest(name="second"), overwrite=True)
-    monkeypatch.undo()
-    assert read_bundle(copy).manifest.name == "tiny"
-    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
-
-
-KILLED = """
-import os, sys
-from edgepkd import temporaries
-from edgepkd.bundle.writing import write_bundle
-from tests.runtime.bundles import make_manifest, make_policy, make_segments, make_wise
-
-temporaries._rename = lambda *_: False  # a file system that cannot exchange names
-rename = os.rename
-def killing(source, target):
-    rename(source, target)
-    if str(target).endswith(".old"):
-        os.kill(os.getpid(), 9)
-os.rename = killing
-write_bundle(sys.argv[1], manifest=make_manifest(name="second"), wise=make_wise(),
-             policy=make_policy(), segments=make_segments(), model_card="", overwrite=True)
-"""
-
-
-@pytest.mark.parametrize("again", ["read", "write", "replace"])
-def test_old_bundle_comes_back_when_the_swap_was_killed(copy: Path, again: str) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(copy)], timeout=120)
-    assert done.returncode == -9
-    assert not copy.exists()
-    if again == "read":
-        assert read_bundle(copy).manifest.name == "tiny"
-    elif again == "write":
-        with pytest.raises(BundleError, match="exists already"):
-            write(copy)
-    else:
-        write(copy, manifest=make_manifest(name="third"), overwrite=True)
-        assert read_bundle(copy).manifest.name == "third"
-        assert [path.name for path in copy.parent.iterdir()] == [copy.name]
-
-
-def test_of_two_writers_the_second_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target, read = tmp_path / "new.edgepkd", read_bundle
-
-    def slowly(path: Path) -> Bundle:
-        monkeypatch.undo()
-        write(target, manifest=make_manifest(name="first"))
-        return read(path)
-
-    monkeypatch.setattr(writing, "read_bundle", slowly)
-    with pytest.raises(BundleError, match="exists already"):
-        write(target, manifest=make_manifest(name="second"))
-    assert read_bundle(target).manifest.name == "first"
-
-
-@pytest.mark.parametrize("name", ["n" * 300 + ".edgepkd", "no/" * 2000 + "n.edgepkd"])
-def test_names_that_no_file_system_takes(tmp_path: Path, name: str) -> None:
-    for use in (lambda: read_bundle(tmp_path / name), lambda: write(tmp_path / name)):
-        with pytest.raises((BundleError, StorageError)):
-            use()
-
-
-def test_name_must_say_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"allowed: NAME\.edgepkd"):
-        write(tmp_path / "bundle")
