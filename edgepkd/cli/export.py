@@ -26,8 +26,8 @@ def export(
         help="What to build for: a recipe of export/ (openvino, tensorrt-rtx, tensorrt,"
              " jetson-orin-nano, ...), or a .toml file.")],
     precision: Annotated[str | None, typer.Option(
-        help="fp32, fp16, int8, or auto (build all and keep the fastest of each segment); default:"
-             " the recipe's.")] = None,
+        help="Precision of the engines: fp32, fp16, int8, or auto (build all and keep the fastest"
+             " of each segment); default: the recipe's.")] = None,
     workspace_mb: Annotated[int | None, typer.Option(
         help="Scratch memory of the builder, in MB; default: the recipe's share of the memory.",
     )] = None,

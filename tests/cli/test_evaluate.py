@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from edgepkd import plots
 from edgepkd.cascade import ExitPolicy, WiseWeights
 from edgepkd.cli.evaluate import parse_segments
-from edgepkd.cli.main import app
 from edgepkd.config import MODALITIES, InputSpec, Modality
 from edgepkd.datasets.index import labels_of, read_index
 from edgepkd.errors import MissingExtraError, UsageError
@@ -28,17 +27,12 @@ from edgepkd.pipeline import evaluate
 from edgepkd.training.predict import weights_sha256
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import Run, write_run
+from tests.cli.calling import invoke as call
 from tests.clips import encode_clip, translating_texture
 from tests.models.networks import small_network
 
 TRAINED: tuple[Modality, ...] = ("mv", "iframe")
 ORDER: tuple[Modality, ...] = ("mv", "iframe")
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("EDGEPKD_DEBUG", raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +86,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def invoke(run: Path, cache: Path, *arguments: object) -> Result:
-    return CliRunner().invoke(
-        app, ["eval", str(run), "--cache", str(cache), *map(str, arguments)])
+    return call("eval", run, "--cache", cache, *arguments)
 
 
 def fit(run: Path) -> None:

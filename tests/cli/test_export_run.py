@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from edgepkd.bundle.engines import read_engines
 from edgepkd.bundle.reading import read_bundle
-from edgepkd.cli.main import app
 from edgepkd.config import Modality
 from edgepkd.datasets.index import labels_of, read_index
 from edgepkd.deploy.parity import SegmentChain
@@ -23,6 +22,7 @@ from edgepkd.logits import fit
 from edgepkd.models.checkpoint import save_network
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import Run, write_run
+from tests.cli.calling import invoke
 from tests.models.networks import small_network
 from tests.training.tiny_set import Row, change_index, make_set, write_recipe
 
@@ -54,10 +54,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "tiny"))
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)])
 
 
 def export(run: Path, cache: Path, *arguments: object) -> Result:
