@@ -136,9 +136,9 @@ def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) 
 def _show_bundle(written: BundleWritten, lines: JsonLines, *, shown: bool) -> None:
     """The bundle of a run: parity of each exit, notes to stderr."""
     from edgepkd.cli import output
-    from edgepkd.pipeline.export_run import facts_of
+    from edgepkd.pipeline.export_run import bundle_facts
 
-    lines.write("bundle", facts_of(written))
+    lines.write("bundle", bundle_facts(written))
     for note in written.notes:
         output.note(f"note: {note}")
     if not shown:

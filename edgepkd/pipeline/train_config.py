@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -70,6 +70,11 @@ class ExitsConfig(TrainConfig):
     online: bool = False
     """Fresh views in every epoch, trunks run for each batch."""
     features: FeatureCache = field(default_factory=lambda: FeatureCache(Path("runs/features")))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.method is None or self.method in get_args(Scheme), "method", got=self.method,
+              allowed=", ".join(get_args(Scheme)))
 
 
 @dataclass(frozen=True)
