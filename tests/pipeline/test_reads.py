@@ -25,7 +25,7 @@ def test_videos_are_files_and_bundles_are_folders(tmp_path: Path) -> None:
 
 
 def test_what_is_no_source_is_left_to_the_verb_to_say(tmp_path: Path) -> None:
-    assert list(sources_read(str(tmp_path / "absent.mp4"))) in ([], [tmp_path / "absent.mp4"])
+    assert list(sources_read(str(tmp_path / "absent.mp4"))) == []
     assert list(sources_read("rtsp://127.0.0.1:1/x")) == []
 
 
