@@ -26,8 +26,8 @@ def export(
         help="What to build for: a recipe of export/ (openvino, tensorrt-rtx, tensorrt,"
              " jetson-orin-nano, ...), or a .toml file.")],
     precision: Annotated[str | None, typer.Option(
-        help="fp32, fp16, int8, or auto (build all and keep the fastest of each segment); default:"
-             " the recipe's.")] = None,
+        help="Precision of the engines: fp32, fp16, int8, or auto (build all and keep the fastest"
+             " of each segment); default: the recipe's.")] = None,
     workspace_mb: Annotated[int | None, typer.Option(
         help="Scratch memory of the builder, in MB; default: the recipe's share of the memory.",
     )] = None,
@@ -136,9 +136,9 @@ def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) 
 def _show_bundle(written: BundleWritten, lines: JsonLines, *, shown: bool) -> None:
     """The bundle of a run: parity of each exit, notes to stderr."""
     from edgepkd.cli import output
-    from edgepkd.pipeline.export_run import facts_of
+    from edgepkd.pipeline.export_run import bundle_facts
 
-    lines.write("bundle", facts_of(written))
+    lines.write("bundle", bundle_facts(written))
     for note in written.notes:
         output.note(f"note: {note}")
     if not shown:

@@ -36,8 +36,8 @@ SHOWN_LAYERS = 5
 def quantize(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
     method: Annotated[str, typer.Option(
-        help="ptq (only measures ranges), qat (then fine-tunes on labels) or qad (then fine-tunes"
-             " by distillation).")] = "qad",
+        help="Method: ptq (ranges are only measured), qat (the network is then fine-tuned on"
+             " labels) or qad (it is fine-tuned by distillation).")] = "qad",
     recipe: Annotated[str, typer.Option(help="Recipe of calibration/, or a .toml file.")] = "int8",
     changes: Set = None,
     modality: Annotated[str, typer.Option(

@@ -34,7 +34,7 @@ Jobs = Annotated[int, typer.Option(help="Processes that decode clips.")]
 Threads = Annotated[int | None, typer.Option(
     help="CPU threads of PyTorch; default: PyTorch's choice.")]
 Device = Annotated[str, typer.Option(
-    help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
+    help="Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N.")]
 Workers = Annotated[int, typer.Option(
     help="Processes that make batches; the batches are the same for any number.")]
 Mixed = Annotated[bool, typer.Option("--amp", help="Mixed precision (bfloat16) on a GPU.")]

@@ -34,10 +34,11 @@ def fit(
     out: Annotated[Path, typer.Option(
         help="Folder of the run: wise.json, policy.json and wise-fit.json go there.")],
     order: Annotated[str, typer.Option(
-        help="mv,residual,iframe in any order, or all: every order of the file's networks.",
-    )] = "all",
+        help="Networks in the order they are asked, e.g. mv,residual,iframe, or all: every order of"
+             " the networks in the file.")] = "all",
     method: Annotated[str, typer.Option(
-        help="convex (L-BFGS, to the optimum) or paper (500 steps of SGD).")] = "convex",
+        help="How weights are fitted: convex (L-BFGS, to the optimum) or paper (500 steps of"
+             " SGD).")] = "convex",
     l1: Annotated[float | None, typer.Option(
         help="Strength of the L1 penalty on weights; method convex only; default: 0.")] = None,
     l2: Annotated[float | None, typer.Option(
@@ -47,7 +48,7 @@ def fit(
         help="Whether weights may be below 0; method convex only; default: they may not.",
         show_default=False)] = None,
     variant: Annotated[str, typer.Option(
-        help="full, or for comparison without one part of WISE: no-scaling (plain sums), no-lateral"
+        help="WISE in full, or changed in one part to compare: no-scaling (plain sums), no-lateral"
              " (each exit alone), division (sums divided by the number of exits).")] = "full",
     policy: Annotated[bool, typer.Option(
         help="Fit a temperature and a threshold for each exit; without, the cascade never stops"

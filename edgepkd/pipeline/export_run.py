@@ -254,7 +254,7 @@ def _name(config: ExportConfig) -> str:
     return f"{source.parent.name}-{source.name}" if inner else source.name
 
 
-def facts_of(written: BundleWritten) -> Mapping[str, Any]:
+def bundle_facts(written: BundleWritten) -> Mapping[str, Any]:
     """What was written, as plain JSON values."""
     return {"bundle": str(written.bundle.path), "name": written.bundle.manifest.name,
             "parity": [asdict(row) for row in written.parity], "notes": list(written.notes),

@@ -45,7 +45,8 @@ class PrepareConfig:
 
     source: SourceSpec
     folder: Path
-    """Where the data set goes: a new folder, or one of an earlier run, which is gone on with."""
+    """Where the data set goes: a new folder, or one of an interrupted run, which is
+    continued."""
     shares: Shares = field(default_factory=Shares)
     """Of what the source does not split."""
     jobs: int = field(default_factory=num_cores)
@@ -206,7 +207,7 @@ def _check_failures(
 
 
 def _check_content(clips: Sequence[PreparedClip], *, is_official: bool) -> tuple[str, ...]:
-    """Refuse equal clips on two sides; in a published split they are only noted.
+    """Refuse equal clips in two splits; where the splits are published they are only noted.
 
     Raises:
         DataError: names two such clips.
@@ -223,7 +224,7 @@ def _check_content(clips: Sequence[PreparedClip], *, is_official: bool) -> tuple
         return ()
     text = "{0.source} ({0.split}) and {1.source} ({1.split})".format(*pairs[0])
     if is_official:
-        return (f"{len(pairs)} clips of the published split have the same content as one on "
-                f"another side, the first: {text}",)
-    raise DataError(f"{text} have the same content ({len(pairs)} such pairs); allowed: none on two "
-                    "sides.", hint="Delete one of each pair, or give both one group.")
+        return (f"{len(pairs)} clips of the published split have the same content as one in "
+                f"another split, the first: {text}",)
+    raise DataError(f"{text} have the same content ({len(pairs)} such pairs); allowed: none in two "
+                    "splits.", hint="Delete one of each pair, or give both the same group.")

@@ -86,8 +86,9 @@ def quantize(config: QuantizeConfig) -> Iterator[QuantDone]:
         DataError, ModelError, TrainingError, StorageError, ConfigError: see their modules.
     """
     require("modelopt", purpose="Quantising")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("quantising is one process's work.", hint="Start it without torchrun.")
+    if int(world := os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(f"quantising runs in one process, and there are {world}.",
+                         hint="Start it without torchrun.")
     if config.threads:
         torch.set_num_threads(config.threads)
     job = _open(config)

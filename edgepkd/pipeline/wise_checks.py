@@ -59,7 +59,7 @@ def _notes_on_clips(answered: ClipLogits, orders: Sequence[Order]) -> tuple[str,
     longest = max(len(positions(order)) for order in orders)
     if len(answered) < longest:
         notes.append(f"{len(answered)} clips for vectors of up to {longest} weights: more weights"
-                     " than clips, so trust a strong l2 or fewer modalities more")
+                     " than clips, so a stronger l2 or fewer modalities are safer")
     if answered.split == "train":
         notes.append("the logits are of the training split, on which late exits are surer than"
                      " they ought to be (the reference's way)")

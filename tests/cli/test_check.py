@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from edgepkd.cli.main import app
 from edgepkd.engines.build import build_engines
 from edgepkd.engines.request import Request
 from edgepkd.engines.targets import load_target
+from tests.cli.calling import invoke
 from tests.engines.segments import conv_bundle
 
 
@@ -29,7 +29,7 @@ def path(pristine: Path, tmp_path: Path) -> Path:
 
 
 def check(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["check", *map(str, arguments)])
+    return invoke("check", *arguments)
 
 
 def test_a_good_bundle(path: Path) -> None:
@@ -78,4 +78,4 @@ def test_an_unknown_target_is_a_usage_error(path: Path) -> None:
 
 def test_help_says_the_exit_codes() -> None:
     text = " ".join(check("--help").stdout.split())
-    assert "Exit code 0: ok. 3: will rebuild" in text
+    assert "Exit code 0: they can. 3: they must be built again" in text

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from edgepkd.cli.main import app
 from edgepkd.datasets.layouts import SourceSpec
 from edgepkd.pipeline import prepare, verify
+from tests.cli.calling import invoke, lines
 from tests.clips import encode_clip, moving_scene
 from tests.datasets.sets import FakePool, make_folder_set
 from tests.processes import started
 
-ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "av", "openvino", "numba", "numpy", "rich", "onnx", "PIL", "ray")
 
 
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("EDGEPKD_DEBUG", raising=False)
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["data", *map(str, arguments)])
-
-
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+def data(*arguments: object) -> Result:
+    return invoke("data", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -45,51 +32,34 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("verb", ["", "prepare", "verify", "synth"])
-def test_help_imports_nothing_heavy(verb: str) -> None:
-    code = f"""
-import sys
-from edgepkd.cli.main import app
-try:
-    app(["data", *{[verb] if verb else []!r}, "--help"])
-except SystemExit as end:
-    assert not end.code, end.code
-print("HEAVY", sorted(set({HEAVY!r}) & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
-                          timeout=60, check=True)
-    assert "HEAVY []" in done.stdout
-    assert "Usage:" in done.stdout
-
-
 def test_prepare_verify_and_a_second_time(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (prepare, verify):
         monkeypatch.setattr(module, "LocalPool", lambda jobs: FakePool())
     folder = tmp_path / "set"
-    done = invoke("prepare", source, folder, "--jobs", 1, "--max-failures", 0.2,
+    done = data("prepare", source, folder, "--jobs", 1, "--max-failures", 0.2,
                   "--test-share", 0.25, "--calibration-share", 0.34)
     assert done.exit_code == 0, done.output
     assert "8 clips in" in done.stdout
     assert "8 made, 0 kept, 1 left out" in done.stdout
     assert "folder: 9 clips, 2 labels" in done.stderr
     assert "left out: run/[b]odd[bold].avi: " in done.stderr
-    checked = invoke("verify", folder, "--decode", "--jobs", 1)
+    checked = data("verify", folder, "--decode", "--jobs", 1)
     assert checked.exit_code == 0
     assert "8 clips checked and decoded (2 calibration, 2 test, 4 train): all is well" in (
         checked.stdout)
-    again = invoke("prepare", source, folder, "--jobs", 1, "--max-failures", 0.2, "--test-share",
+    again = data("prepare", source, folder, "--jobs", 1, "--max-failures", 0.2, "--test-share",
                    0.25, "--calibration-share", 0.34, "--json", "-", "--quiet")
     *clips, summary = lines(again.stdout)
     assert again.stderr == ""
     assert sorted(clip["status"] for clip in clips) == ["failed", *["kept"] * 8]
     assert (summary["kind"], summary["num_kept"], summary["folder"]) == ("summary", 8, str(folder))
     (folder / "videos" / "run" / "g0.mp4").unlink()
-    wrong = invoke("verify", folder, "--jobs", 1)
+    wrong = data("verify", folder, "--jobs", 1)
     assert wrong.exit_code == 1
     assert "videos/run/g0.mp4: is absent" in wrong.stdout
-    (line,) = lines(invoke("verify", folder, "--jobs", 1, "--json", "-").stdout)
+    (line,) = lines(data("verify", folder, "--jobs", 1, "--json", "-").stdout)
     assert line["problems"] == [["videos/run/g0.mp4", "is absent"]]
 
 
@@ -104,7 +74,7 @@ def test_what_is_skipped_is_counted_and_named(
     (linked / "self").symlink_to(".")
     for number in range(5):
         (linked / f"{number}.txt").touch()
-    done = invoke("prepare", linked, tmp_path / "set", "--jobs", 1, "--max-failures", 0.2)
+    done = data("prepare", linked, tmp_path / "set", "--jobs", 1, "--max-failures", 0.2)
     assert done.exit_code == 0, done.output
     assert "8 clips in" in done.stdout
     for line in ("note: 5 skipped, its suffix is not that of a video: 0.txt, 1.txt, 2.txt, ...",
@@ -114,7 +84,7 @@ def test_what_is_skipped_is_counted_and_named(
 
 
 def test_synth(tmp_path: Path) -> None:
-    done = invoke("synth", tmp_path / "set", "--classes", 2, "--clips", 8, "--clip-frames", 3)
+    done = data("synth", tmp_path / "set", "--classes", 2, "--clips", 8, "--clip-frames", 3)
     assert done.exit_code == 0, done.output
     assert "8 clips in" in done.stdout
     assert "synth: 8 clips, 2 labels" in done.stderr
@@ -135,7 +105,7 @@ def test_synth(tmp_path: Path) -> None:
 def test_errors_are_one_message(
     source: Path, tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
-    done = invoke(*(a.format(source=source, out=tmp_path / "out") for a in arguments))
+    done = data(*(a.format(source=source, out=tmp_path / "out") for a in arguments))
     assert done.exit_code == code
     assert message in done.stderr
     assert done.stderr.startswith("error: ")
@@ -159,7 +129,7 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path) -> None:
             time.sleep(0.005)
     assert running.returncode == -signal.SIGKILL
     assert not (tmp_path / "set" / "index.csv").exists()
-    resumed = invoke("prepare", source, tmp_path / "set", "--jobs", 1, "--json", "-")
+    resumed = data("prepare", source, tmp_path / "set", "--jobs", 1, "--json", "-")
     assert lines(resumed.stdout)[-1]["num_kept"] >= 3
     list(prepare.prepare(prepare.PrepareConfig(SourceSpec(source), tmp_path / "other"),
                          pool=FakePool()))

@@ -9,36 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from edgepkd import plots
-from edgepkd.cascade import ExitPolicy, WiseWeights
 from edgepkd.cli.evaluate import parse_segments
-from edgepkd.cli.main import app
 from edgepkd.config import MODALITIES, InputSpec, Modality
 from edgepkd.datasets.index import labels_of, read_index
 from edgepkd.errors import MissingExtraError, UsageError
 from edgepkd.logits.clip_logits import load_logits
-from edgepkd.logits.fit_files import write_fitted
 from edgepkd.models.checkpoint import save_network
 from edgepkd.pipeline import evaluate
-from edgepkd.training.predict import weights_sha256
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import Run, write_run
+from tests.cli.calling import invoke as call
 from tests.clips import encode_clip, translating_texture
 from tests.models.networks import small_network
 
 TRAINED: tuple[Modality, ...] = ("mv", "iframe")
 ORDER: tuple[Modality, ...] = ("mv", "iframe")
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("EDGEPKD_DEBUG", raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -92,16 +81,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def invoke(run: Path, cache: Path, *arguments: object) -> Result:
-    return CliRunner().invoke(
-        app, ["eval", str(run), "--cache", str(cache), *map(str, arguments)])
-
-
-def fit(run: Path) -> None:
-    """Weights that take each exit alone, and a policy that always stops at the fifth."""
-    weights = WiseWeights(ORDER, tuple((0.0,) * k + (1.0,) for k in range(8)))
-    policy = ExitPolicy(ORDER, (2.0,) * 8, (1.0,) * 4 + (0.0,) * 4)
-    hashes = {m: json.loads((run / f"{m}.json").read_text())["weights_sha256"] for m in TRAINED}
-    write_fitted({ORDER: (weights, policy)}, run, facts={"weights_sha256": hashes})
+    return call("eval", run, "--cache", cache, *arguments)
 
 
 def metrics(folder: Path) -> dict[str, Any]:
@@ -159,51 +139,6 @@ def test_the_views_protocol_is_in_every_result(run: Path, cache: Path, tmp_path:
     assert crops["mv_1"] == pytest.approx(10 * 3 / 2 * one["mv_1"])
 
 
-def test_the_tables_agree_with_the_logits(run: Path, cache: Path) -> None:
-    invoke(run, cache)
-    folder = run / "eval" / "test-centre"
-    answered = load_logits(folder / "logits.npz")
-    rows = {(row["kind"], row["name"]): row for row in table(folder / "exits.csv")}
-    right = answered.logits["iframe"][:, 3].argmax(1) == answered.labels
-    assert float(rows["exit", "iframe_4"]["top1"]) == pytest.approx(right.mean())
-    everything = sum(answered.logits[m].sum(axis=1) for m in TRAINED)
-    sums = np.asarray(everything).argmax(1)
-    assert float(rows["prefix", "iframe_4"]["top1"]) == pytest.approx(
-        np.mean(sums == answered.labels))
-    counted = table(folder / "confusion.csv")
-    assert [row["true_label"] for row in counted] == ["left", "right"]
-    assert sum(int(row[name]) for row in counted for name in ("left", "right")) == 4
-    assert sum(int(row[row["true_label"]]) for row in counted) == (sums == answered.labels).sum()
-
-
-def test_with_a_fit_the_cascade_follows_its_policy(run: Path, cache: Path) -> None:
-    fit(run)
-    done = invoke(run, cache, "--json", "-")
-    assert done.exit_code == 0, done.output
-    line = json.loads(done.stdout)
-    scores = {(s["kind"], s["name"]): s for s in line["scores"]}
-    assert line["mean_exit"] == 5
-    assert scores["prefix", "iframe_1"]["share"] == 1
-    assert scores["prefix", "iframe_1"]["temperature"] == 2
-    cascade, at_five = scores["cascade", "mv,iframe"], scores["prefix", "iframe_1"]
-    assert (cascade["nll"], cascade["gmac"]) == pytest.approx((at_five["nll"], at_five["gmac"]))
-    assert [d["name"] for d in line["differences"]][-1].startswith("cascade with early exits")
-    other = invoke(run, cache, "--order", "iframe,mv")
-    assert "nothing was fitted for this order" in other.stderr
-
-
-def test_a_fit_to_other_weights_is_refused(run: Path, cache: Path) -> None:
-    fit(run)
-    network = small_network(modality="mv", num_classes=2)
-    with torch.no_grad():
-        network.heads[0].fc.bias += 1
-    save_network(network, run / "mv")
-    done = invoke(run, cache)
-    assert done.exit_code == 1
-    assert "was fitted to other weights of mv" in done.stderr
-    assert weights_sha256(network)[:12] in done.stderr
-
-
 def test_looks_at_the_test_split_are_counted(run: Path, cache: Path) -> None:
     invoke(run, cache, "--split", "calibration")
     assert metrics(run / "eval" / "calibration-centre")["data"]["num_looks"] == 1
@@ -213,25 +148,6 @@ def test_looks_at_the_test_split_are_counted(run: Path, cache: Path) -> None:
     assert "look 2 at the test split with this run" in done.stderr
     lines = [json.loads(text) for text in (run / "eval-log.jsonl").read_text().splitlines()]
     assert [line["split"] for line in lines] == ["calibration", "test", "test"]
-
-
-def test_calibration_is_the_part_that_training_held_out(run: Path, cache: Path) -> None:
-    invoke(run, cache, "--split", "calibration")
-    invoke(run, cache, "--split", "train")
-    held_out, seen = (load_logits(run / "eval" / f"{split}-centre" / "logits.npz")
-                      for split in ("calibration", "train"))
-    assert len(set(held_out.groups)) == 1
-    assert not set(held_out.groups) & set(seen.groups)
-    assert set(held_out.groups) | set(seen.groups) == {"a", "b", "c"}
-
-
-def test_a_moved_index_is_cut_alike(run: Path, cache: Path, data: Path, tmp_path: Path) -> None:
-    moved = Path(shutil.copytree(data.parent, tmp_path / "moved")) / "index.csv"
-    invoke(run, cache, "--split", "calibration", "--out", tmp_path / "own")
-    invoke(run, cache, "--split", "calibration", "--out", tmp_path / "there", "--data", moved)
-    own, there = (load_logits(tmp_path / name / "logits.npz") for name in ("own", "there"))
-    assert own.paths == there.paths
-    np.testing.assert_array_equal(own.logits["mv"], there.logits["mv"])
 
 
 def test_flatness_is_measured_on_training_clips(run: Path, cache: Path) -> None:
@@ -302,39 +218,6 @@ def test_what_is_missing_from_a_run_is_named(run: Path, cache: Path) -> None:
         (run / f"{modality}.json").unlink()
     assert "has no network with all exits" in invoke(run, cache).stderr
     assert "is no training run" in invoke(run / "absent", cache).stderr
-
-
-def test_an_index_that_leaks_is_refused(run: Path, cache: Path, data: Path) -> None:
-    leaky = data.with_name("leaky.csv")
-    leaky.write_text(data.read_text().replace(",d,test", ",a,test"))
-    done = invoke(run, cache, "--data", leaky)
-    assert done.exit_code == 1
-    assert "train and test share the group a" in done.stderr
-
-
-def test_clips_that_were_trained_on_are_refused_under_any_name(
-    trained: Path, cache: Path, data: Path, tmp_path: Path
-) -> None:
-    rows = data.read_text().splitlines()
-    hashed = [f"{rows[0]},sha256", *(f"{row},{i:064x}" for i, row in enumerate(rows[1:]))]
-    own, renamed = data.with_name("hashed.csv"), data.with_name("renamed.csv")
-    own.write_text("\n".join(hashed) + "\n")
-    # the groups a, b and c, of which training keeps two, are said to be test clips
-    renamed.write_text("\n".join(row.replace(",train,", ",test,") for row in hashed) + "\n")
-    run = Path(shutil.copytree(trained, tmp_path / "run"))
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**record, "index": str(own)}))
-    done = invoke(run, cache, "--data", renamed)
-    assert done.exit_code == 1
-    assert "4 of these clips were trained on (equal SHA-256)" in done.stderr
-
-
-def test_an_empty_split_is_refused(run: Path, cache: Path, data: Path) -> None:
-    only = data.with_name("only.csv")
-    rows = data.read_text().splitlines()
-    only.write_text("\n".join([rows[0], *(r for r in rows if ",test," in r)]) + "\n")
-    done = invoke(run, cache, "--data", only, "--split", "train")
-    assert "has no clip in split 'train'; there are: test 4" in done.stderr
 
 
 def test_segments_are_parsed() -> None:

@@ -7,17 +7,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from edgepkd.bundle.reading import Bundle
-from edgepkd.cli.main import app
 from edgepkd.engines.place import open_place
+from tests.cli.calling import invoke
 from tests.engines.segments import conv_bundle
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +21,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def export(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["export", *map(str, arguments)])
+    return invoke("export", *arguments)
 
 
 def test_a_table_on_stdout_and_progress_on_stderr(bundle: Bundle) -> None:

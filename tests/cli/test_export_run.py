@@ -10,21 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from edgepkd.bundle.engine_files import read_engines
 from edgepkd.bundle.reading import read_bundle
-from edgepkd.cli.main import app
 from edgepkd.config import Modality
 from edgepkd.datasets.index import labels_of, read_index
 from edgepkd.deploy.parity import SegmentChain
 from edgepkd.engines.graph import is_quantized, load
 from edgepkd.logits import fit
-from edgepkd.models.checkpoint import save_network
-from edgepkd.training.recipe import load_train_recipe
-from edgepkd.training.runs import Run, write_run
-from tests.models.networks import small_network
-from tests.training.tiny_set import Row, change_index, make_set, write_recipe
+from tests.cli.calling import invoke
+from tests.training.tiny_set import Row, change_index, make_run, make_set
 
 TRAINED: tuple[Modality, ...] = ("mv", "iframe")
 
@@ -37,13 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two of three networks, as `train` leaves them."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    recipe = load_train_recipe(str(write_recipe(data / "tiny.toml")))
-    index = data / "index.csv"
-    write_run(Run(folder, recipe, index, labels_of(read_index(index)), 1))
-    for modality in TRAINED:
-        save_network(small_network(modality=modality, num_classes=2), folder / modality)
-    return folder
+    return make_run(tmp_path_factory.mktemp("runs") / "tiny", data, modalities=TRAINED)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +44,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "tiny"))
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)])
 
 
 def export(run: Path, cache: Path, *arguments: object) -> Result:

@@ -10,10 +10,9 @@ from typing import Any
 from unicodedata import normalize
 
 import pytest
-from typer.testing import CliRunner
 
 from edgepkd.bundle.reading import read_bundle
-from edgepkd.cli.main import app
+from tests.cli.calling import invoke as call
 from tests.clips import encode_clip, moving_scene
 from tests.training.tiny_set import write_recipe
 
@@ -24,7 +23,7 @@ KEPT = tuple(sorted(normalize("NFC", label) for label in GIVEN))
 def invoke(*arguments: object) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # a plot that cannot draw a name would warn
-        done = CliRunner().invoke(app, [*map(str, arguments)])
+        done = call(*arguments)
     assert done.exit_code == 0, done.output
     return done.stdout
 

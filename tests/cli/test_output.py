@@ -18,12 +18,14 @@ from edgepkd.bundle.reading import Bundle
 from edgepkd.bundle.writing import write_bundle
 from edgepkd.cli import output
 from edgepkd.cli.main import app
+from edgepkd.cli.output import JsonLines, JsonTarget, json_target
+from edgepkd.errors import StorageError
 from edgepkd.pipeline import inspect as pipeline
+from tests.cli.calling import lines
 from tests.clips import encode_clip, moving_scene, translating_texture
-from tests.processes import started
+from tests.processes import ROOT, started
 from tests.runtime.bundles import make_manifest, make_policy, make_segments, make_wise
 
-ROOT = Path(__file__).resolve().parents[2]
 # Colour, clipboard (OSC 52), title, clear screen; C1 controls; turned direction; nothing seen.
 EVIL = ("a\x1b[31m\x07[bold]x[b]\n\rFORGED\x7f\x9b\u202e"
         "\x1b]52;c;aGk\x07\x1b]0;t\x07\x1b[2J\x85\x9d2;t\x9c\u2066\u200b")
@@ -277,3 +279,49 @@ main()
     assert f"{line}\n" in err
     assert OBEYED.findall(err) == []
     assert not re.search("(?m)^FORGED", err)
+
+
+# ---- JSON lines
+
+
+def test_json_file_is_whole_or_absent(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with suppress(RuntimeError), JsonLines(target(out)) as sink:
+        sink.write("clip", {"a": 1})
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with JsonLines(target(out)) as sink:
+        sink.write("clip", {"a": 1})
+        assert not out.exists()
+    assert lines(out.read_text()) == [{"schema_version": 1, "kind": "clip", "a": 1}]
+
+
+def test_json_of_a_camera_is_there_as_it_comes(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with suppress(KeyboardInterrupt), JsonLines(target(out), stream=True) as sink:
+        sink.write("clip", {"a": 1})
+        assert len(lines(out.read_text())) == 1
+        raise KeyboardInterrupt
+    assert len(lines(out.read_text())) == 1
+
+
+def test_json_of_a_camera_replaces_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("of yesterday\n" * 99)
+    there = target(out, force=True)
+    with JsonLines(there, stream=True) as sink:
+        assert out.read_text().startswith("of yesterday"), "as long as there is nothing new"
+        sink.write("clip", {"a": 1})
+    assert len(lines(out.read_text())) == 1
+    other = tmp_path / "other"
+    other.write_text("of another process")
+    there = target(out, force=True)
+    other.replace(out)
+    with (pytest.raises(StorageError, match="another file has this name by now"),
+          JsonLines(there, stream=True) as sink):
+        sink.write("clip", {"a": 1})
+    assert out.read_text() == "of another process"
+
+
+def target(out: Path, *, force: bool = False) -> JsonTarget:
+    return json_target(str(out), force=force)

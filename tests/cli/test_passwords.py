@@ -13,10 +13,9 @@ import pytest
 
 from edgepkd.bundle.reading import Bundle
 from tests.clips import encode_clip, translating_texture
-from tests.processes import hearing_ctrl_c
+from tests.processes import ROOT, hearing_ctrl_c
 from tests.runtime.bundles import make_bundle
 
-ROOT = Path(__file__).resolve().parents[2]
 SECRETS = ("p%40ss", "p@ss", "hunter2")
 ADDRESSES = (
     "rtsp://user:p%40ss@127.0.0.1:1/x", "rtsp://user:p@ss@127.0.0.1:1/x?key=hunter2",

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from edgepkd.cli.main import app
+from tests.cli.calling import invoke, lines
 from tests.training.tiny_set import make_set, write_recipe
 
-ROOT = Path(__file__).resolve().parents[2]
 FEW = ("--force-few", "--set", "finetune.epochs=2", "--set", "finetune.batch_clips=2")
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("EDGEPKD_DEBUG", raising=False)
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
-
-
-def invoke(*arguments: object) -> Result:
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    assert "Traceback" not in done.output
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +42,6 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def quantize(run: Path, cache: Path, *arguments: object) -> Result:
     return invoke("quantize", run, "--cache", cache, "--jobs", 1, "--threads", 1, "--device", "cpu",
                   *arguments)
-
-
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_a_run_becomes_int8_is_evaluated_and_weighed(run: Path, cache: Path) -> None:
@@ -147,19 +126,3 @@ def test_a_folder_without_a_run_is_one_message(tmp_path: Path, cache: Path) -> N
     done = quantize(tmp_path / "none", cache)
     assert done.exit_code == 1
     assert "is no training run" in done.stderr
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = """
-import sys
-from edgepkd.cli.main import app
-try:
-    app(["quantize", "--help"])
-except SystemExit as end:
-    assert not end.code
-print("HEAVY", sorted({"numpy", "scipy", "torch", "av", "modelopt", "rich"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
-                          timeout=60, check=True)
-    assert "HEAVY []" in done.stdout
-    assert "--sensitivity" in done.stdout

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from edgepkd.cli.main import app
 from edgepkd.config import MODALITIES
+from tests.cli.calling import invoke as call
+from tests.cli.calling import lines
 from tests.models.networks import torchvision_state
+from tests.processes import ROOT
 from tests.training.tiny_set import change_index, make_set, write_recipe
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("EDGEPKD_DEBUG", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +58,8 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 def invoke(step: str, run: Path, shared: Path, *arguments: object) -> Result:
     features = ["--features", shared / "features"] if step == "exits" else []
-    done = CliRunner().invoke(app, [str(argument) for argument in (
-        "train", step, run, "--cache", shared / "cache", "--jobs", 1, "--threads", 1,
-        "--device", "cpu", *features, *arguments)])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    assert "Traceback" not in done.output
-    return done
-
-
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+    return call("train", step, run, "--cache", shared / "cache", "--jobs", 1, "--threads", 1,
+                "--device", "cpu", *features, *arguments)
 
 
 def test_each_trunk_is_a_line(trained: Path) -> None:
@@ -254,20 +238,3 @@ def test_a_disk_that_fills_up_is_one_message_and_leaves_no_part(
     assert "next: Free some space" in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = """
-import sys
-from edgepkd.cli.main import app
-for arguments in (["train", "--help"], ["train", "backbone", "--help"], ["train", "exits", "-h"]):
-    try:
-        app(arguments)
-    except SystemExit as end:
-        assert not end.code
-print("HEAVY", sorted({"numpy", "scipy", "torch", "av", "numba", "rich"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
-                          timeout=60, check=True)
-    assert "HEAVY []" in done.stdout
-    assert "--last-teacher" in done.stdout

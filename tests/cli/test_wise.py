@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from edgepkd.cli.main import app
 from edgepkd.logits.clip_logits import save_logits
 from edgepkd.logits.fit_files import read_fitted
+from tests.cli.calling import invoke, lines
 from tests.logits.made_logits import make_logits
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("EDGEPKD_DEBUG", raising=False)
 
 
 @pytest.fixture
 def logits(tmp_path: Path) -> Path:
     save_logits(make_logits(), tmp_path / "calibration.npz")
     return tmp_path / "calibration.npz"
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_the_table_shows_every_position(logits: Path, tmp_path: Path) -> None:

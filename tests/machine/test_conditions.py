@@ -7,7 +7,7 @@ from importlib import metadata
 
 import pytest
 
-from edgepkd import __version__
+from edgepkd._version import __version__
 from edgepkd.machine import hardware
 from edgepkd.machine.conditions import PACKAGES, conditions, machine_conditions, versions
 

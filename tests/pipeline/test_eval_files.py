@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from edgepkd.errors import MissingExtraError
 from edgepkd.logits.evaluate import evaluate_logits
-from edgepkd.pipeline.eval_files import CONFUSION_CSV, EXITS_CSV, Heading, write_tables
+from edgepkd.pipeline import eval_files
+from edgepkd.pipeline.eval_files import CONFUSION_CSV, EXITS_CSV, Heading, draw_plots, write_tables
 from tests.logits.made_logits import make_logits
 
 HEADING = Heading("a run", "test", "segments mv 3; 1 crop")
@@ -62,3 +64,22 @@ def test_a_row_a_score_with_its_interval(tmp_path: Path) -> None:
         ("test", "60", "5")}
     assert all(float(row["top1_low"]) < float(row["top1"]) < float(row["top1_high"])
                for row in rows)
+
+
+def test_plots_are_drawn_or_it_is_said_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = make_logits()
+    evaluation = evaluate_logits(answered, order=("mv",), gmac=COST)
+
+    def drawn() -> str | None:
+        return draw_plots(tmp_path, evaluation, answered, heading=HEADING, floor=1 / 3)
+
+    assert drawn() is None
+    assert {path.name for path in tmp_path.iterdir()} == {"exits.png", "confusion.png"}
+
+    def absent(*_: object, **__: object) -> None:
+        raise MissingExtraError("Drawing needs 'matplotlib'.", hint="Install it.")
+
+    monkeypatch.setattr(eval_files, "confusion", absent)
+    assert drawn() == "no plots: Drawing needs 'matplotlib'. Install it."

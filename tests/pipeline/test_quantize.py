@@ -11,7 +11,7 @@ import pytest
 
 from edgepkd import _optional
 from edgepkd.config import MODALITIES, Modality
-from edgepkd.datasets.index import labels_of, read_index
+from edgepkd.datasets.index import read_index
 from edgepkd.errors import DataError, MissingExtraError, ModelError, UsageError
 from edgepkd.int8 import hash_of_clips
 from edgepkd.models.checkpoint import load_network, save_network
@@ -25,10 +25,8 @@ from edgepkd.pipeline.wise import WiseFitConfig, fit_wise_file
 from edgepkd.quantize.checkpoint import load_quantized
 from edgepkd.training.cache import cache_spec
 from edgepkd.training.predict import views_protocol, weights_sha256
-from edgepkd.training.recipe import load_train_recipe
-from edgepkd.training.runs import Run, read_run, write_run
-from tests.models.networks import small_network
-from tests.training.tiny_set import change_index, make_set, write_recipe
+from edgepkd.training.runs import read_run
+from tests.training.tiny_set import change_index, make_run, make_set
 
 FEW: dict[str, Any] = {"min_clips": 2, "finetune.epochs": 2, "finetune.batch_clips": 2}
 
@@ -46,14 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(data: Path, tmp_path: Path) -> Path:
     """A run with networks of random weights, whose exits say that the I-frame network taught."""
-    folder = tmp_path / "run"
-    recipe = load_train_recipe(str(write_recipe(tmp_path / "tiny.toml")))
-    index = data / "index.csv"
-    write_run(Run(folder, recipe, index, labels_of(read_index(index)), 1))
-    for modality in MODALITIES:
-        save_network(small_network(modality=modality, num_classes=2), folder / modality,
-                     extra={"method": "iframe", "last_teacher": "own"})
-    return folder
+    return make_run(tmp_path / "run", data, method="iframe", last_teacher="own")
 
 
 def settings(run: Path, cache: Path, **changes: Any) -> QuantizeConfig:
@@ -278,7 +269,7 @@ def test_without_modelopt_the_extra_is_named(
 
 def test_torchrun_is_refused(run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="quantising is one process's work"):
+    with pytest.raises(UsageError, match="quantising runs in one process, and there are 2"):
         done(run, cache)
 
 
@@ -307,7 +298,7 @@ def test_clips_on_other_sides_than_in_training_are_refused(
     own = Path(shutil.copytree(data, tmp_path / "own"))
     sides = {"train": "test", "test": "train"}
     change_index(own, lambda row: {**row, "split": sides.get(row["split"], row["split"])})
-    with pytest.raises(DataError, match="held out here and trained on there"):
+    with pytest.raises(DataError, match="held out in one of two indices and trained on in"):
         done(run, cache, method="ptq", data=own)
     assert not (run / "int8-ptq").exists()
 

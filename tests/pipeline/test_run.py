@@ -15,9 +15,7 @@ from PIL import Image
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, ConfigError, ModelError, SourceError, UsageError
-from edgepkd.pipeline import inspect as inspecting
 from edgepkd.pipeline import run as pipeline
-from edgepkd.pipeline.inspect import BundleReport, VideoReport
 from edgepkd.pipeline.run import (
     ClipDone,
     RunConfig,
@@ -389,17 +387,6 @@ def test_static_excludes_the_rest(other: dict[str, Any]) -> None:
         RunConfig("x.mp4", static=True, **other)
 
 
-def test_inspect_a_bundle_and_videos(bundle: Bundle, clips: Path, tmp_path: Path) -> None:
-    (report,) = inspecting.inspect(str(bundle.path))
-    assert isinstance(report, BundleReport)
-    assert report.bundle == bundle
-    reports = list(inspecting.inspect(str(clips)))
-    assert [r.verdict.route for r in reports if isinstance(r, VideoReport)] == ["native"] * 2
-    (tmp_path / "bad.mp4").write_bytes(b"no")
-    (failed,) = inspecting.inspect(str(tmp_path / "bad.mp4"))
-    assert isinstance(failed, SourceFailed)
-    with pytest.raises(BundleError):
-        list(inspecting.inspect(str(tmp_path / "absent.edgepkd")))
 
 
 @pytest.mark.parametrize(("settings", "pixels"), [
@@ -497,8 +484,6 @@ def test_events_show_no_password(bundle: Bundle) -> None:
     (failed,) = [event for event in events if isinstance(event, SourceFailed)]
     assert failed.source == "rtsp://***@127.0.0.1:9/x"
     assert "hunter2" not in repr(events)
-    (failed,) = inspecting.inspect(address)
-    assert "hunter2" not in repr(failed)
 
 
 # ---- kinds of sources
@@ -518,9 +503,6 @@ def test_sources_may_be_paths_lists_and_open_files(clips: Path, bundle: Bundle) 
     assert answer.label == "right"
     with pytest.raises(UsageError, match="<file object>"):
         list(pipeline.run(RunConfig(data, model=bundle.path, save=clips / "out.mp4")))
-    reports = list(inspecting.inspect([right, io.BytesIO(left.read_bytes())]))
-    assert [r.info.source for r in reports if isinstance(r, VideoReport)] == [
-        str(right), "<file object>"]
 
 
 def test_what_a_folder_holds_beside_videos_is_an_event(
@@ -534,9 +516,6 @@ def test_what_a_folder_holds_beside_videos_is_an_event(
     assert [(one.path.name, one.reason[:15]) for one in events[0].skipped] == [
         ("gone.mp4", "a broken link t"), (tmp_path.name, "1 file with .tx")]
     assert {answer.label for answer in answers(events)} == {"left", "right"}
-    reports = list(inspecting.inspect(str(tmp_path)))
-    assert isinstance(reports[0], pipeline.SourcesSkipped)
-    assert [type(report) for report in reports[1:]] == [VideoReport] * 2
 
 
 def test_pictures_are_answered_and_saved_at_the_rate_given(
@@ -559,14 +538,9 @@ def test_pictures_are_answered_and_saved_at_the_rate_given(
     (started, *_) = run(folder, bundle, clips=1)
     assert isinstance(started, SourceStarted)
     assert "25 a second" in started.notes[0]
-    (report,) = inspecting.inspect(folder, fps=12.5)
-    assert isinstance(report, VideoReport)
-    assert (report.info.fps, report.notes) == (12.5, ())
 
 
 @pytest.mark.parametrize("fps", [0, -5, float("nan"), float("inf"), 1000.5])
 def test_frame_rates_out_of_range(fps: float) -> None:
     with pytest.raises(ConfigError, match=r"fps is .*allowed"):
         RunConfig("x.mp4", fps=fps)
-    with pytest.raises(ConfigError, match=r"fps is .*allowed"):
-        list(inspecting.inspect("x.mp4", fps=fps))

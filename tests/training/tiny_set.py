@@ -1,13 +1,20 @@
-"""A set of eight synthetic clips, and a recipe that trains three tiny networks on it in seconds."""
+"""A set of eight synthetic clips, a recipe that trains three tiny networks on it in seconds, and
+a run with networks that nobody trained."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from edgepkd.config import MODALITIES
+from edgepkd.config import MODALITIES, Modality
+from edgepkd.datasets.index import labels_of, read_index
+from edgepkd.models.checkpoint import save_network
 from edgepkd.pipeline.synth import SynthConfig, synth
+from edgepkd.training.recipe import load_train_recipe
+from edgepkd.training.runs import Run, write_run
+from tests.models.networks import small_network
 
 Row = dict[str, str]
 
@@ -40,3 +47,16 @@ def write_recipe(path: Path) -> Path:
     lines += ["[exits]", "epochs = 3", "num_views = 2", "batch_views = 4", "[wise]"]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def make_run(
+    folder: Path, data: Path, *, modalities: Sequence[Modality] = MODALITIES, **extra: Any
+) -> Path:
+    """A run of the recipe `tiny` on `data`, with networks of random weights; `extra`: in them."""
+    recipe = load_train_recipe(str(write_recipe(folder.with_name(f"{folder.name}.toml"))))
+    index = data / "index.csv"
+    write_run(Run(folder, recipe, index, labels_of(read_index(index)), 1))
+    for modality in modalities:
+        save_network(small_network(modality=modality, num_classes=2), folder / modality,
+                     extra=extra)
+    return folder
