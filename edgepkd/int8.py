@@ -14,19 +14,19 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import nn
 
-from edgepkd.config import InputSpec, Modality, check
+from edgepkd.config import MODALITIES, InputSpec, Modality, check
 from edgepkd.errors import DataError
-from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.quantize.network import quantize_network
 from edgepkd.quantize.spec import QuantSpec
 from edgepkd.recipes import load_recipe
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution
-from edgepkd.training.exits import ViewPlan
+from edgepkd.training.exits import ViewPlan, view_plan
 from edgepkd.training.finetune import Taught, finetune, teachers_needed, view_logits, views_needed
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, Log
-from edgepkd.training.recipe import FinetuneRecipe, typed_table, with_changes
+from edgepkd.training.recipe import FinetuneRecipe, TrainRecipe, typed_table, with_changes
 from edgepkd.training.views import test_view
 
 QuantMethod = Literal["ptq", "qat", "qad"]
@@ -52,6 +52,12 @@ class Int8Recipe:
     def finetune_of(self, method: QuantMethod) -> FinetuneRecipe:
         """Steps of QAT or QAD."""
         return self.finetune.as_qat() if method == "qat" else self.finetune
+
+    def facts(self, method: QuantMethod) -> dict[str, Any]:
+        """What this recipe says about a network quantised by `method`, as plain values."""
+        facts = {"method": method, "quantizer": asdict(self.quantizer),
+                 "calibration_clips": self.calibration_clips}
+        return facts if method == "ptq" else {**facts, "finetune": asdict(self.finetune_of(method))}
 
 
 def load_int8_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Int8Recipe:
@@ -81,7 +87,7 @@ def int8_recipe_of(values: Mapping[str, Any], *, where: str) -> Int8Recipe:
     }, where=where)
 
 
-# ---- PTQ
+# ---- clips
 
 
 def calibration_rows(
@@ -94,7 +100,7 @@ def calibration_rows(
     """
     if count < recipe.min_clips and not force:
         raise DataError(f"{count} clips to calibrate on; allowed: {recipe.min_clips} or more.",
-                        hint="Add training clips, or pass --force: ranges are then chance.")
+                        hint="Add training clips, or pass --force-few: ranges are then chance.")
     chosen = np.random.default_rng(seed).permutation(count)[: recipe.calibration_clips]
     return sorted(int(row) for row in chosen)
 
@@ -104,14 +110,62 @@ def hash_of_clips(keys: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
 
 
-def post_training(
-    network: SegmentedNetwork, clips: Sequence[ClipArrays], *, spec: InputSpec, recipe: Int8Recipe
+def finetune_plans(
+    recipe: TrainRecipe, modalities: Sequence[Modality] = MODALITIES
+) -> dict[Modality, ViewPlan]:
+    """Views to train on: other ones than those that the exits of `recipe` were trained on."""
+    plans = {modality: view_plan(recipe, modality) for modality in modalities}
+    return {modality: replace(plan, seed=plan.seed + 1) for modality, plan in plans.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Clips:
+    """Clips that a network is quantised with."""
+
+    ranges: Sequence[ClipArrays]
+    """Their test views set the ranges."""
+    train: LabelledClips
+    """QAT and QAD train on them; PTQ does not look at them."""
+    plans: Mapping[Modality, ViewPlan]
+    """Views of the network, and of its teachers."""
+
+
+# ---- one network
+
+
+def to_int8(
+    method: QuantMethod, networks: Networks, clips: Int8Clips, *, modality: Modality,
+    recipe: Int8Recipe, trunk_rate: float, seed: int, ranged: SegmentedNetwork | None = None,
+    calibration: LabelledClips | None = None, execution: Execution | None = None,
+    log: Log | None = None, checkpoint: Checkpoint | None = None,
 ) -> SegmentedNetwork:
-    """PTQ: an INT8 copy of `network` whose ranges come from the test views of `clips`.
+    """PTQ, QAT or QAD of the network of `modality`: an INT8 copy of it.
+
+    `networks` are in FP32, that of `modality` and its teachers; they stay as they are. `trunk_rate`
+    is the rate that the trunk was trained at. `ranged` is what PTQ of this network gave, where it
+    is known already; it stays as it is, too. The rest is for `training.finetune.finetune`, and for
+    QAT and QAD alone. After PTQ the copy is on the device of `networks`, after training on the CPU.
 
     Raises:
-        as `quantize.network.quantize_network`.
+        as `quantize.network.quantize_network` and `training.finetune.finetune`.
     """
+    if ranged is None:
+        ranged = _with_ranges(networks[modality], clips.ranges, spec=clips.plans[modality].spec,
+                              recipe=recipe)
+    student = copy.deepcopy(ranged)
+    if method == "ptq":
+        return student
+    steps = recipe.finetune_of(method)
+    finetune(student, clips.train, clips.plans[modality], recipe=steps, trunk_rate=trunk_rate,
+             seed=seed, taught=_teach(networks, clips, modality=modality, recipe=steps),
+             calibration=calibration, execution=execution, log=log, checkpoint=checkpoint)
+    return student
+
+
+def _with_ranges(
+    network: SegmentedNetwork, clips: Sequence[ClipArrays], *, spec: InputSpec, recipe: Int8Recipe
+) -> SegmentedNetwork:
+    """A quantised copy of `network` whose ranges come from the test views of `clips`."""
 
     def calibrate(quantized: nn.Module) -> None:
         device = next(quantized.parameters()).device
@@ -121,41 +175,12 @@ def post_training(
     return quantize_network(network, spec=recipe.quantizer, calibrate=calibrate)
 
 
-# ---- QAT and QAD
-
-
-def teach(
-    networks: Mapping[Modality, SegmentedNetwork], data: LabelledClips,
-    plans: Mapping[Modality, ViewPlan], *, modality: Modality, recipe: FinetuneRecipe,
+def _teach(
+    networks: Networks, clips: Int8Clips, *, modality: Modality, recipe: FinetuneRecipe
 ) -> Taught:
-    """What the FP32 networks say about the views that the student of `modality` is trained on."""
+    """What the FP32 networks say about the views that the network of `modality` is trained on."""
     if recipe.scheme == "ce" and recipe.self_share == 0:
         return {}
-    return {m: view_logits(networks[m], data.clips, plans[m],
-                           num_views=views_needed(plans[modality], recipe))
+    return {m: view_logits(networks[m], clips.train.clips, clips.plans[m],
+                           num_views=views_needed(clips.plans[modality], recipe))
             for m in teachers_needed(modality, recipe)}
-
-
-def trained_on(
-    quantized: SegmentedNetwork, data: LabelledClips, plan: ViewPlan, *, taught: Taught,
-    recipe: FinetuneRecipe, trunk_rate: float, seed: int,
-    calibration: LabelledClips | None = None, execution: Execution | None = None,
-    log: Log | None = None, checkpoint: Checkpoint | None = None,
-) -> SegmentedNetwork:
-    """A copy of `quantized` after QAT or QAD, as `training.finetune.finetune`."""
-    student = copy.deepcopy(quantized)
-    finetune(student, data, plan, taught=taught, recipe=recipe, trunk_rate=trunk_rate, seed=seed,
-             calibration=calibration, execution=execution, log=log, checkpoint=checkpoint)
-    return student
-
-
-def finetune_plan(plan: ViewPlan) -> ViewPlan:
-    """Views to train on: other ones than those that the exits were trained on."""
-    return replace(plan, seed=plan.seed + 1)
-
-
-def facts_of(recipe: Int8Recipe, *, method: QuantMethod) -> dict[str, Any]:
-    """Settings of a quantised network, as plain values."""
-    facts = {"method": method, "quantizer": asdict(recipe.quantizer),
-             "calibration_clips": recipe.calibration_clips}
-    return facts if method == "ptq" else {**facts, "finetune": asdict(recipe.finetune_of(method))}

@@ -50,7 +50,7 @@ class BarRow:
     label: str
     """Group along the axis, such as an exit."""
     series: str
-    """Colour, such as a training scheme."""
+    """Colour, such as a training method."""
     value: float
     low: float
     """Lower end of the interval."""

@@ -27,11 +27,12 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal
+
+from edgepkd.closing import Closing
 
 Identity = tuple[int, int]
 """Device and inode of a file: what it is, whatever it is called."""
-Self = TypeVar("Self", bound="Temporary")
 Before = Identity | None | Literal["any"]
 """What may have the final name: this file, none, or any."""
 
@@ -45,7 +46,7 @@ _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _quiet_until: dict[Identity, float] = {}
 
 
-class Temporary:
+class Temporary(Closing):
     """A file or folder without its final name yet.
 
     Attributes:
@@ -113,12 +114,6 @@ class Temporary:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
-
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 class TemporaryFile(Temporary):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgepkd.bundle import trust
-from edgepkd.bundle.engines import SIDECAR, EngineSet, write_engines
+from edgepkd.bundle.engine_files import write_engines
+from edgepkd.bundle.engines import SIDECAR, EngineSet
 from edgepkd.bundle.folder import open_folder
 
 

@@ -8,24 +8,25 @@ from typing import Any
 import pytest
 import torch
 
+from edgepkd import int8
 from edgepkd.config import MODALITIES, InputSpec, Modality
 from edgepkd.errors import ConfigError, DataError
 from edgepkd.int8 import (
+    Int8Clips,
     Int8Recipe,
+    QuantMethod,
     calibration_rows,
-    facts_of,
-    finetune_plan,
+    finetune_plans,
     hash_of_clips,
     int8_recipe_of,
     load_int8_recipe,
-    post_training,
-    teach,
-    trained_on,
+    to_int8,
 )
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.quantize.network import quantizers
-from edgepkd.training.exits import ViewPlan
+from edgepkd.training.exits import ViewPlan, view_plan
 from edgepkd.training.loader import LabelledClips
+from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.views import test_view as centre_view
 from tests.models.networks import small_network
 from tests.training.fake_clips import fake_clip
@@ -50,10 +51,23 @@ def recipe() -> Int8Recipe:
 
 
 @pytest.fixture(scope="module")
+def clips(data: LabelledClips) -> Int8Clips:
+    return Int8Clips(data.clips, data, PLANS)
+
+
+@pytest.fixture(scope="module")
 def quantized(
-    networks: dict[Modality, SegmentedNetwork], data: LabelledClips, recipe: Int8Recipe
+    networks: dict[Modality, SegmentedNetwork], clips: Int8Clips, recipe: Int8Recipe
 ) -> SegmentedNetwork:
-    return post_training(networks["mv"], data.clips, spec=INPUTS["mv"], recipe=recipe)
+    return quantize(networks, clips, recipe, "ptq")
+
+
+def quantize(
+    networks: dict[Modality, SegmentedNetwork], clips: Int8Clips, recipe: Int8Recipe,
+    method: QuantMethod, *, modality: Modality = "mv", ranged: SegmentedNetwork | None = None,
+) -> SegmentedNetwork:
+    return to_int8(method, networks, clips, modality=modality, recipe=recipe, trunk_rate=1e-2,
+                   seed=0, ranged=ranged)
 
 
 # ---- recipe
@@ -94,8 +108,9 @@ def test_qat_has_neither_teacher_nor_twin() -> None:
     recipe = load_int8_recipe("int8")
     assert (recipe.finetune_of("qat").scheme, recipe.finetune_of("qat").self_share) == ("ce", 0)
     assert recipe.finetune_of("qad") == recipe.finetune
-    assert "finetune" not in facts_of(recipe, method="ptq")
-    assert facts_of(recipe, method="qat")["finetune"]["scheme"] == "ce"
+    assert set(recipe.facts("ptq")) == {"method", "quantizer", "calibration_clips"}
+    assert recipe.facts("qat")["finetune"]["scheme"] == "ce"
+    assert recipe.facts("qad")["finetune"]["scheme"] == "pkd"
 
 
 # ---- clips
@@ -113,7 +128,7 @@ def test_clips_are_drawn_by_the_seed(recipe: Int8Recipe) -> None:
 
 
 def test_too_few_clips_are_refused_unless_forced(recipe: Int8Recipe) -> None:
-    with pytest.raises(DataError, match=r"15 clips to calibrate on; allowed: 16 or more.*--force"):
+    with pytest.raises(DataError, match=r"15 clips to calibrate on; allowed: 16.*--force-few"):
         calibration_rows(15, recipe, seed=0)
     assert calibration_rows(15, recipe, seed=0, force=True) == list(range(15))
     assert len(calibration_rows(16, recipe, seed=0)) == 16
@@ -137,35 +152,45 @@ def test_ranges_come_from_the_test_views(
 
 
 def test_views_to_train_on_are_other_ones_than_those_of_the_exits(data: LabelledClips) -> None:
-    plan = finetune_plan(PLANS["mv"])
-    assert replace(plan, seed=PLANS["mv"].seed) == PLANS["mv"]
-    assert not torch.equal(plan.view(data.clips[0], index=0, view=0),
-                           PLANS["mv"].view(data.clips[0], index=0, view=0))
+    recipe = load_train_recipe("small", {f"inputs.{m}.{key}": value for m in MODALITIES
+                                         for key, value in (("resize_px", 40), ("crop_px", 32))})
+    plans = finetune_plans(recipe)
+    assert tuple(plans) == MODALITIES
+    assert tuple(finetune_plans(recipe, ("iframe",))) == ("iframe",)
+    for modality, plan in plans.items():
+        own = view_plan(recipe, modality)
+        assert replace(plan, seed=own.seed) == own
+        assert not torch.equal(plan.view(data.clips[0], index=0, view=0),
+                               own.view(data.clips[0], index=0, view=0))
 
 
+@pytest.mark.parametrize(("modality", "changes", "teachers"), [
+    ("iframe", {"epochs": 6}, {"mv", "residual", "iframe"}),
+    ("mv", {"scheme": "iframe"}, {"mv", "iframe"}),
+    ("mv", {"scheme": "ce"}, {"mv"}),  # its float twin
+    ("mv", {"scheme": "ce", "self_share": 0.0}, set()),
+])
 def test_only_teachers_of_the_schedule_are_asked(
-    networks: dict[Modality, SegmentedNetwork], data: LabelledClips, recipe: Int8Recipe
+    monkeypatch: pytest.MonkeyPatch, networks: dict[Modality, SegmentedNetwork], clips: Int8Clips,
+    quantized: SegmentedNetwork, recipe: Int8Recipe, modality: Modality, changes: dict[str, Any],
+    teachers: set[Modality],
 ) -> None:
-    def asked(modality: Modality, **changes: Any) -> set[Modality]:
-        steps = replace(recipe.finetune, **changes)
-        return set(teach(networks, data, PLANS, modality=modality, recipe=steps))
-
-    assert asked("iframe", epochs=6) == {"iframe", "mv", "residual"}
-    assert asked("mv", scheme="iframe") == {"mv", "iframe"}
-    assert asked("mv", scheme="ce") == {"mv"}  # its float twin
-    assert asked("mv", scheme="ce", self_share=0.0) == set()
+    taught: dict[Modality, torch.Tensor] = {}
+    monkeypatch.setattr(int8, "finetune", lambda *_, **given: taught.update(given["taught"]))
+    steps = replace(recipe, finetune=replace(recipe.finetune, **changes))
+    quantize(networks, clips, steps, "qad", modality=modality, ranged=quantized)
+    assert set(taught) == teachers
+    for logits in taught.values():
+        assert logits.shape == (4, min(4, steps.finetune.epochs), 4, 2)
 
 
 @pytest.mark.parametrize("method", ["qat", "qad"])
 def test_training_on_moves_weights_and_leaves_ranges_and_its_input(
-    networks: dict[Modality, SegmentedNetwork], quantized: SegmentedNetwork, data: LabelledClips,
-    recipe: Int8Recipe, method: Any
+    networks: dict[Modality, SegmentedNetwork], quantized: SegmentedNetwork, clips: Int8Clips,
+    recipe: Int8Recipe, method: QuantMethod,
 ) -> None:
-    steps = recipe.finetune_of(method)
     before = {name: tensor.clone() for name, tensor in quantized.state_dict().items()}
-    taught = teach(networks, data, PLANS, modality="mv", recipe=steps)
-    trained = trained_on(quantized, data, PLANS["mv"], taught=taught, recipe=steps,
-                         trunk_rate=1e-2, seed=0)
+    trained = quantize(networks, clips, recipe, method, ranged=quantized)
     after = trained.state_dict()
     for name, tensor in quantized.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -173,3 +198,25 @@ def test_training_on_moves_weights_and_leaves_ranges_and_its_input(
     for k in range(4):  # through every quantiser down to the first layer
         names = [n for n in after if n.startswith(f"segments.{k}.") and n.endswith(".weight")]
         assert not any(torch.equal(after[name], before[name]) for name in names)
+
+
+def test_ranges_that_are_known_make_no_difference(
+    networks: dict[Modality, SegmentedNetwork], quantized: SegmentedNetwork, clips: Int8Clips,
+    recipe: Int8Recipe,
+) -> None:
+    own = quantize(networks, clips, recipe, "qad").state_dict()
+    given = quantize(networks, clips, recipe, "qad", ranged=quantized).state_dict()
+    assert all(torch.equal(own[name], given[name]) for name in own)
+    other = quantize(networks, clips, recipe, "qat").state_dict()
+    assert any(not torch.equal(own[name], other[name]) for name in own)
+
+
+def test_ptq_is_a_copy_that_needs_no_clip_to_train_on(
+    networks: dict[Modality, SegmentedNetwork], quantized: SegmentedNetwork, data: LabelledClips,
+    recipe: Int8Recipe,
+) -> None:
+    before = {name: tensor.clone() for name, tensor in networks["mv"].state_dict().items()}
+    alone = Int8Clips(data.clips, LabelledClips([], []), {"mv": PLANS["mv"]})
+    found = quantize({"mv": networks["mv"]}, alone, recipe, "ptq").state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in quantized.state_dict().items())
+    assert all(torch.equal(networks["mv"].state_dict()[name], before[name]) for name in before)

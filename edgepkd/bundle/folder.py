@@ -16,9 +16,9 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Literal
 
+from edgepkd.closing import Closing
 from edgepkd.errors import BundleError, StorageError
 from edgepkd.temporaries import EXCHANGE, renameat2
 
@@ -35,7 +35,7 @@ _OF_OLD = re.compile(r"(fresh\.)?\d+\.[0-9a-f]{8}\.(old|tmp)")
 _ROOM = "Free some space, or copy the bundle where you may write."
 
 
-class Folder:
+class Folder(Closing):
     """An open folder. `relative` is always a path below it with forward slashes, without '..'.
 
     Attributes:
@@ -304,15 +304,6 @@ class Folder:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Folder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # ---- small parts
 

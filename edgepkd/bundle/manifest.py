@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from edgepkd.bundle._schema import (
+from edgepkd.bundle.schema import (
     SCHEMA_VERSION,
     build,
     numbers,
@@ -31,6 +31,7 @@ from edgepkd.config import (
 )
 from edgepkd.errors import BundleError
 
+SUFFIX = ".edgepkd"
 MANIFEST = "manifest.json"
 WISE = "wise.json"
 POLICY = "policy.json"
@@ -129,6 +130,11 @@ class Manifest:
     def segment(self, modality: Modality, exit: int) -> SegmentEntry:
         """The segment that ends in exit `exit` (1..4) of the network of `modality`."""
         return next(s for s in self.segments if (s.modality, s.exit) == (modality, exit))
+
+
+def segment_file(modality: Modality, exit: int) -> str:
+    """Where a segment lies in a bundle: segments/mv_1.onnx."""
+    return f"segments/{modality}_{exit}.onnx"
 
 
 # ---- parsing
@@ -324,10 +330,3 @@ def _check_segments(manifest: Manifest) -> None:
                     f" up to {MAX_INPUT_VALUES} for the {spec.num_segments} frames of a clip")
             require(0 <= segment.gmac <= MAX_GMAC, f"{where}: gmac", segment.gmac,
                     f"0..{MAX_GMAC:g}")
-
-SUFFIX = ".edgepkd"
-
-
-def segment_file(modality: Modality, exit: int) -> str:
-    """Where a segment lies in a bundle: segments/mv_1.onnx."""
-    return f"segments/{modality}_{exit}.onnx"

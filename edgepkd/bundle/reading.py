@@ -1,14 +1,8 @@
-"""The bundle `NAME.edgepkd/`: what the device needs, in one folder that is whole or absent.
+"""Reading a bundle: whatever is in it is checked before it is used.
 
-    manifest.json        schema_version, labels, inputs, cascade, segments, SHA-256 of every file
-    segments/mv_1.onnx   one ONNX file per segment; tensors named x, features, logits
-    wise.json            WISE weights per order; policy.json: temperatures and thresholds per order
-    MODEL_CARD.md        data, split, accuracy
-
-Everything that is read is checked: schema, ranges, shapes, hashes, what the segments' graphs hold,
-and that no path leaves the folder. A bundle may come from a stranger: no link in it is followed,
-nothing that the manifest does not list is opened, and the bytes that were hashed are those which
-are used.
+Schema, ranges, shapes, hashes, what the segments' graphs hold, and that no path leaves the folder.
+A bundle may come from a stranger: no link in it is followed, nothing that the manifest does not
+list is opened, and the bytes that were hashed are those which are used.
 """
 
 from __future__ import annotations
@@ -18,7 +12,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgepkd.bundle._schema import DAMAGED, MAX_JSON_BYTES
 from edgepkd.bundle.folder import Folder, open_folder
 from edgepkd.bundle.manifest import (
     MANIFEST,
@@ -33,6 +26,7 @@ from edgepkd.bundle.manifest import (
     parse_policy,
     parse_wise,
 )
+from edgepkd.bundle.schema import DAMAGED, MAX_JSON_BYTES
 from edgepkd.bundle.segment import check_segment
 from edgepkd.config import Modality
 from edgepkd.errors import BundleError
@@ -49,8 +43,8 @@ class Bundle:
     policy: PolicyTable
 
     def segment_content(self, modality: Modality, exit: int) -> bytes:
-        """ONNX of one segment, read once: these bytes have the SHA-256 of the manifest, and their
-        graph is one that may be handed to a library.
+        """ONNX of the segment that ends in exit `exit` (1..4) of `modality`: these very bytes have
+        the SHA-256 of the manifest, and their graph is one that may be handed to a library.
 
         Raises:
             BundleError: the file is missing, no plain file, not what the manifest says, or holds
@@ -58,9 +52,6 @@ class Bundle:
         """
         with _opened(self.path) as folder:
             return _segment(folder, self.manifest, modality, exit)
-
-
-# ---- reading
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
@@ -136,14 +127,3 @@ def _check_size(folder: Folder, manifest: Manifest, name: str) -> None:
     if size != said:
         raise BundleError(f"{folder.path / name} has {size} bytes; the manifest says {said}.",
                           hint=DAMAGED)
-
-
-# ---- writing
-
-
-def _holds_manifest(target: Path) -> bool:
-    folder = open_folder(target)
-    if folder is None:
-        return False
-    with folder:
-        return folder.kind(MANIFEST) == "file"

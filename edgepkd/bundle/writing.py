@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from edgepkd.bundle._schema import SCHEMA_VERSION
+from edgepkd.bundle.folder import open_folder
 from edgepkd.bundle.manifest import (
     MANIFEST,
     MODEL_CARD,
@@ -24,7 +24,8 @@ from edgepkd.bundle.manifest import (
     WiseTable,
     inside,
 )
-from edgepkd.bundle.reading import Bundle, _holds_manifest, read_bundle
+from edgepkd.bundle.reading import Bundle, read_bundle
+from edgepkd.bundle.schema import SCHEMA_VERSION
 from edgepkd.config import quoted
 from edgepkd.errors import BundleError
 from edgepkd.files import new_folder, recover_folder
@@ -74,6 +75,14 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
     if target.is_symlink() or not _holds_manifest(target):
         raise BundleError(f"{target} exists and is not a bundle; it is not overwritten.",
                           hint="Choose another name, or move it away yourself.")
+
+
+def _holds_manifest(target: Path) -> bool:
+    folder = open_folder(target)
+    if folder is None:
+        return False
+    with folder:
+        return folder.kind(MANIFEST) == "file"
 
 
 def _exists(target: Path) -> BundleError:

@@ -16,17 +16,18 @@ EXIT_CODES = {"ok": 0, "will rebuild": 3, "cannot": 1}
 
 
 def check(
-    bundle: Annotated[Path, typer.Argument(help="A bundle NAME.edgepkd.")],
+    bundle: Annotated[Path, typer.Argument(
+        metavar="BUNDLE", help="A bundle NAME.edgepkd.")],
     target: Annotated[str | None, typer.Option(
-        help="Recipe of export/, such as jetson-orin-nano; default: all that the bundle has"
-             " engines for.")] = None,
-    json: Annotated[str | None, typer.Option(
-        metavar="PATH|-", help="Write everything as one JSON line.")] = None,
+        help="Target to check, a recipe of export/ such as jetson-orin-nano, or a .toml file;"
+             " default: each that the bundle has engines for.")] = None,
+    json: options.JsonLine = None,
     force: options.Force = False,
 ) -> None:
-    """Say if the engines of a bundle can be used here; needs no GPU and loads no engine.
+    """Check whether a bundle's engines can be used here.
 
-    Exit code 0: ok. 3: will rebuild, the command is printed. 1: cannot be used, nor built here.
+    Needs no GPU and loads no engine. Exit code 0: they can. 3: they must be built again, by the
+    command that is shown. 1: they can neither be used nor built here.
     """
     from dataclasses import asdict
 

@@ -24,60 +24,64 @@ SHOWN_SKIPPED = 3
 """Names for each reason."""
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
-                       help="Prepare, check or make sets of labelled clips.")
+                       help="Prepare, make or check sets of labelled clips.")
 
-Json = Annotated[str | None, typer.Option(
-    metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")]
-Jobs = Annotated[int | None, typer.Option(help="Processes; default: one for each core.")]
+Jobs = Annotated[int | None, typer.Option(
+    help="Processes that work at once; default: one for each core.")]
 TestShare = Annotated[float, typer.Option(
-    help="Share of the clips to test on, where the source does not say which.")]
+    help="Share of the clips that becomes the test split, where no split is given.")]
 CalibrationShare = Annotated[float, typer.Option(
-    help="Share of the other clips to calibrate on, where the source does not say which.")]
-Seed = Annotated[int, typer.Option(help="Draws the groups of the shares.")]
+    help="Share of the other clips that becomes the calibration split, where none is given.")]
+Seed = Annotated[int, typer.Option(help="Seed of all that is drawn, such as the splits.")]
 
 
 @data_app.command()
 def prepare(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set.")],
     folder: Annotated[Path, typer.Argument(
-        metavar="DST", help="Where the prepared set goes; one begun earlier is gone on with.")],
+        metavar="DST", help="Folder for the prepared set: a new one, or that of an interrupted run,"
+        " which is then continued.")],
     layout: Annotated[str, typer.Option(
-        help="auto, folder (CLASS/clip), csv, ucf101 or hmdb51.")] = "auto",
+        help="How SRC lists its clips: folder (CLASS/clip), csv (an index), ucf101, hmdb51, or"
+             " auto.")] = "auto",
     index: Annotated[Path | None, typer.Option(
         help="CSV with columns path (relative to SRC), label and, if known, group and split;"
              " default: SRC/index.csv.")] = None,
-    dataset: Annotated[str | None, typer.Option(
-        help="Only rows of the CSV with this in their column dataset.")] = None,
+    dataset: options.Dataset = None,
     split_files: Annotated[Path | None, typer.Option(
         help="Folder of the official split files; default: looked for in and beside SRC.")] = None,
-    split: Annotated[int, typer.Option(help="Which official split, 1 to 3.")] = 1,
+    split: Annotated[int, typer.Option(help="Which of the three official splits: 1, 2 or 3.")] = 1,
     partial: Annotated[bool, typer.Option(
-        "--partial", help="Accept other clip counts than the official ones.")] = False,
+        "--partial", help="Accept an official set of which clips are missing.")] = False,
     group_pattern: Annotated[str | None, typer.Option(
-        metavar="REGEX", help="Folder layout: its first (group), searched in the file name without"
-        " suffix, is the clip's group; default: the whole name.")] = None,
+        metavar="REGEX", help="Layout folder: a pattern for the file name without suffix, whose"
+        " first (...) is the clip's group, such as a person or a recording: one split gets all of"
+        " it; default: each file is a group.")] = None,
     test_share: TestShare = 0.2,
     calibration_share: CalibrationShare = 0.2,
     seed: Seed = 0,
     jobs: Jobs = None,
     ray: Annotated[str | None, typer.Option(
-        metavar="ADDRESS", help="Do the work on this Ray cluster, or on one started here"
+        metavar="ADDRESS", help="Work on this Ray cluster, or on one that is started here"
         " (local).")] = None,
     max_failures: Annotated[float, typer.Option(
-        help="Share of the clips that may fail and are left out.")] = 0.1,
+        help="Largest share of the clips that may fail and be left out.")] = 0.1,
     fps: options.Fps = None,
     limit: options.Limit = None,
     allow_playlists: options.AllowPlaylists = False,
-    json: Json = None,
+    json: options.Json = None,
     force: options.Force = False,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Bring clips to the form that networks are trained on, with an index and checksums."""
+    """Make a set to train on from videos.
+
+    Clips are brought to the one form that networks are trained on, cut into splits, and listed in
+    an index with checksums.
+    """
     from edgepkd.cli import output
     from edgepkd.datasets.layouts import SourceSpec
-    from edgepkd.datasets.pools import num_cores
     from edgepkd.datasets.splits import Shares
+    from edgepkd.machine.hardware import num_cores
     from edgepkd.pipeline import prepare as verb
     from edgepkd.pipeline.data import files_of
 
@@ -97,18 +101,18 @@ def prepare(
 
 @data_app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(metavar="DST", help="Where the set goes.")],
-    classes: Annotated[int, typer.Option(help="Motions, 2 to 8.")] = 4,
-    clips: Annotated[int, typer.Option(help="Clips in all.")] = 48,
-    clip_frames: Annotated[int, typer.Option(help="Frames in a clip.")] = 36,
+    folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the set.")],
+    classes: Annotated[int, typer.Option(help="Number of motions, each one a label, 2 to 8.")] = 4,
+    clips: Annotated[int, typer.Option(help="Number of clips in all.")] = 48,
+    clip_frames: Annotated[int, typer.Option(help="Number of frames in each clip.")] = 36,
     test_share: TestShare = 0.2,
     calibration_share: CalibrationShare = 0.2,
     seed: Seed = 0,
-    json: Json = None,
+    json: options.Json = None,
     force: options.Force = False,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Make a small action set of moving shapes, for smoke tests."""
+    """Make a small set of moving shapes, to try things on."""
     from edgepkd.cli import output
     from edgepkd.datasets.splits import Shares
     from edgepkd.pipeline import synth as verb
@@ -122,18 +126,21 @@ def synth(
 
 @data_app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder with an index.csv.")],
+    folder: Annotated[Path, typer.Argument(metavar="SET", help="Folder with an index.csv.")],
     decode: Annotated[bool, typer.Option(
-        "--decode", help="Also decode every frame.")] = False,
+        "--decode", help="Also decode every frame of every clip.")] = False,
     limit: options.Limit = None,
     jobs: Jobs = None,
-    json: Json = None,
+    json: options.Json = None,
     force: options.Force = False,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Check that a set is whole: files, checksums, splits, leaks."""
+    """Check that a set is whole and its splits are honest.
+
+    Looks at files, checksums and splits; exit code 1 if anything is wrong.
+    """
     from edgepkd.cli import output
-    from edgepkd.datasets.pools import num_cores
+    from edgepkd.machine.hardware import num_cores
     from edgepkd.pipeline import verify as verb
 
     config = verb.VerifyConfig(folder, decode, num_cores() if jobs is None else jobs,

@@ -20,7 +20,10 @@ def demo(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Answer on the clip that ships with edgepkd, and say whether it is right."""
+    """Try edgepkd on the clip that it ships with.
+
+    Shows the answer for each part of the clip, and whether it is right; exit code 1 if it is not.
+    """
     from edgepkd.cli import output
     from edgepkd.cli.show_run import show
     from edgepkd.pipeline import demo as verb

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from edgepkd.cli import options
 
 
 def doctor(
-    json: Annotated[str | None, typer.Option(
-        metavar="PATH|-", help="Write everything as one JSON line.")] = None,
+    json: options.JsonLine = None,
     force: options.Force = False,
 ) -> None:
-    """Show versions, backends that work, GPU or Jetson, and what to install next."""
+    """Show what this machine has and what is missing.
+
+    Lists versions, backends that work, GPU or Jetson, and what to install next.
+    """
     from dataclasses import asdict
 
     from edgepkd.cli import output

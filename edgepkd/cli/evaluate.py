@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from edgepkd.cli.options import Cache, Dataset, Quiet
+from edgepkd.cli.training_options import Data, Device, Threads
 from edgepkd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,41 +24,45 @@ WIDE_ONLY = ("weights", "top-5", "NLL")
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
-    data: Annotated[Path | None, typer.Option(
-        help="Folder with an index.csv, or the index, of the clips; default: the one the run was"
-             " trained with.")] = None,
-    dataset: Annotated[str | None, typer.Option(
-        help="Only rows of the index with this value in column dataset.")] = None,
-    split: Annotated[str, typer.Option(help="test, calibration or train.")] = "test",
-    views: Annotated[str, typer.Option(help="centre (one crop) or 10crop.")] = "centre",
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
+    data: Data = None, dataset: Dataset = None,
+    split: Annotated[str, typer.Option(
+        help="Clips of the index: test, calibration or train.")] = "test",
+    views: Annotated[str, typer.Option(
+        help="Crops of each frame: centre (one) or 10crop.")] = "centre",
     segments: Annotated[str | None, typer.Option(
-        help="Temporal segments, e.g. mv=8,residual=6; default: the recipe's.")] = None,
+        help="Frames of each clip that a network sees, e.g. mv=8,residual=6; default: the"
+             " recipe's.")] = None,
     order: Annotated[str | None, typer.Option(
         help="Networks in the order they are asked, e.g. mv,residual,iframe; default: the"
              " recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(
         help="Folder for the results; default: RUN/eval/SPLIT-VIEWS.")] = None,
-    cache: Annotated[Path, typer.Option(help="Where decoded clips are kept.")] = Path("runs/cache"),
+    cache: Cache = Path("runs/cache"),
     flatness: Annotated[bool, typer.Option(
         "--flatness", help="Also measure how flat the training loss is around the weights.",
     )] = False,
-    flatness_clips: Annotated[int, typer.Option(help="Training clips for --flatness.")] = 24,
-    flatness_probes: Annotated[int, typer.Option(help="Probes of the Hessian's trace.")] = 16,
+    flatness_clips: Annotated[int, typer.Option(
+        help="Number of training clips for --flatness.")] = 24,
+    flatness_probes: Annotated[int, typer.Option(
+        help="Random vectors that estimate the trace of the Hessian, for --flatness.")] = 16,
     epsilon: Annotated[float, typer.Option(
-        help="Half width of the box of the epsilon-sharpness.")] = 1e-4,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads of the networks.")] = None,
+        help="Size of the box around the weights that --flatness searches for the largest"
+             " loss.")] = 1e-4,
+    device: Device = "auto", threads: Threads = None,
     json: Annotated[str | None, typer.Option(
-        metavar="PATH|-", help="Write the content of metrics.json as one JSON line.")] = None,
+        metavar="PATH|-", help="Write what metrics.json holds as one JSON line.")] = None,
     force: Annotated[bool, typer.Option(
-        "--force", help="Replace the files of --out and --json that are there already.")] = False,
-    quiet: Annotated[bool, typer.Option(
-        "--quiet", "-q", help="No progress and no notes, only the table and errors.")] = False,
+        "--force", help="Replace files of --out and --json that exist already.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Score every exit, network and prefix of a run, and its cascade with early exits."""
+    """Measure the accuracy of a run on labelled clips.
+
+    Scores each exit alone, all exits up to each, each network, and the cascade with early exits.
+    """
     from edgepkd.cli import output
-    from edgepkd.pipeline.evaluate import LOG_FILE, EvalConfig, read_facts
+    from edgepkd.pipeline.eval_log import LOG_FILE
+    from edgepkd.pipeline.evaluate import EvalConfig, read_facts
     from edgepkd.pipeline.evaluate import evaluate as run_eval
     from edgepkd.pipeline.flatness import FlatnessConfig
     from edgepkd.pipeline.reads import run_read

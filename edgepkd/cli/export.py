@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.cli.options import Cache, Dataset
+
 if TYPE_CHECKING:
     from edgepkd.bundle.engines import PlanRecord
     from edgepkd.cli.output import JsonLines, JsonTarget
@@ -19,54 +21,58 @@ if TYPE_CHECKING:
 
 def export(
     source: Annotated[Path, typer.Argument(
-        help="A bundle NAME.edgepkd, or the folder of a training run.")],
+        metavar="SOURCE", help="A bundle NAME.edgepkd, or the folder of a training run.")],
     target: Annotated[str, typer.Option(
-        help="Recipe of export/ (openvino, tensorrt-rtx, tensorrt, jetson-orin-nano, ...), or the"
-             " path of a .toml file.")],
+        help="What to build for: a recipe of export/ (openvino, tensorrt-rtx, tensorrt,"
+             " jetson-orin-nano, ...), or a .toml file.")],
     precision: Annotated[str | None, typer.Option(
-        help="fp32, fp16, int8, or auto: build the candidates and keep the fastest of each"
-             " segment; default: the recipe's.")] = None,
+        help="fp32, fp16, int8, or auto (build all and keep the fastest of each segment); default:"
+             " the recipe's.")] = None,
     workspace_mb: Annotated[int | None, typer.Option(
-        help="Scratch memory of the builder; default: the recipe's share of the memory.")] = None,
+        help="Scratch memory of the builder, in MB; default: the recipe's share of the memory.",
+    )] = None,
     batch: Annotated[int | None, typer.Option(
-        help="Most frames in one call; default: the temporal segments of one clip.")] = None,
+        help="Most frames in one call; default: as many as a network sees of one clip.")] = None,
     version_compatible: Annotated[bool, typer.Option(
-        "--version-compatible", help="Plans that newer TensorRT of the same major version"
-                                     " loads.")] = False,
+        "--version-compatible", help="Build engines that newer TensorRT of the same major version"
+                                     " loads, too.")] = False,
     hardware_compatible: Annotated[bool, typer.Option(
-        "--hardware-compatible", help="Plans for all GPUs from Ampere on.")] = False,
+        "--hardware-compatible", help="Build engines for every GPU from Ampere on.")] = False,
     dla: Annotated[int | None, typer.Option(
-        help="Build for this DLA core (FP16 only); what cannot run there is named.")] = None,
+        help="Build for this DLA core (FP16 only); layers that cannot run there are named.",
+    )] = None,
     resume: Annotated[bool, typer.Option(
-        "--resume", help="Keep what an interrupted export has built.")] = False,
+        "--resume", help="Keep engines that an interrupted export has built.")] = False,
     force: Annotated[bool, typer.Option(
-        "--force", help="Build although the engines are up to date; replace the bundle of --out and"
-                         " the file of --json.")] = False,
+        "--force", help="Build engines that are up to date again, and replace the bundle of --out"
+                        " and the file of --json.")] = False,
     require_timing_cache: Annotated[bool, typer.Option(
         "--require-timing-cache", help="Fail where a layer is not in the bundle's timing"
                                        " cache.")] = False,
     via: Annotated[str, typer.Option(
-        help="Of a run: onnx, or torch-tensorrt.")] = "onnx",
+        help="Training run only: how engines are made, onnx or torch-tensorrt.")] = "onnx",
     out: Annotated[Path | None, typer.Option(
-        help="Of a run: the bundle to write, NAME.edgepkd.")] = None,
+        help="Training run only: bundle to write, NAME.edgepkd; default: beside the run.")] = None,
     allow_drift: Annotated[bool, typer.Option(
-        "--allow-drift", help="Of a run: go on although deployed exits answer differently.",
-    )] = False,
+        "--allow-drift", help="Training run only: write the bundle although its exits answer"
+                              " otherwise than the networks in PyTorch.")] = False,
     static: Annotated[bool, typer.Option(
-        "--static", help="Of a run: fix the batch of the ONNX files to one clip.")] = False,
+        "--static", help="Training run only: fix the batch size of the ONNX files to one clip.",
+    )] = False,
     data: Annotated[Path | None, typer.Option(
-        help="Of a run: folder with an index.csv, or the index, of its calibration clips; default:"
-             " the run's.")] = None,
-    dataset: Annotated[str | None, typer.Option(
-        help="Of a run: rows of the index with this value in column dataset.")] = None,
-    cache: Annotated[Path, typer.Option(
-        help="Of a run: where decoded clips are kept.")] = Path("runs/cache"),
+        help="Training run only: clips to calibrate on, a folder with an index.csv or the index"
+             " itself; default: the run's.")] = None,
+    dataset: Dataset = None,
+    cache: Cache = Path("runs/cache"),
     json: Annotated[str | None, typer.Option(
-        metavar="PATH|-", help="Write JSON lines: one for each segment, then the set.")] = None,
+        metavar="PATH|-", help="Write JSON lines: one for each segment, then one for all engines.",
+    )] = None,
 ) -> None:
-    """Build the engines of a bundle for a target; they land in BUNDLE/engines/TARGET.
+    """Make a bundle of a run, and build engines.
 
-    Engines for a Jetson are built on the Jetson, which needs no torch: copy the bundle there.
+    SOURCE is a bundle, or a training run, of which a bundle is made first. The engines go to
+    BUNDLE/engines/TARGET. Those for a Jetson are built on the Jetson: copy the bundle there and
+    export it; no PyTorch is needed.
     """
     from edgepkd.cli import output
     from edgepkd.pipeline.export_bundle import ExportConfig

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def inspect(
     path: Annotated[list[str], typer.Argument(
-        help="Bundles NAME.edgepkd, or videos, folders and patterns of videos.")],
+        metavar="PATH", help="Bundles NAME.edgepkd, videos, folders of videos, or patterns such as"
+        " 'clips/*.mp4'.")],
     fps: options.Fps = None,
     limit: options.Limit = None,
     allow_playlists: options.AllowPlaylists = False,
@@ -26,7 +27,11 @@ def inspect(
         metavar="PATH|-", help="Write JSON lines: one for the bundle or each video.")] = None,
     force: options.Force = False,
 ) -> None:
-    """Show a bundle's contents, or a video's stream and the route it takes, and why."""
+    """Show what is in a bundle or a video.
+
+    Of a bundle: labels, inputs, exits, engines. Of a video: its stream, and which route `run` would
+    take and why.
+    """
     from dataclasses import asdict
 
     from edgepkd.cli import output

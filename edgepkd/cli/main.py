@@ -94,7 +94,7 @@ def _safe(text: str) -> str:
 app = typer.Typer(
     cls=_Group, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Early-exit action recognition from compressed video.",
+    help="Recognise actions in compressed video, stopping as early as it can.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (demo, run, vectors, inspect, export, check, doctor):
@@ -118,7 +118,7 @@ def edgepkd(
         "--version", callback=_show_version, is_eager=True, help="Show the version and exit.",
     )] = False,
 ) -> None:
-    """Early-exit action recognition from compressed video."""
+    """Recognise actions in compressed video, stopping as early as it can."""
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -10,40 +10,57 @@ import typer
 from edgepkd.errors import UsageError
 from edgepkd.video.limits import DEFAULT_LIMITS, LIMIT_NAMES
 
+# ---- how answers are found
+
 Order = Annotated[str | None, typer.Option(
     help="Networks in the order they are asked, e.g. mv,residual,iframe; default: the bundle's.")]
 Threshold = Annotated[float | None, typer.Option(
-    help="Answer when the confidence is above this, 0..1, at every exit (1: never early);"
+    help="Stop at the first exit whose confidence is above this, 0 to 1 (1: never stop early);"
          " default: the bundle's threshold of each exit.")]
 MaxExit = Annotated[int | None, typer.Option(
-    help="Last cascade position that may run, from 1.")]
-Static = Annotated[bool, typer.Option("--static", help="Run every segment, no early exit.")]
-Fps = Annotated[float | None, typer.Option(
-    help="Frame rate of image sequences and of raw streams that name none; default: 25, or what"
-         " the stream says.")]
-Limit = Annotated[list[str] | None, typer.Option(
-    metavar="NAME=NUMBER", help="Let sources ask for more than the defaults, or less; for each"
-    " limit once: " + ", ".join(f"{name}={getattr(DEFAULT_LIMITS, name)}" for name in LIMIT_NAMES)
-    + ".")]
-AllowPlaylists = Annotated[bool, typer.Option(
-    "--allow-playlists", help="Open playlists (HLS, DASH), concat scripts and SDP, and with them"
-    " all files and addresses that they name.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of the networks on the CPU.")]
+    help="Last exit that may run, counted from 1 over all networks.")]
+Static = Annotated[bool, typer.Option("--static", help="Run every network to its end, no early"
+                                                       " exit.")]
+Threads = Annotated[int | None, typer.Option(
+    help="CPU threads of the networks; default: the backend's choice.")]
 Backend = Annotated[str, typer.Option(
-    help="openvino (the CPU, with the bundle's engines for it if they fit) or another target of"
-         " `edgepkd export` whose engines the bundle has, e.g. jetson-orin-nano, tensorrt-rtx;"
-         " auto: engines that fit this machine, else the ONNX files on the CPU.")]
+    help="What runs the networks: openvino (the CPU), or another target of `edgepkd export` whose"
+         " engines are in the bundle, e.g. jetson-orin-nano, tensorrt-rtx; auto: engines that fit"
+         " this machine, else the ONNX files on the CPU.")]
 TrustEngines = Annotated[bool, typer.Option(
-    "--trust-engines", help="Also use engines that were not built here by this user; they are as"
-                            " good as programs.")]
+    "--trust-engines", help="Also use engines that this user did not build on this machine. An"
+                            " engine can run any code: give this only for files you trust.")]
+
+# ---- how sources are read
+
+Fps = Annotated[float | None, typer.Option(
+    help="Frames per second of image sequences and of raw streams that name none; default: 25, or"
+         " what the stream says.")]
+Limit = Annotated[list[str] | None, typer.Option(
+    metavar="NAME=NUMBER", help="Raise or lower a limit on what a source may ask for; may be given"
+    " again. Limits: " + ", ".join(f"{name}={getattr(DEFAULT_LIMITS, name)}"
+                                   for name in LIMIT_NAMES) + ".")]
+AllowPlaylists = Annotated[bool, typer.Option(
+    "--allow-playlists", help="Open playlists (HLS, DASH), concat scripts and SDP files, and with"
+    " them every file and address that they name.")]
+Cache = Annotated[Path, typer.Option(help="Folder where decoded clips are kept.")]
+
+# ---- which clips of a set
+
+Dataset = Annotated[str | None, typer.Option(
+    help="Only the rows of the index with this value in column dataset.")]
+
+# ---- what is written
+
 Json = Annotated[str | None, typer.Option(
     metavar="PATH|-", help="Write JSON lines: one for each clip, then a summary.")]
+JsonLine = Annotated[str | None, typer.Option(
+    metavar="PATH|-", help="Write everything as one JSON line.")]
 Save = Annotated[Path | None, typer.Option(
     help="Write the video with the answers drawn on it (.mp4 .mkv .mov .avi; no sound).")]
-Force = Annotated[bool, typer.Option(
-    "--force", help="Replace files that are there already.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist already.")]
 Quiet = Annotated[bool, typer.Option(
-    "--quiet", "-q", help="No progress bar and no notes, only answers and errors.")]
+    "--quiet", "-q", help="No progress bar and no notes, only results and errors.")]
 
 
 def count_of(name: str, text: str) -> int | None:

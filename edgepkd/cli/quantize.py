@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli.train import Json, Threads, json_target
+from edgepkd.cli.options import Cache, Dataset
 from edgepkd.cli.training_options import (
-    Cache,
-    Dataset,
     Device,
     Jobs,
+    Json,
     Resume,
     Set,
     TensorBoard,
+    Threads,
     execution,
+    json_target,
     modalities,
     recipe_changes,
 )
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgepkd.pipeline.quantize import QuantDone
+    from edgepkd.pipeline.quantize_config import QuantDone
 
 SHOWN_LAYERS = 5
 """Worst layers of each network that --sensitivity prints."""
@@ -35,41 +36,49 @@ SHOWN_LAYERS = 5
 def quantize(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
     method: Annotated[str, typer.Option(
-        help="ptq (ranges only), qat (trained on by labels) or qad (trained on by distillation).",
-    )] = "qad",
+        help="ptq (only measures ranges), qat (then fine-tunes on labels) or qad (then fine-tunes"
+             " by distillation).")] = "qad",
     recipe: Annotated[str, typer.Option(help="Recipe of calibration/, or a .toml file.")] = "int8",
     changes: Set = None,
     modality: Annotated[str, typer.Option(
-        help="mv, residual, iframe, several with commas, or all that the run has.")] = "all",
+        help="Networks: mv, residual, iframe, several with commas, or all that the run has.",
+    )] = "all",
     calibrator: Annotated[str | None, typer.Option(
-        help="max, percentile, entropy or mse; default: the recipe's.")] = None,
+        help="How ranges are found: max, percentile, entropy or mse; default: the recipe's.",
+    )] = None,
     calib_clips: Annotated[int | None, typer.Option(
-        help="Training clips that set the ranges; default: the recipe's.")] = None,
+        help="Number of training clips that ranges are measured on; default: the recipe's.",
+    )] = None,
     sensitivity: Annotated[bool, typer.Option(
-        "--sensitivity", help="Also measure what each layer alone loses, and name those that had"
-        " better stay float.")] = False,
+        "--sensitivity", help="Also measure what each layer alone loses in INT8, and name those"
+        " that are better left in float.")] = False,
     data: Annotated[Path | None, typer.Option(
-        help="Other clips to calibrate and train on: folder with an index.csv, or the index;"
-             " default: the run's.")] = None,
+        help="Other clips to calibrate and fine-tune on: a folder with an index.csv, or the index"
+             " itself; default: the run's.")] = None,
     dataset: Dataset = None,
-    seed: Annotated[int | None, typer.Option(help="Seed; default: the run's.")] = None,
+    seed: Annotated[int | None, typer.Option(
+        help="Seed of all that is random; default: the run's.")] = None,
     resume: Resume = False,
     force: Annotated[bool, typer.Option(
-        "--force", help="Replace networks that are there and the file of --json, and take few"
-                         " clips.")] = False,
+        "--force", help="Replace networks and the file of --json that exist already; includes"
+                        " --force-few.")] = False,
     force_few: Annotated[bool, typer.Option(
-        "--force-few", help="Take few clips, though their ranges are chance.")] = False,
+        "--force-few", help="Accept fewer calibration clips than the recipe asks for.")] = False,
     cache: Cache = Path("runs/cache"), jobs: Jobs = 2, threads: Threads = None,
     device: Device = "auto", tensorboard: TensorBoard = False, json: Json = None,
 ) -> None:
-    """Quantise the networks of a run to INT8; the result, RUN/int8-METHOD, is a run again."""
+    """Make the INT8 networks of a run.
+
+    The result, RUN/int8-METHOD, is a run again: `eval`, `wise fit` and `export` take it.
+    """
     from edgepkd._optional import require
     from edgepkd.cli import output
 
     require("torch", purpose="Quantising")
     from edgepkd.pipeline import quantize as pipeline
+    from edgepkd.pipeline.quantize_config import QuantizeConfig
 
-    config = pipeline.QuantizeConfig(
+    config = QuantizeConfig(
         run=run, method=method, recipe=recipe,  # type: ignore[arg-type]
         changes=recipe_changes(changes),
         modalities=None if modality == "all" else modalities(modality),

@@ -14,26 +14,31 @@ from edgepkd.video.limits import limits_of
 
 def run(
     source: Annotated[list[str], typer.Argument(
-        help="Files, folders, patterns such as 'clips/*.mp4', pictures of one video as a folder or"
-             " 'seq/*.jpg', - (stdin), rtsp://... or /dev/video0.")],
+        metavar="SOURCE", help="Video files, folders of them, patterns such as 'clips/*.mp4',"
+        " the pictures of one video as a folder or 'seq/*.jpg', - (stdin), rtsp://... or"
+        " /dev/video0.")],
     model: Annotated[Path | None, typer.Option(
-        help="Bundle NAME.edgepkd; default: the one that ships with edgepkd.")] = None,
+        help="Model to use, a bundle NAME.edgepkd; default: the one that ships with edgepkd.",
+    )] = None,
     order: options.Order = None,
     threshold: options.Threshold = None,
     max_exit: options.MaxExit = None,
     static: options.Static = False,
     clips: Annotated[str, typer.Option(
-        help="At most so many clips of each source, or all.")] = "all",
+        help="Most clips to answer of each source, or all.")] = "all",
     clip_frames: Annotated[int | None, typer.Option(
         help="Frames in a clip; default: the bundle's.")] = None,
     stride_frames: Annotated[int | None, typer.Option(
-        help="Frames from one clip's start to the next one's; default: no overlap.")] = None,
+        help="Frames from the start of one clip to that of the next; default: no overlap.",
+    )] = None,
     route: Annotated[str, typer.Option(
-        help="auto, native (vectors of the stream) or normalize (re-encode first).")] = "auto",
+        help="Where motion vectors come from: native (those in the stream), normalize (re-encode"
+             " the video first), or auto (native where the stream has usable ones).")] = "auto",
     fps: options.Fps = None,
     limit: options.Limit = None,
     allow_playlists: options.AllowPlaylists = False,
-    top_k: Annotated[int, typer.Option(help="Labels listed for each clip in the JSON.")] = 3,
+    top_k: Annotated[int, typer.Option(
+        help="Number of labels that --json lists for each clip.")] = 3,
     threads: options.Threads = None,
     backend: options.Backend = "auto",
     trust_engines: options.TrustEngines = False,
@@ -42,7 +47,7 @@ def run(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say what happens in a video, clip by clip."""
+    """Recognise what happens in videos, clip by clip."""
     from edgepkd.cli import output
     from edgepkd.cli.show_run import show
     from edgepkd.pipeline import run as verb

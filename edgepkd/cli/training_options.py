@@ -1,40 +1,48 @@
-"""Options and values that verbs of training share."""
+"""Options and values that the verbs which work on a training run share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgepkd.errors import UsageError
 
+if TYPE_CHECKING:
+    from edgepkd.cli.output import JsonTarget
+    from edgepkd.pipeline.quantize_config import QuantizeConfig
+    from edgepkd.pipeline.train_config import TrainConfig
+
 Data = Annotated[Path | None, typer.Option(
-    help="Folder with an index.csv, as `edgepkd data prepare` writes it, or the index; default:"
-         " the run's.")]
-Dataset = Annotated[str | None, typer.Option(
-    help="Rows of the index with this value in column dataset.")]
+    help="Clips: a folder with an index.csv, as `edgepkd data prepare` writes it, or the index"
+         " itself; default: the run's.")]
 Recipe = Annotated[str | None, typer.Option(
     help="Recipe of calibration/, or a .toml file; default: the run's, or small.")]
 Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Change one value of the recipe, e.g."
     " backbones.mv.epochs=10; may be given again.")]
 Modalities = Annotated[str, typer.Option(
-    "--modality", help="mv, residual, iframe, several with commas, or all.")]
-Seed = Annotated[int | None, typer.Option(help="Seed; default: the recipe's.")]
+    "--modality", help="Networks: mv, residual, iframe, several with commas, or all.")]
+Seed = Annotated[int | None, typer.Option(
+    help="Seed of all that is random; default: the recipe's.")]
 Resume = Annotated[bool, typer.Option(
-    "--resume", help="Keep what is done, and go on after a kill.")]
+    "--resume", help="Keep networks that are done, and go on where an interrupted run stopped.")]
 Force = Annotated[bool, typer.Option(
-    "--force", help="Replace networks that are there, and the file of --json.")]
-Cache = Annotated[Path, typer.Option(help="Where decoded clips are kept.")]
-Jobs = Annotated[int, typer.Option(help="Processes that decode.")]
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Workers = Annotated[int, typer.Option(help="Processes that make batches (same batches).")]
+    "--force", help="Replace networks and the file of --json that exist already.")]
+Jobs = Annotated[int, typer.Option(help="Processes that decode clips.")]
+Threads = Annotated[int | None, typer.Option(
+    help="CPU threads of PyTorch; default: PyTorch's choice.")]
+Device = Annotated[str, typer.Option(
+    help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
+Workers = Annotated[int, typer.Option(
+    help="Processes that make batches; the batches are the same for any number.")]
 Mixed = Annotated[bool, typer.Option("--amp", help="Mixed precision (bfloat16) on a GPU.")]
-Compile = Annotated[bool, typer.Option("--compile", help="torch.compile on a GPU.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Use torch.compile on a GPU.")]
 TensorBoard = Annotated[bool, typer.Option(
-    "--tensorboard", help="TensorBoard event files beside the CSV.")]
+    "--tensorboard", help="Also write TensorBoard event files.")]
+Json = Annotated[str | None, typer.Option(
+    metavar="PATH|-", help="Write JSON lines: one for each network.")]
 
 
 def execution(
@@ -57,7 +65,12 @@ def modalities(text: str) -> Any:
     return MODALITIES if text == "all" else tuple(part.strip() for part in text.split(","))
 
 
-def _pair(text: str, *, option: str) -> tuple[str, str]:
+def pair(text: str, *, option: str) -> tuple[str, str]:
+    """Key and value of KEY=VALUE, given with `option`.
+
+    Raises:
+        UsageError: it is not of this form.
+    """
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise UsageError(f"{option} is {text!r}; allowed: KEY=VALUE.")
@@ -69,4 +82,23 @@ def recipe_changes(texts: list[str] | None) -> dict[str, Any]:
     from edgepkd.recipes import toml_value
 
     return {key: toml_value(value)
-            for key, value in (_pair(text, option="--set") for text in texts or ())}
+            for key, value in (pair(text, option="--set") for text in texts or ())}
+
+
+def json_target(
+    json: str | None, config: TrainConfig | QuantizeConfig, *others: Path | None
+) -> JsonTarget:
+    """Where --json goes, which is none of the files that training reads or writes.
+
+    Raises:
+        UsageError: nothing may be written there.
+    """
+    from edgepkd.cli import output
+    from edgepkd.pipeline.reads import run_read
+    from edgepkd.training.runs import files_of
+
+    recipe = config.recipe if (config.recipe or "").endswith(".toml") else None
+    folders = [config.run, *([config.out] if hasattr(config, "out") else [])]
+    return output.json_target(
+        json, force=config.force, writes=[file for one in folders for file in files_of(one)],
+        reads=run_read(config.run, config.data, recipe, config.cache, *others))

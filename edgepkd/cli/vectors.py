@@ -59,9 +59,8 @@ def vectors(
 ) -> None:
     """Write motion vectors, residuals and I-frames as .npz files.
 
-    For NumPy, with times: motion int16 [T, rows, columns, 2] since the I-frame in quarter pixels,
-    residual int16 [T, H, W, 3], iframe uint8 [N, H, W, 3], times_s float64 [T]; index.csv lists the
-    files.
+    For NumPy: motion int16 [T, rows, columns, 2] since the I-frame, in quarter pixels; residual
+    int16 [T, H, W, 3]; iframe uint8 [G, H, W, 3]; times_s float64 [T]. index.csv lists the files.
     """
     from edgepkd.cli.show_vectors import show
     from edgepkd.pipeline import vectors as verb

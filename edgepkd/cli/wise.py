@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 wise = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
-    help="Weigh the answers of all exits so far (WISE), and set when to stop.",
+    help="Fit how exits are weighed and when to stop.",
 )
 
 COLUMNS = ("exit", "weights", "loss", "ensemble", "alone", "plain sum")
@@ -24,7 +24,7 @@ NUMBERS = ("loss", "ensemble", "alone", "plain sum")
 
 @wise.callback()
 def group() -> None:
-    """Weigh the answers of all exits so far (WISE), and set when to stop."""
+    """Fit how exits are weighed (WISE) and when to stop (exit policy)."""
 
 
 @wise.command()
@@ -39,30 +39,39 @@ def fit(
     method: Annotated[str, typer.Option(
         help="convex (L-BFGS, to the optimum) or paper (500 steps of SGD).")] = "convex",
     l1: Annotated[float | None, typer.Option(
-        help="Pull on the sum of |w|, convex only; default: 0.")] = None,
+        help="Strength of the L1 penalty on weights; method convex only; default: 0.")] = None,
     l2: Annotated[float | None, typer.Option(
-        help="Pull on half the sum of w^2, convex only; default: 0.01.")] = None,
+        help="Strength of the L2 penalty on weights; method convex only; default: 0.01.")] = None,
     allow_negative: Annotated[bool | None, typer.Option(
         "--allow-negative/--non-negative",
-        help="Whether weights may be below 0, convex only; default: not.",
+        help="Whether weights may be below 0; method convex only; default: they may not.",
         show_default=False)] = None,
     variant: Annotated[str, typer.Option(
-        help="full, or one part changed: no-scaling, no-lateral, division.")] = "full",
+        help="full, or for comparison without one part of WISE: no-scaling (plain sums), no-lateral"
+             " (each exit alone), division (sums divided by the number of exits).")] = "full",
     policy: Annotated[bool, typer.Option(
-        help="Fit a temperature and a threshold for each exit, or never answer early.")] = True,
+        help="Fit a temperature and a threshold for each exit; without, the cascade never stops"
+             " early.")] = True,
     accuracy_loss: Annotated[float, typer.Option(
-        help="What early exits may cost on these clips, 0.01 = 1 point.")] = 0.01,
-    min_confidence: Annotated[float, typer.Option(help="No threshold is lower.")] = 0.8,
+        help="Accuracy that early exits may lose on these clips; 0.01 is one percentage"
+             " point.")] = 0.01,
+    min_confidence: Annotated[float, typer.Option(
+        help="Lowest threshold that an exit may get.")] = 0.8,
     safety_clips: Annotated[int, typer.Option(
-        help="Clips that an exit gives back when it meets the limit of --accuracy-loss.")] = 2,
+        help="Safety margin: where --accuracy-loss limits an exit, it answers this many clips"
+             " fewer.")] = 2,
     allow_test: Annotated[bool, typer.Option(
-        "--allow-test", help="Take logits of the test split, which is refused else.")] = False,
+        "--allow-test", help="Accept logits of the test split, which are refused otherwise.",
+    )] = False,
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for each order, then a summary.")] = None,
     force: Annotated[bool, typer.Option(
-        "--force", help="Replace the files of --out and --json that are there already.")] = False,
+        "--force", help="Replace files of --out and --json that exist already.")] = False,
 ) -> None:
-    """Fit WISE weights and an exit policy, for one order or all."""
+    """Fit WISE weights and an exit policy.
+
+    They are fitted on stored logits, for one order of the networks or for all.
+    """
     from edgepkd.cli import output
     from edgepkd.pipeline.reads import run_read
     from edgepkd.pipeline.wise import WiseFitConfig, fit_wise_file

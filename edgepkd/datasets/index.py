@@ -33,7 +33,7 @@ class Sample:
     sha256: str = ""
     """Of the file, where the index has it; else empty."""
     form: str = ""
-    """What `edgepkd data` made of the file, `form.training_form()`; empty: a clip as it came."""
+    """What `edgepkd data` made of the file (`training_form`); empty: a clip as it came."""
 
 
 @dataclass(frozen=True)

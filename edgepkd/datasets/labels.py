@@ -22,7 +22,7 @@ _STEM_CHARS, _STEM_BYTES = 100, 180
 _FOLDER_BYTES = 240
 _DIGEST = 8
 _UNPRINTED = {"Cc": "a control character", "Zl": "a line break", "Zp": "a line break",
-              "Cs": "a byte that is no UTF-8"}
+              "Cs": "a byte that is not UTF-8"}
 # Besides '/': what exFAT and NTFS do not take, or use for other things.
 _UNPORTABLE = re.compile(r'[<>:"|?*\\/]')
 
@@ -70,7 +70,7 @@ def _fault(label: str) -> str:
     try:
         os.fsencode(label)
     except UnicodeEncodeError:
-        return "its letters are none that file names may have here"
+        return "file names here cannot hold its letters"
     size = len(label.encode())
     return f"it has {size} bytes" if size > MAX_NAME_BYTES else ""
 

@@ -20,7 +20,7 @@ from edgepkd.video.source import VIDEO_SUFFIXES
 
 Layout = Literal["auto", "folder", "csv", "ucf101", "hmdb51"]
 INDEX = "index.csv"
-NO_VIDEO, NO_CLASS = "its suffix is none of a video", "it lies in no folder of a class"
+NO_VIDEO, NO_CLASS = "its suffix is not that of a video", "it lies in no folder of a class"
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,6 @@ class Pool(Protocol):
         ...
 
 
-def num_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class LocalPool:
     """Spawned processes, one job each at a time, that end with their parent."""
 

@@ -1,7 +1,7 @@
 """One clip of a data set, from its source to a file in training form: what a worker process does.
 
 The same function runs in local processes and on a Ray cluster; it gives a result for every clip
-and raises nothing for what a clip can be guilty of.
+and raises nothing for what is wrong with a clip.
 """
 
 from __future__ import annotations

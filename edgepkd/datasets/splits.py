@@ -33,7 +33,7 @@ class Shares:
     def __post_init__(self) -> None:
         for name in ("test", "calibration"):
             check(0 < getattr(self, name) < 1, f"{name}_share", got=getattr(self, name),
-                  allowed="above 0, below 1")
+                  allowed="0 < value < 1")
         check(self.seed >= 0, "seed", got=self.seed, allowed="0 or more")
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepkd.datasets.training_form import Encoded, encode
-from edgepkd.video.source import VideoInput, default_stream
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
+from edgepkd.video.video_input import VideoInput, default_stream
 
 Uint8 = NDArray[np.uint8]
 

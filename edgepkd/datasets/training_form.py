@@ -16,9 +16,9 @@ from edgepkd.errors import DecodeError
 from edgepkd.video.cut_off import cut_off
 from edgepkd.video.normalize import normalized
 from edgepkd.video.probe import frame_rate, has_display_times, probe
-from edgepkd.video.source import VideoInput
 from edgepkd.video.timeline import DEFAULT_FPS
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
+from edgepkd.video.video_input import VideoInput
 
 SUFFIX = ".mp4"
 GOP_FRAMES = 12

@@ -18,7 +18,8 @@ from edgepkd.datasets.training_form import GOP_FRAMES, training_form
 from edgepkd.errors import DataError, SourceError
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.oversize import check_refused
-from edgepkd.video.probe import choose_route, prepare, probe
+from edgepkd.video.probe import prepare, probe
+from edgepkd.video.routes import choose_route
 from edgepkd.video.source import open_video
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
 

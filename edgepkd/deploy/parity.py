@@ -7,22 +7,20 @@ exported one before it, as on a device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from edgepkd.cascade import Floats
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
-from edgepkd.engines.graph import FEATURES, INPUT, LOGITS
 from edgepkd.errors import ModelError
 from edgepkd.libraries import openvino
 from edgepkd.logits.clip_logits import ModalityLogits
 
 Array = npt.NDArray[np.float32]
-Backend = Literal["openvino", "reference"]
 Segments: TypeAlias = Mapping[tuple[Modality, int], bytes]
 
 ENOUGH_CLIPS = 50
@@ -30,29 +28,23 @@ ENOUGH_CLIPS = 50
 
 
 class SegmentChain:
-    """The exported segments of one network, compiled once, run one after the other."""
+    """The exported segments of one network, compiled and run one after the other as a device
+    compiles and runs them (`runtime.openvino_runner`)."""
 
-    def __init__(
-        self, exported: Segments, modality: Modality, *, frames: int | None = None,
-        backend: Backend = "openvino",
-    ) -> None:
-        """Compile the segments of `modality` for batches of `frames` (None: of any size).
-
-        'reference' is onnx's slow, obvious evaluator.
-        """
-        self._runs = [
-            _openvino(content, frames) if backend == "openvino" else _reference(content)
-            for content in (exported[modality, k] for k in range(1, NUM_EXITS + 1))
+    def __init__(self, exported: Segments, modality: Modality, *, frames: int) -> None:
+        """Compile the segments of `modality` for batches of `frames`."""
+        self._segments = [
+            openvino.ReadySegment(openvino.compile_segment(exported[modality, k], frames=frames))
+            for k in range(1, NUM_EXITS + 1)
         ]
 
     def __call__(self, x: Array) -> list[Array]:
         """Frames [N, C, H, W] -> logits of the four exits, each [N, classes]."""
-        logits = []
-        for run in self._runs:
-            outputs = run(x)
-            logits.append(outputs[LOGITS])
-            x = outputs.get(FEATURES, x)
-        return logits
+        answers, features = [], x
+        for segment in self._segments:
+            features, logits = segment.run(features)
+            answers.append(logits)
+        return answers
 
     def clip_logits(self, x: Array) -> Floats:
         """Temporal segments [S, C, H, W] of a clip -> [4, classes], their mean."""
@@ -90,42 +82,6 @@ def compare(
     return tuple(rows)
 
 
-def format_parity(rows: Sequence[ExitParity]) -> str:
-    """A Markdown table: an exit a row, a pair of forms a column."""
-    pairs = list(dict.fromkeys((row.form, row.against) for row in rows))
-    by_exit = {(r.modality, r.exit, r.form, r.against): r for r in rows}
-    lines = ["| exit | " + " | ".join(f"{form} against {against}: same label, largest and mean "
-                                      "difference of a logit" for form, against in pairs) + " |",
-             "|---|" + "---|" * len(pairs)]
-    for modality, k in dict.fromkeys((row.modality, row.exit) for row in rows):
-        cells = [by_exit[modality, k, form, against] for form, against in pairs]
-        lines.append(f"| {modality}_{k} | " + " | ".join(
-            f"{100 * c.agreement:.1f} %, {c.max_difference:.2g}, {c.mean_difference:.1g}"
-            for c in cells) + " |")
-    return "\n".join(lines)
-
-
-def _openvino(content: bytes, frames: int | None) -> Callable[[Array], dict[str, Any]]:
-    compiled = openvino.compile_segment(content, frames=frames)
-
-    def run(x: Array) -> dict[str, Any]:
-        results = compiled({INPUT: x})
-        return {output.any_name: results[output] for output in compiled.outputs}
-
-    return run
-
-
-def _reference(content: bytes) -> Callable[[Array], dict[str, Any]]:
-    from onnx.reference import ReferenceEvaluator
-
-    evaluator = ReferenceEvaluator(content)
-
-    def run(x: Array) -> dict[str, Any]:
-        return dict(zip(evaluator.output_names, evaluator.run(None, {INPUT: x}), strict=True))
-
-    return run
-
-
 def check_agreement(
     rows: Sequence[ExitParity], *, form: str, against: str, floor: float
 ) -> tuple[str, ...]:
@@ -151,3 +107,18 @@ def refuse_drift(drifts: Sequence[str]) -> None:
 def parity_facts(rows: Sequence[ExitParity], *, drifts: Sequence[str]) -> dict[str, Any]:
     """A parity report as plain JSON values; `drifts` were allowed."""
     return {"exits": [asdict(row) for row in rows], "allowed_drift": list(drifts)}
+
+
+def format_parity(rows: Sequence[ExitParity]) -> str:
+    """A Markdown table: an exit a row, a pair of forms a column."""
+    pairs = list(dict.fromkeys((row.form, row.against) for row in rows))
+    by_exit = {(r.modality, r.exit, r.form, r.against): r for r in rows}
+    lines = ["| exit | " + " | ".join(f"{form} against {against}: same label, largest and mean "
+                                      "difference of a logit" for form, against in pairs) + " |",
+             "|---|" + "---|" * len(pairs)]
+    for modality, k in dict.fromkeys((row.modality, row.exit) for row in rows):
+        cells = [by_exit[modality, k, form, against] for form, against in pairs]
+        lines.append(f"| {modality}_{k} | " + " | ".join(
+            f"{100 * c.agreement:.1f} %, {c.max_difference:.2g}, {c.mean_difference:.1g}"
+            for c in cells) + " |")
+    return "\n".join(lines)

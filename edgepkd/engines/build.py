@@ -15,20 +15,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgepkd.bundle.engine_files import damaged, read_engines
+from edgepkd.bundle.engine_match import outdated, this_machine
 from edgepkd.bundle.engines import (
-    MAX_NOTE,
     TIMING_CACHE,
     BuiltOn,
     EngineSet,
     PlanRecord,
     Precision,
-    damaged,
     engines_folder,
-    outdated,
-    read_engines,
-    this_machine,
 )
 from edgepkd.bundle.manifest import SegmentEntry
+from edgepkd.bundle.sidecar import MAX_NOTE
 from edgepkd.bundle.trust import digest_of
 from edgepkd.config import from_mapping
 from edgepkd.engines import graph

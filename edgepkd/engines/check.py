@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgepkd import text
-from edgepkd.bundle.engines import (
+from edgepkd.bundle.engine_files import damaged, engine_targets, read_engines
+from edgepkd.bundle.engine_match import (
     NO_GPU,
     NOT_FROM_HERE,
-    EngineSet,
-    damaged,
-    engine_targets,
     foreign,
     outdated,
-    read_engines,
     rebuild_command,
     this_machine,
 )
+from edgepkd.bundle.engines import EngineSet
 from edgepkd.bundle.reading import Bundle
 from edgepkd.engines import graph
 from edgepkd.engines.request import contents_of, overflows

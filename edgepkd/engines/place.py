@@ -10,22 +10,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 from pathlib import Path
-from types import TracebackType
 
 from edgepkd.bundle import trust
+from edgepkd.bundle.engine_files import MAX_CACHE_BYTES, read_timing_cache, write_engines
 from edgepkd.bundle.engines import (
     ENGINES,
-    MAX_CACHE_BYTES,
     SIDECAR,
     TIMING_CACHE,
     EngineSet,
     PlanRecord,
     is_target_name,
     partial_name,
-    read_timing_cache,
-    write_engines,
 )
 from edgepkd.bundle.folder import Folder, open_folder
+from edgepkd.closing import Closing
 from edgepkd.config import check
 from edgepkd.errors import BundleError, StorageError
 
@@ -34,7 +32,7 @@ RECORD = "record.json"
 _MAX_RECORD_BYTES = 1 << 20
 
 
-class Place:
+class Place(Closing):
     """The folder that is filled. A context manager: on the way out it is let go, filled or not."""
 
     def __init__(self, root: Folder, engines: Folder, partial: Folder, target: str) -> None:
@@ -114,15 +112,6 @@ class Place:
             _remove_if_useless(self._engines, self._partial, self._target)
         for folder in (self._partial, self._engines, self._root):
             folder.close()
-
-    def __enter__(self) -> Place:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _read(self, file: str, *, max_bytes: int) -> bytes | None:
         """A file of the folder; None: it is not there, or longer than that."""

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgepkd.bundle.engines import (
-    ENGINES,
-    MAX_FRAMES,
-    SEVEN_BITS,
-    TIMING_CACHE,
-    AskedPrecision,
-    overflow_reason,
-    read_timing_cache,
-)
+from edgepkd.bundle.engine_files import read_timing_cache
+from edgepkd.bundle.engine_match import SEVEN_BITS, overflow_reason
+from edgepkd.bundle.engines import ENGINES, TIMING_CACHE, AskedPrecision
 from edgepkd.bundle.manifest import SegmentEntry
 from edgepkd.bundle.reading import Bundle
+from edgepkd.bundle.sidecar import MAX_FRAMES
 from edgepkd.config import check
 from edgepkd.engines import graph
 from edgepkd.engines.targets import Target, within

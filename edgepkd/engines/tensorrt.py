@@ -10,12 +10,11 @@ from collections import Counter
 from types import ModuleType
 from typing import Any
 
-from edgepkd import _optional
 from edgepkd.bundle.engines import Precision
 from edgepkd.engines.builder import Plan, Settings, Shapes, typed_form
 from edgepkd.engines.tensorrt_clock import median_ms
 from edgepkd.errors import ConfigError, MissingExtraError, ModelError
-from edgepkd.libraries.versions import Library
+from edgepkd.libraries.tensorrt import ErrorLog, TensorRt, open_library
 from edgepkd.machine import hardware
 
 
@@ -25,7 +24,7 @@ def open_tensorrt() -> TensorRtBuilder:
     Raises:
         MissingExtraError: it is not installed, or a shared library of it is missing.
     """
-    return TensorRtBuilder(_import("tensorrt"))
+    return _opened("tensorrt")
 
 
 def open_tensorrt_rtx() -> TensorRtBuilder:
@@ -34,20 +33,12 @@ def open_tensorrt_rtx() -> TensorRtBuilder:
     Raises:
         MissingExtraError: it is not installed.
     """
-    return TensorRtBuilder(_import("tensorrt_rtx"))
+    return _opened("tensorrt_rtx")
 
 
-def _import(library: Library) -> ModuleType:
-    try:
-        return _optional.require(library, purpose=f"building engines with {library}")
-    except MissingExtraError as error:
-        if library == "tensorrt" and hardware.jetson():
-            error.hint = ("JetPack brings it: sudo apt install python3-libnvinfer, and make the"
-                          " virtual environment with --system-site-packages")
-        raise
-    except (ImportError, OSError) as error:
-        raise MissingExtraError(f"{library} is installed but cannot be imported: {error}.",
-                                hint="Run `edgepkd doctor`.") from error
+def _opened(library: TensorRt) -> TensorRtBuilder:
+    return TensorRtBuilder(open_library(library, purpose=f"building engines with {library}",
+                                        on_jetson=hardware.jetson() is not None))
 
 
 class TensorRtBuilder:
@@ -56,16 +47,15 @@ class TensorRtBuilder:
     def __init__(self, trt: ModuleType) -> None:
         """Make a builder over module `trt`."""
         self._trt: Any = trt
-        self._errors: list[str] = []
-        self._logger = _logger(trt, self._errors)
-        self._builder = self._trt.Builder(self._logger)
+        self._log = ErrorLog(trt)
+        self._builder = self._trt.Builder(self._log.logger)
         self._ahead_of_time = hasattr(trt, "ComputeCapability")
         self.version = str(trt.__version__)
 
     def build(self, content: bytes, *, precision: Precision, shapes: Shapes, settings: Settings,
               timing_cache: bytes = b"") -> Plan:
         """As the contract says."""
-        self._errors.clear()
+        self._log.clear()
         # Before 11 the DLA takes only networks whose types are chosen by the builder.
         weak = settings.dla is not None and hasattr(self._trt.BuilderFlag, "FP16")
         network, parser = self._parse(
@@ -78,7 +68,7 @@ class TensorRtBuilder:
             notes += self._use_dla(config, network, settings.dla, weak=weak)
         serialized = self._builder.build_serialized_network(network, config)
         if serialized is None:
-            raise ModelError(f"TensorRT {self.version} cannot build it: {self._said()}",
+            raise ModelError(f"TensorRT {self.version} cannot build it: {self._log.take()}",
                              hint="More workspace may help: --workspace-mb; or another precision.")
         del parser  # it owns the weights until here
         return Plan(bytes(serialized), self._timing_cache(config), notes)
@@ -88,9 +78,11 @@ class TensorRtBuilder:
         if not hardware.has_gpu():
             return "no NVIDIA GPU here"
         try:
-            return median_ms(self._trt, self._logger, plan, shapes.batch(shapes.opt_frames))
-        except RuntimeError as error:
-            return str(error)
+            return median_ms(self._trt, self._log.logger, plan, shapes.batch(shapes.opt_frames))
+        except MissingExtraError:
+            return "cuda-python is not installed"
+        except ModelError as error:
+            return error.message.rstrip(".")
 
     # ---- the network
 
@@ -99,12 +91,12 @@ class TensorRtBuilder:
         typed = getattr(flags, "STRONGLY_TYPED", None)  # in 11 there is nothing else
         network = self._builder.create_network(
             1 << int(typed) if strong and typed is not None else 0)
-        parser = self._trt.OnnxParser(network, self._logger)
+        parser = self._trt.OnnxParser(network, self._log.logger)
         if not parser.parse(content):
             reasons = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
             raise ModelError(
                 f"TensorRT {self.version} cannot read the segment: "
-                f"{'; '.join(reasons) or self._said()}",
+                f"{'; '.join(reasons) or self._log.take()}",
                 hint="Export the run again with this version of edgepkd.")
         return network, parser
 
@@ -191,23 +183,6 @@ class TensorRtBuilder:
     def _timing_cache(self, config: Any) -> bytes | None:
         cache = None if self._ahead_of_time else config.get_timing_cache()
         return bytes(cache.serialize()) if cache is not None else None
-
-    def _said(self) -> str:
-        return "; ".join(self._errors) or "it gives no reason."
-
-
-def _logger(trt: Any, errors: list[str]) -> Any:
-    """TensorRT's logger; errors are kept for the message, the rest is not shown."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, text: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                errors.append(text.strip())
-
-    return Logger()
 
 
 def _parser_error(error: Any) -> str:

@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgepkd.errors import ModelError
 
 DEVICE = "CPU"
@@ -41,8 +44,8 @@ def module() -> Any:
 
 @cache
 def _quietly_imported() -> Any:
-    # Its import would send word of it to its makers, write to HOME, and warn on stderr where it
-    # may not. It does without the package for that if there is none.
+    # Its import would report its use to its makers, write to HOME, and warn on stderr where it may
+    # not. It does without the package for that if there is none.
     absent = "openvino" not in sys.modules and TELEMETRY not in sys.modules
     if absent:
         sys.modules[TELEMETRY] = None  # type: ignore[assignment]
@@ -99,20 +102,19 @@ def settings(*, threads: int | None = None) -> dict[str, Any]:
 
 
 def compile_segment(
-    content: bytes, *, frames: int | None, frame_shape: Sequence[int] | None = None,
+    content: bytes, *, frames: int, frame_shape: Sequence[int] | None = None,
     threads: int | None = None,
 ) -> Any:
     """An ONNX segment as a compiled model for `x` [frames, *frame_shape].
 
-    `frames` None: any number. `frame_shape` None: as the graph says.
+    `frame_shape` None: as the graph says.
 
     Raises:
         RuntimeError: OpenVINO refuses it; `reason_of` says why. ModelError: as `core`.
     """
     model = core().read_model(content)
-    if frames is not None:
-        shape = model.input("x").get_partial_shape()[1:] if frame_shape is None else frame_shape
-        model.reshape({"x": [frames, *shape]})
+    shape = model.input("x").get_partial_shape()[1:] if frame_shape is None else frame_shape
+    model.reshape({"x": [frames, *shape]})
     return core().compile_model(model, DEVICE, settings(threads=threads))
 
 
@@ -123,6 +125,30 @@ def import_segment(plan: bytes, *, threads: int | None = None) -> Any:
         RuntimeError: OpenVINO refuses it; `reason_of` says why. ModelError: as `core`.
     """
     return core().import_model(plan, DEVICE, settings(threads=threads))
+
+
+class ReadySegment:
+    """A compiled segment with the one request that it runs by, over and over."""
+
+    def __init__(self, compiled: Any) -> None:
+        """`compiled` is of `compile_segment` or `import_segment`."""
+        names = {name for output in compiled.outputs for name in output.get_names()}
+        self._has_features = "features" in names
+        self._request = compiled.create_infer_request()
+
+    def run(self, x: Any) -> tuple[Any, NDArray[np.float32]]:
+        """`x`, an array or the features of the segment before -> features (None: the segment makes
+        none), logits. Features are OpenVINO's own tensor, valid until this segment runs again.
+
+        Raises:
+            RuntimeError: `x` does not fit.
+        """
+        if isinstance(x, np.ndarray):
+            x = module().Tensor(np.ascontiguousarray(x, np.float32), shared_memory=True)
+        self._request.set_tensor("x", x)
+        self._request.infer()
+        features = self._request.get_tensor("features") if self._has_features else None
+        return features, np.array(self._request.get_tensor("logits").data, np.float32)
 
 
 def reason_of(error: RuntimeError) -> str:

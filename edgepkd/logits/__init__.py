@@ -1,1 +1,1 @@
-"""What is fitted on stored logits, and how answers are judged; numpy only."""
+"""What is fitted on stored logits, and how answers are judged; numpy and scipy only."""

@@ -87,8 +87,15 @@ class Evaluation:
     """Mean position taken, where there is a policy."""
 
     def score(self, kind: Kind, name: str) -> Score:
-        """The score of that kind and name."""
-        return next(s for s in self.scores if (s.kind, s.name) == (kind, name))
+        """The score of that kind and name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        names = {score.name: score for score in self.scores if score.kind == kind}
+        check(name in names, f"score of kind {kind!r}", got=name,
+              allowed=", ".join(names) or "none")
+        return names[name]
 
 
 def evaluate_logits(

@@ -122,6 +122,13 @@ def cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def num_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def available_memory_mb() -> int | None:
     """Memory that programs can still get without swapping, in MiB; a Jetson's GPU uses the same."""
     sizes = [line.split()[1] for line in _lines(MEMORY_INFO) if line.startswith("MemAvailable:")]

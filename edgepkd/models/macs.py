@@ -66,6 +66,20 @@ def macs_per_exit(network: SegmentedNetwork, *, crop_px: int = 224) -> tuple[Exi
     return tuple(rows)
 
 
+def segment_macs(network: SegmentedNetwork, spec: InputSpec) -> tuple[ExitMacs, ...]:
+    """MACs of each segment for one frame; a quantised network has those of its float one."""
+    return macs_per_exit(build_from_spec(network.spec), crop_px=spec.crop_px)
+
+
+def clip_gmac(networks: Networks, inputs: Inputs) -> dict[Modality, tuple[float, ...]]:
+    """Cost of each segment for all temporal segments of one clip, in GMAC."""
+    return {
+        modality: tuple(row.segment("pool_first") * inputs[modality].num_segments / 1e9
+                        for row in segment_macs(network, inputs[modality]))
+        for modality, network in networks.items()
+    }
+
+
 def _frame_shape(x: Tensor) -> tuple[int, int, int]:
     _, channels, height, width = x.shape
     return channels, height, width
@@ -101,17 +115,3 @@ def _head_macs(head: Head, shape: tuple[int, int, int]) -> tuple[int, int, int]:
     pooling = channels * (height * width * side + side * side * height)  # x M^T, then M (x M^T)
     pool_first = pooling + weight * POOL_CELLS**2
     return paper + linear, pool_first + linear, linear
-
-
-def segment_macs(network: SegmentedNetwork, spec: InputSpec) -> tuple[ExitMacs, ...]:
-    """MACs of each segment for one frame; a quantised network has those of its float one."""
-    return macs_per_exit(build_from_spec(network.spec), crop_px=spec.crop_px)
-
-
-def clip_gmac(networks: Networks, inputs: Inputs) -> dict[Modality, tuple[float, ...]]:
-    """Cost of each segment for all temporal segments of one clip, in GMAC."""
-    return {
-        modality: tuple(row.segment("pool_first") * inputs[modality].num_segments / 1e9
-                        for row in segment_macs(network, inputs[modality]))
-        for modality, network in networks.items()
-    }

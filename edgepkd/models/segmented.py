@@ -40,7 +40,7 @@ class NetworkSpec:
               allowed=", ".join(MODALITIES))
         check(type(self.num_classes) is int and 1 <= self.num_classes <= MAX_CLASSES, "num_classes",
               got=self.num_classes, allowed=f"an integer in 1..{MAX_CLASSES}")
-        check(0 < self.width <= 4, "width", got=self.width, allowed="above 0, up to 4")
+        check(0 < self.width <= 4, "width", got=self.width, allowed="0 < value <= 4")
         check(self.head_form in ("paper", "pool_first"), "head_form", got=self.head_form,
               allowed="paper, pool_first")
         check(0 <= self.dropout < 1, "dropout", got=self.dropout, allowed="0 <= value < 1")

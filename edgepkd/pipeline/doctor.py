@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -63,8 +62,7 @@ def describe() -> Machine:
     return Machine(
         edgepkd=__version__, python=platform.python_version(), platform=platform.platform(),
         cpu=hardware.cpu(),
-        num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1,
+        num_cores=hardware.num_cores(),
         packages=packages, extras=extras, backends=backends, kernels=kernels,
         engines=_engines(), gpus=gpus, jetson=jetson,
         next_steps=_next_steps(packages, backends, (*kernel_steps, *engine_steps)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ COLUMNS = (
     "run", "split", "views", "order", "kind", "name", "weights", "temperature", "num_clips",
     "num_groups", "top1", "top1_low", "top1_high", "top5", "ece", "nll", "gmac", "share",
 )
+CONFUSION_COLUMNS = ("run", "split", "views", "answers_of", "true_label")
+"""Then one a label."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,21 @@ def write_tables(folder: Path, evaluation: Evaluation, answered: ClipLogits, *,
     rows = [[*facts, order_key(evaluation.order), *_cells(score)] for score in evaluation.scores]
     write_atomically(folder / EXITS_CSV, csv_bytes(COLUMNS, rows))
     write_atomically(folder / CONFUSION_CSV, csv_bytes(
-        ("run", "split", "views", "answers_of", "true_label", *answered.label_names),
+        (*CONFUSION_COLUMNS, *_label_columns(answered.label_names)),
         [[*facts, evaluation.confusion_of, name, *counts] for name, counts
          in zip(answered.label_names, evaluation.confusion.tolist(), strict=True)]))
+
+
+def _label_columns(labels: Sequence[str]) -> list[str]:
+    """A column for each label: its name, or 'answer NAME' where another column has that."""
+    taken = {*CONFUSION_COLUMNS, *labels}
+    columns = []
+    for label in labels:
+        column = label
+        while column in CONFUSION_COLUMNS or (column != label and column in taken):
+            column = f"answer {column}"
+        columns.append(column)
+    return columns
 
 
 def draw_plots(folder: Path, evaluation: Evaluation, answered: ClipLogits, *, heading: Heading,

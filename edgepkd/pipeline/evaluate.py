@@ -10,27 +10,24 @@ adds a line to RUN/eval-log.jsonl, so that looks at the test split can be counte
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
 from edgepkd import plain_json
-from edgepkd._optional import installed_version
-from edgepkd._version import __version__
 from edgepkd.cascade import Order, order_key, parse_order
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.index import Sample
-from edgepkd.errors import DataError, ModelError, UsageError
-from edgepkd.files import append_line, write_atomically
+from edgepkd.errors import ModelError, UsageError
+from edgepkd.files import write_atomically
 from edgepkd.logits.clip_logits import ViewsProtocol, save_logits
 from edgepkd.logits.evaluate import Evaluation, evaluate_logits
 from edgepkd.logits.metrics import NUM_BINS, NUM_DRAWS, SEED
+from edgepkd.machine.conditions import conditions
 from edgepkd.outputs import check_folder, check_outputs
 from edgepkd.pipeline.clips import Split, clips_in_splits, of_split, refuse_trained_on
 from edgepkd.pipeline.eval_files import (
@@ -42,13 +39,14 @@ from edgepkd.pipeline.eval_files import (
     draw_plots,
     write_tables,
 )
+from edgepkd.pipeline.eval_log import log_look
+from edgepkd.pipeline.eval_notes import notes_on
 from edgepkd.pipeline.flatness import Flatness, FlatnessConfig, measure_flatness
 from edgepkd.pipeline.trained_run import TrainedRun, clip_gmac, open_run
 from edgepkd.training.execution import Execution, auto_device
 from edgepkd.training.predict import Predicted, predict, views_protocol
 
 SCHEMA_VERSION = 1
-LOG_FILE = "eval-log.jsonl"
 METRICS_FILE, LOGITS_FILE = "metrics.json", "logits.npz"
 FILES = (METRICS_FILE, LOGITS_FILE, EXITS_CSV, EXITS_PNG, CONFUSION_CSV, CONFUSION_PNG)
 Views = Literal["centre", "10crop"]
@@ -101,7 +99,6 @@ class EvalConfig:
     def folder(self) -> Path:
         """Where the results go."""
         return self.out or self.run / "eval" / f"{self.split}-{self.views}"
-
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -162,14 +159,14 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress | None = None) -> Ev
         refuse_trained_on(chosen, run.record)
     predicted = _predict(run, chosen, config=config, views=views, root=clips.index.parent,
                          tell=tell)
-    num_looks = _log_look(config, run, predicted, index=clips.index)
+    num_looks = log_look(run, predicted.answered, index=clips.index)
     evaluation = evaluate_logits(predicted.answered, order=order, gmac=clip_gmac(run, views),
                                  fitted=run.fitted)
     flatness = _flatness(config, run, clips.samples, tell=tell)
     counts = Counter(predicted.answered.labels.tolist())
     floor = max(counts.values()) / len(predicted.answered)
     result = EvalResult(config.folder, run, evaluation, predicted, flatness, num_looks, floor,
-                        _notes(evaluation, predicted, run, num_looks=num_looks))
+                        notes_on(evaluation, predicted, run, num_looks=num_looks))
     return _write(result, config, index=clips.index)
 
 
@@ -215,27 +212,6 @@ def _predict(
     return predicted
 
 
-def _log_look(config: EvalConfig, run: TrainedRun, predicted: Predicted, *, index: Path) -> int:
-    """Add a line to the run's log; returns how many there are of this split."""
-    path = config.run / LOG_FILE
-    line = {
-        "schema_version": SCHEMA_VERSION, "split": config.split, "index": str(index),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "num_clips": len(predicted.answered), "views": str(predicted.answered.views),
-        "weights_sha256": dict(run.hashes),
-    }
-    append_line(path, plain_json.dumps(line))
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return sum(plain_json.loads(text)["split"] == config.split for text in lines)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.",
-                        hint="Evaluations are counted there; make it readable.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: {error}.",
-                        hint="Remove the broken line; each one is a JSON object.") from error
-
-
 def _flatness(
     config: EvalConfig, run: TrainedRun, samples: Sequence[Sample], *, tell: OnProgress
 ) -> dict[Modality, Flatness]:
@@ -253,41 +229,6 @@ def _flatness(
 # ---- results
 
 
-def _notes(
-    evaluation: Evaluation, predicted: Predicted, run: TrainedRun, *, num_looks: int
-) -> tuple[str, ...]:
-    answered = predicted.answered
-    notes = []
-    if predicted.skipped:
-        notes.append(f"{len(predicted.skipped)} clips could not be read and are left out, the"
-                     f" first: {predicted.skipped[0].path}: {predicted.skipped[0].reason}")
-    if evaluation.order not in run.fitted:
-        which = "nothing was fitted" if not run.fitted else "nothing was fitted for this order"
-        notes.append(f"{which}: prefixes are plain sums, and there is no policy, hence no cascade;"
-                     " run `edgepkd wise fit` on the logits of split calibration")
-    if evaluation.scores[0].top1.few_groups:
-        notes.append(f"{evaluation.scores[0].top1.num_groups} groups only: from so few, how"
-                     " answers vary from group to group is hardly known")
-    if absent := [name for i, name in enumerate(answered.label_names)
-                  if not (answered.labels == i).any()]:
-        notes.append(f"no clip of {', '.join(absent)}")
-    if len(answered.label_names) <= 5:
-        notes.append(f"no top-5: there are {len(answered.label_names)} labels")
-    if answered.views.crops > 1 and (uncut := [
-        m for m, px in answered.views.crop_px.items() if px == answered.views.resize_px[m]
-    ]):
-        notes.append(f"the ten crops of {', '.join(uncut)} are two, the whole picture and its"
-                     " mirror image: crop_px equals resize_px")
-    if answered.split == "test" and num_looks > 1:
-        notes.append(f"look {num_looks} at the test split with this run: what was chosen after"
-                     " the first one is no longer a test")
-    if answered.split != "test":
-        notes.append(f"these are {answered.split} clips: "
-                     + ("the networks have seen them" if answered.split == "train" else
-                        "WISE, policy or epochs may have been chosen on them"))
-    return tuple(notes)
-
-
 def _write(result: EvalResult, config: EvalConfig, *, index: Path) -> EvalResult:
     """Write all files; returns the result with the notes on what could not be drawn."""
     answered, out = result.predicted.answered, result.out
@@ -297,7 +238,7 @@ def _write(result: EvalResult, config: EvalConfig, *, index: Path) -> EvalResult
     undrawn = draw_plots(out, result.evaluation, answered, heading=heading, floor=result.floor)
     if undrawn:
         result = replace(result, notes=(*result.notes, undrawn))
-    facts = {"schema_version": SCHEMA_VERSION, **facts_of(result, config, index=index)}
+    facts = {"schema_version": SCHEMA_VERSION, **evaluation_facts(result, config, index=index)}
     write_atomically(out / METRICS_FILE, plain_json.dumps(facts, indent=1).encode() + b"\n")
     return result
 
@@ -309,7 +250,7 @@ def read_facts(result: EvalResult) -> dict[str, Any]:
     return dict(facts)
 
 
-def facts_of(result: EvalResult, config: EvalConfig, *, index: Path) -> dict[str, Any]:
+def evaluation_facts(result: EvalResult, config: EvalConfig, *, index: Path) -> dict[str, Any]:
     """Everything about an evaluation as plain JSON values: what metrics.json holds."""
     answered, evaluation, run = result.predicted.answered, result.evaluation, result.run
     return {
@@ -338,8 +279,7 @@ def facts_of(result: EvalResult, config: EvalConfig, *, index: Path) -> dict[str
             "gmac": "networks with pool-first heads, one clip, all views",
         },
         "notes": list(result.notes),
-        "conditions": {"edgepkd": __version__, "python": platform.python_version(),
-                       "packages": {n: installed_version(n) for n in ("torch", "numpy", "av")},
+        "conditions": {**conditions(("torch", "numpy", "av")),
                        "device": _device_of(run), "threads": torch.get_num_threads(),
                        "run_seed": run.record.seed},
     }

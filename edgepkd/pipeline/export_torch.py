@@ -8,14 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 
-from edgepkd.bundle.engines import (
-    EngineSet,
-    PlanRecord,
-    Precision,
-    Via,
-    engines_folder,
-    this_machine,
-)
+from edgepkd.bundle.engine_match import this_machine
+from edgepkd.bundle.engines import EngineSet, PlanRecord, Precision, Via, engines_folder
 from edgepkd.bundle.manifest import SegmentEntry
 from edgepkd.bundle.reading import Bundle
 from edgepkd.bundle.trust import digest_of

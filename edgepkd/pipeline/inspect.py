@@ -13,7 +13,8 @@ from edgepkd.config import check_fps
 from edgepkd.errors import BundleError, SourceError
 from edgepkd.pipeline.run import SourceFailed, SourcesSkipped
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
-from edgepkd.video.probe import RouteChoice, StreamInfo
+from edgepkd.video.probe import StreamInfo
+from edgepkd.video.routes import RouteChoice
 from edgepkd.video.source_names import Source, SourceArgument
 
 
@@ -77,7 +78,7 @@ def inspect(
 
 def _engines_found(path: Path) -> tuple[EnginesFound, ...]:
     """The engines in a bundle; raises BundleError where they lie in no plain folder."""
-    from edgepkd.bundle.engines import engine_targets, read_engines
+    from edgepkd.bundle.engine_files import engine_targets, read_engines
 
     found = []
     for target in engine_targets(path):
@@ -93,7 +94,8 @@ def _engines_found(path: Path) -> tuple[EnginesFound, ...]:
 def _video_report(
     source: Source, fps: float | None, limits: Limits
 ) -> VideoReport | SourceFailed:
-    from edgepkd.video.probe import choose_route, probe
+    from edgepkd.video.probe import probe
+    from edgepkd.video.routes import choose_route
     from edgepkd.video.source import open_video, shown_source
     from edgepkd.video.stops import delivering_stops
 

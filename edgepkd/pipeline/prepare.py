@@ -20,7 +20,7 @@ from edgepkd.config import check, check_fps
 from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.layouts import SourceSpec, list_clips, output_names, source_name
 from edgepkd.datasets.official import Listing
-from edgepkd.datasets.pools import Crash, LocalPool, Pool, num_cores
+from edgepkd.datasets.pools import Crash, LocalPool, Pool
 from edgepkd.datasets.prepare_clip import ClipJob, ClipResult, prepare_clip
 from edgepkd.datasets.prepared import (
     GO_ON_HINT,
@@ -33,6 +33,7 @@ from edgepkd.datasets.prepared import (
 from edgepkd.datasets.splits import Shares, assign_splits, check_splits
 from edgepkd.datasets.training_form import SUFFIX
 from edgepkd.errors import DataError, StorageError
+from edgepkd.machine.hardware import num_cores
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.data import ClipPrepared, DataEvent, DataStarted, finish, settings_of
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits

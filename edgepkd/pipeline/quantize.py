@@ -20,35 +20,31 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from edgepkd._optional import require
-from edgepkd.config import MODALITIES, Modality, check
+from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.int8 import (
-    METHODS,
+    Int8Clips,
     Int8Recipe,
     QuantMethod,
     calibration_rows,
-    facts_of,
-    finetune_plan,
+    finetune_plans,
     hash_of_clips,
     load_int8_recipe,
-    post_training,
-    teach,
-    trained_on,
+    to_int8,
 )
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import Clips, clips_of_run, decoded_clips, refuse_other_sides
+from edgepkd.pipeline.quantize_config import QuantDone, QuantizeConfig
 from edgepkd.pipeline.quantize_record import (
     SENSITIVITY_FILE,
     add_to_record,
@@ -70,9 +66,7 @@ from edgepkd.quantize.sensitivity import (
     measure_sensitivity,
     worth_float,
 )
-from edgepkd.quantize.spec import Calibrator
-from edgepkd.training.execution import Execution
-from edgepkd.training.exits import ViewPlan, view_plan
+from edgepkd.training.exits import ViewPlan
 from edgepkd.training.finetune import calibration_values, teachers_needed
 from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.predict import weights_sha256
@@ -81,90 +75,6 @@ from edgepkd.training.views import test_view
 
 SENSITIVITY_CLIPS = 4
 """Calibration clips whose frames tell layers apart; a forward pass a layer."""
-DEFAULT_RECIPE = "int8"
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizeConfig:
-    """What to quantise, how, and on which clips."""
-
-    run: Path
-    """Folder of a trained run, with all exits."""
-    method: QuantMethod = "qad"
-    recipe: str = DEFAULT_RECIPE
-    """Recipe of `calibration/` or a TOML file."""
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    """Single values of the recipe: {"finetune.epochs": 10}."""
-    modalities: tuple[Modality, ...] | None = None
-    """None: all that the run has."""
-    calibrator: Calibrator | None = None
-    """None: the recipe's, as in the next one."""
-    calibration_clips: int | None = None
-    data: Path | None = None
-    """Other clips to calibrate and train on: a folder with an index, or the index; None: those of
-    the run."""
-    dataset: str | None = None
-    """Rows of the index with this value in column `dataset`."""
-    seed: int | None = None
-    """None: the run's."""
-    resume: bool = False
-    """Keep what is done, go on from checkpoints."""
-    force: bool = False
-    """Replace networks that are there; few clips will do."""
-    force_few: bool = False
-    """Few clips will do, though their ranges are chance."""
-    cache: Path = Path("runs/cache")
-    """Where decoded clips are kept."""
-    jobs: int = 2
-    """Processes that decode."""
-    threads: int | None = None
-    """Of PyTorch. Weights are equal bit by bit only for equal numbers."""
-    execution: Execution = field(default_factory=Execution)
-    sensitivity: bool = False
-    """Also measure what each layer alone loses, before any training."""
-    tensorboard: bool = False
-    console: Console | None = None
-    """Where progress is shown."""
-
-    def __post_init__(self) -> None:
-        check(self.method in METHODS, "method", got=self.method, allowed=", ".join(METHODS))
-        named = self.modalities
-        check(named is None or 0 < len(named) == len(set(named) & set(MODALITIES)), "modality",
-              got=named, allowed=f"each of {', '.join(MODALITIES)} at most once")
-        check(self.jobs >= 1, "jobs", got=self.jobs, allowed="1 or more")
-        check(self.threads is None or self.threads >= 1, "threads", got=self.threads,
-              allowed="1 or more")
-        if self.resume and self.force:
-            raise UsageError("--resume keeps what is there and --force replaces it.",
-                             hint="Give one of them.")
-
-    @property
-    def out(self) -> Path:
-        """Folder of the quantised run."""
-        return self.run / f"int8-{self.method}"
-
-    @property
-    def all_changes(self) -> dict[str, Any]:
-        """`changes` with what has a field of its own."""
-        own = {"quantizer.calibrator": self.calibrator, "calibration_clips": self.calibration_clips}
-        return {**self.changes, **{key: value for key, value in own.items() if value is not None}}
-
-
-@dataclass(frozen=True)
-class QuantDone:
-    """A quantised network."""
-
-    method: QuantMethod
-    modality: Modality
-    path: Path
-    """Of its JSON file."""
-    kept: bool
-    """True: it was there already, made with the same settings from the same clips and networks."""
-    values: Mapping[str, Any]
-    """Loss and accuracies on the calibration split; of QAT and QAD the last row of results.csv."""
-    seconds: float
-    sensitivity: tuple[LayerSensitivity, ...] = ()
-    """Where it was asked for: the worst layer first."""
 
 
 def quantize(config: QuantizeConfig) -> Iterator[QuantDone]:
@@ -285,7 +195,7 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
     start, run, recipe = time.perf_counter(), job.run, job.recipes[modality]
     seed = mix_seed(run.seed, modality, "quantize")
     plans = _plans(job, modality, config.method)
-    facts = facts_of(recipe, method=config.method)
+    facts = recipe.facts(config.method)
     key = hash_of({
         "step": f"int8-{config.method}", "seed": seed, "settings": facts,
         "networks": {m: job.hashes[m] for m in plans}, "input": asdict(run.recipe.inputs[modality]),
@@ -297,7 +207,8 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
     json_path = path.with_suffix(".json")
     kept = (None if config.force or not json_path.exists()
             else kept_extra(path, key, resume=config.resume))
-    ranged = _with_ranges(config, job, modality) if config.sensitivity or not kept else None
+    needed = config.sensitivity or not kept
+    ranged = _as_int8(config, job, modality, plans, method="ptq") if needed else None
     layers = _sensitivity(config, job, modality, ranged) if config.sensitivity and ranged else ()
     if kept or ranged is None:
         values = kept["values"] if kept else {}
@@ -321,19 +232,11 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
 def _plans(job: _Job, modality: Modality, method: QuantMethod) -> dict[Modality, ViewPlan]:
     """Views of the student and of its teachers."""
     recipe = replace(job.run.recipe, exits=job.run.recipe.exits_of(modality))
-    return {m: finetune_plan(view_plan(recipe, m))
-            for m in _asked(modality, job.recipes[modality], method)}
+    return finetune_plans(recipe, _asked(modality, job.recipes[modality], method))
 
 
 def _rate(run: Run, modality: Modality) -> float:
     return run.recipe.backbones[modality].learning_rate
-
-
-def _with_ranges(config: QuantizeConfig, job: _Job, modality: Modality) -> SegmentedNetwork:
-    """PTQ."""
-    network = job.networks[modality].to(config.execution.device)
-    return post_training(network, job.clips.load(job.chosen).clips,
-                         spec=job.run.recipe.inputs[modality], recipe=job.recipes[modality])
 
 
 def _trained(
@@ -341,21 +244,31 @@ def _trained(
     plans: Mapping[Modality, ViewPlan], *, key: str, log: StepLog,
 ) -> SegmentedNetwork:
     """PTQ, and what the method does after it."""
-    clips, folder = job.clips, job.run.step("quantize", modality)
-    calibration = clips.load(clips.calibration)
+    folder = job.run.step("quantize", modality)
+    calibration = job.clips.load(job.clips.calibration)
     values = calibration_values(ranged, calibration, job.run.recipe.inputs[modality])
     if config.method == "ptq":
         log.row(epoch=0, **values)
         return ranged.cpu()
     log.event("calibrated", **values)
-    steps, data = job.recipes[modality].finetune_of(config.method), clips.load(clips.train)
-    networks = {m: job.networks[m].to(config.execution.device) for m in plans}
-    return trained_on(
-        ranged, data, plans[modality],
-        taught=teach(networks, data, plans, modality=modality, recipe=steps), recipe=steps,
-        trunk_rate=_rate(job.run, modality), seed=mix_seed(job.run.seed, modality, "quantize"),
-        calibration=calibration, execution=config.execution, log=log,
-        checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume))
+    return _as_int8(config, job, modality, plans, method=config.method, ranged=ranged, log=log,
+                    calibration=calibration, execution=config.execution,
+                    checkpoint=Checkpoint(folder / "checkpoint.safetensors", key,
+                                          resume=config.resume))
+
+
+def _as_int8(
+    config: QuantizeConfig, job: _Job, modality: Modality, plans: Mapping[Modality, ViewPlan], *,
+    method: QuantMethod, **training: Any,
+) -> SegmentedNetwork:
+    """The network by `method`; `training` as in `to_int8`."""
+    used = (modality,) if method == "ptq" else tuple(plans)
+    train = () if method == "ptq" else job.clips.train
+    return to_int8(
+        method, {m: job.networks[m].to(config.execution.device) for m in used},
+        Int8Clips(job.clips.load(job.chosen).clips, job.clips.load(train), plans),
+        modality=modality, recipe=job.recipes[modality], trunk_rate=_rate(job.run, modality),
+        seed=mix_seed(job.run.seed, modality, "quantize"), **training)
 
 
 # ---- what is written of it

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from edgepkd.files import Skipped
     from edgepkd.outputs import Output
     from edgepkd.runtime.answers import ClipAnswer
-    from edgepkd.video.probe import RouteChoice, StreamInfo
+    from edgepkd.video.probe import StreamInfo
+    from edgepkd.video.routes import RouteChoice
     from edgepkd.video.source_names import Source, SourceArgument
 
 

@@ -14,15 +14,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import distributed as dist
 
-from edgepkd.config import MODALITIES, Modality, check
+from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import ModelError, UsageError
@@ -32,8 +31,9 @@ from edgepkd.models.weights import load_backbone, read_checkpoint
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import Clips, clips_to_train_on, decoded_clips
 from edgepkd.pipeline.step_logs import StepLog, kept_extra, refuse_quantized, step_logs
+from edgepkd.pipeline.train_config import DEFAULT_RECIPE, ExitsConfig, StepDone, TrainConfig
 from edgepkd.training.backbone import new_network, train_backbone
-from edgepkd.training.execution import Execution, process_group, rank, world_size
+from edgepkd.training.execution import process_group, rank, world_size
 from edgepkd.training.exits import (
     CachedFeatures,
     FeatureSource,
@@ -44,13 +44,11 @@ from edgepkd.training.exits import (
     train_exits,
     view_plan,
 )
-from edgepkd.training.features import FeatureCache, trunk_hash
+from edgepkd.training.features import trunk_hash
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.recipe import (
     ExitRecipe,
-    LastTeacher,
-    Scheme,
     TrainRecipe,
     changed_recipe,
     load_train_recipe,
@@ -62,78 +60,6 @@ from edgepkd.training.runs import (
     refuse_other_run,
     write_run,
 )
-
-DEFAULT_RECIPE = "small"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """What both steps share."""
-
-    run: Path
-    """Folder of the run."""
-    data: Path | None = None
-    """Folder with an index.csv, or the index; None: that of the run."""
-    dataset: str | None = None
-    """Rows of the index with this value in column `dataset`."""
-    recipe: str | None = None
-    """Recipe of `calibration/` or a TOML file; None: the run's, or DEFAULT_RECIPE."""
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    """Single values of the recipe: {"backbones.mv.epochs": 10}."""
-    modalities: tuple[Modality, ...] = MODALITIES
-    seed: int | None = None
-    """None: the recipe's."""
-    resume: bool = False
-    """Keep what is done, go on from checkpoints."""
-    force: bool = False
-    """Replace networks that are there."""
-    cache: Path = Path("runs/cache")
-    """Where decoded clips are kept."""
-    jobs: int = 2
-    """Processes that decode."""
-    threads: int | None = None
-    """Of PyTorch. Weights are equal bit by bit only for equal numbers."""
-    execution: Execution = field(default_factory=Execution)
-    tensorboard: bool = False
-    console: Console | None = None
-    """Where progress is shown."""
-
-    def __post_init__(self) -> None:
-        check(0 < len(self.modalities) == len(set(self.modalities) & set(MODALITIES)), "modality",
-              got=self.modalities, allowed=f"each of {', '.join(MODALITIES)} at most once")
-        check(self.jobs >= 1, "jobs", got=self.jobs, allowed="1 or more")
-        check(self.threads is None or self.threads >= 1, "threads", got=self.threads,
-              allowed="1 or more")
-        if self.resume and self.force:
-            raise UsageError("--resume keeps what is there and --force replaces it.",
-                             hint="Give one of them.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExitsConfig(TrainConfig):
-    """`train exits` beyond TrainConfig; None: the recipe's."""
-
-    method: Scheme | None = None
-    last_teacher: LastTeacher | None = None
-    online: bool = False
-    """Fresh views in every epoch, trunks run for each batch."""
-    features: FeatureCache = field(default_factory=lambda: FeatureCache(Path("runs/features")))
-
-
-@dataclass(frozen=True)
-class StepDone:
-    """A trained network."""
-
-    step: str
-    """'backbone' or 'exits'."""
-    modality: Modality
-    path: Path
-    """Of its JSON file."""
-    kept: bool
-    """True: it was there already, made with the same settings from the same clips."""
-    values: Mapping[str, Any]
-    """Of the last epoch, as in results.csv."""
-    seconds: float
 
 
 def train_backbones(config: TrainConfig, *, init: Path | None = None,

@@ -2,11 +2,11 @@
 
     >>> *files, summary = vectors(VectorsConfig("clip.mp4", Path("my-vectors")))
     >>> summary.ended, summary.num_files, summary.num_frames
-    ('complete', 38, 450)
+    ('complete', 15, 180)
     >>> import numpy as np
     >>> with np.load("my-vectors/gop-000000.npz", allow_pickle=False) as gop:
     ...     print(gop["motion"].shape, gop["residual"].shape, gop["iframe"].shape)
-    (12, 32, 43, 2) (12, 256, 340, 3) (1, 256, 340, 3)
+    (12, 256, 455, 2) (12, 256, 455, 3) (1, 256, 455, 3)
 
 One file a GOP or a clip, and `index.csv`; docs/vectors.md says what is in them.
 """

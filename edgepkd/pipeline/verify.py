@@ -7,10 +7,11 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgepkd.datasets.pools import Crash, LocalPool, Pool, num_cores
+from edgepkd.datasets.pools import Crash, LocalPool, Pool
 from edgepkd.datasets.prepared import INDEX
 from edgepkd.datasets.table import read_table
 from edgepkd.datasets.verify import CheckJob, check_clip, index_problems
+from edgepkd.machine.hardware import num_cores
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
 

@@ -61,7 +61,7 @@ def open_runner(
             asked for, are damaged.
         MissingExtraError: what runs them is not installed. ModelError: CUDA does not work.
     """
-    from edgepkd.bundle.engines import read_engines
+    from edgepkd.bundle.engine_files import read_engines
 
     if config.backend == "auto":
         return _first_that_fits(bundle, config)
@@ -145,7 +145,7 @@ def _on_engines(bundle: Bundle, engines: EngineSet, config: BackendSettings) -> 
 
 def _engine_sets(bundle: Bundle) -> tuple[list[EngineSet], dict[str, BundleError]]:
     """What the bundle has engines for, GPUs first; and targets whose sidecar cannot be read."""
-    from edgepkd.bundle.engines import engine_targets, read_engines
+    from edgepkd.bundle.engine_files import engine_targets, read_engines
 
     sets: list[EngineSet] = []
     unreadable: dict[str, BundleError] = {}
@@ -163,7 +163,8 @@ def _refuse_damaged(bundle: Bundle, engines: EngineSet) -> None:
     Raises:
         BundleError: names those that are missing or not what the sidecar says.
     """
-    from edgepkd.bundle.engines import damaged, rebuild_hint
+    from edgepkd.bundle.engine_files import damaged
+    from edgepkd.bundle.engine_match import rebuild_hint
 
     if reasons := damaged(bundle.path, engines):
         raise BundleError(f"the engines for {engines.target!r} are damaged: {'; '.join(reasons)}.",

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from edgepkd.bundle.engines import (
-    ENGINES,
+from edgepkd.bundle.engine_files import read_engines, read_plan
+from edgepkd.bundle.engine_match import (
     SEVEN_BITS,
-    EngineSet,
     mismatches,
     overflow_reason,
-    read_engines,
-    read_plan,
     rebuild_hint,
     refuse_uncovered,
     this_machine,
 )
+from edgepkd.bundle.engines import ENGINES, EngineSet
 from edgepkd.bundle.manifest import SegmentEntry
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
@@ -51,7 +47,7 @@ class OpenVinoRunner:
         """
         self._bundle, self._threads = bundle, threads
         self._engines = None if target is None else _fitting(bundle, target, trust_engines)
-        self._requests: dict[Position, Any] | None = {}
+        self._segments: dict[Position, openvino.ReadySegment] | None = {}
         """None once it is closed."""
         self.backend = f"openvino {openvino.version()} CPU"
         if target is not None:
@@ -65,7 +61,7 @@ class OpenVinoRunner:
             ModelError: OpenVINO refuses the file, its shapes or names are not the manifest's,
                 this CPU would overflow on its weights, or the runner is closed.
         """
-        self._request(position)
+        self._ready(position)
 
     def run(self, position: Position, x: Array | Features) -> tuple[Features, Array]:
         """Run one segment, preparing it first if that was not done.
@@ -73,30 +69,24 @@ class OpenVinoRunner:
         Raises:
             ModelError: `x` does not fit, OpenVINO fails, or the runner is closed.
         """
-        request = self._request(position)
-        if isinstance(x, np.ndarray):
-            x = openvino.module().Tensor(np.ascontiguousarray(x, np.float32), shared_memory=True)
+        segment = self._ready(position)
         try:
-            request.set_tensor("x", x)
-            request.infer()
+            return segment.run(x)
         except RuntimeError as error:
             raise ModelError(f"segment {position} failed in OpenVINO: {error}") from error
-        has_features = self._bundle.manifest.segment(position.modality, position.exit)
-        features = request.get_tensor("features") if has_features.features_shape else None
-        return features, np.array(request.get_tensor("logits").data, np.float32)
 
     def close(self) -> None:
         """Drop all compiled segments; OpenVINO itself stays for the next runner."""
-        self._requests = None
+        self._segments = None
 
-    def _request(self, position: Position) -> Any:
-        if self._requests is None:
+    def _ready(self, position: Position) -> openvino.ReadySegment:
+        if self._segments is None:
             raise closed(self.backend)
-        if position not in self._requests:
+        if position not in self._segments:
             loaded = (self._compiled(position) if self._engines is None
                       else self._imported(position, self._engines))
-            self._requests[position] = loaded.create_infer_request()
-        return self._requests[position]
+            self._segments[position] = openvino.ReadySegment(loaded)
+        return self._segments[position]
 
     def _compiled(self, position: Position) -> Any:
         entry = self._bundle.manifest.segment(position.modality, position.exit)

@@ -40,10 +40,11 @@ class SegmentRunner(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of all segments and of the memory of the device; harmless if done before."""
+        """Let go of all that the runner opened: segments, and memory of the device. Harmless if
+        done before; `prepare` and `run` then raise `closed`."""
 
 
 def closed(backend: str) -> ModelError:
     """What a runner raises that is used after `close`."""
-    return ModelError(f"the runner on {backend} is closed; allowed: none of its segments.",
+    return ModelError(f"the runner on {backend} is closed; allowed: only a runner that is open.",
                       hint="Load the model again: edgepkd.load(...)")

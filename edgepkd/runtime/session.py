@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +21,7 @@ from edgepkd.cascade import (
     for_order,
     order_key,
 )
+from edgepkd.closing import Closing
 from edgepkd.config import Modality, check
 from edgepkd.errors import ModelError
 from edgepkd.runtime.answers import ClipAnswer, Counters, DecodeCounts, ScoredLabel
@@ -47,7 +47,7 @@ class Clip(Protocol):
         """Let go of the clip's packets and pictures."""
 
 
-class Session:
+class Session(Closing):
     """A bundle on a runner with one order and one policy, ready to classify clips.
 
     As a context manager it closes itself, and with it the runner, on the way out.
@@ -98,15 +98,6 @@ class Session:
     def close(self) -> None:
         """Close the runner: nothing can be classified any more; harmless if done before."""
         self.runner.close()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def warm_up(self) -> None:
         """Make every segment that may run ready now, so that no clip pays for it."""

@@ -7,39 +7,34 @@ what its sidecar says, before the library sees a byte of it.
 from __future__ import annotations
 
 import ctypes
-import importlib
 import weakref
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from edgepkd import _optional
-from edgepkd.bundle.engines import (
+from edgepkd.bundle.engine_files import read_engines, read_plan
+from edgepkd.bundle.engine_match import (
     NO_GPU,
     TRUST_HINT,
-    VERSION_COMPATIBLE,
-    EngineSet,
-    PlanRecord,
     mismatches,
-    read_engines,
-    read_plan,
     rebuild_hint,
     refuse_uncovered,
     this_machine,
 )
+from edgepkd.bundle.engines import VERSION_COMPATIBLE, EngineSet, PlanRecord
 from edgepkd.bundle.manifest import SegmentEntry
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
-from edgepkd.errors import BundleError, MissingExtraError, ModelError
+from edgepkd.errors import BundleError, ModelError
+from edgepkd.libraries import cuda
+from edgepkd.libraries.tensorrt import ErrorLog, open_library
 from edgepkd.machine import hardware
 from edgepkd.runtime.runner import Array, Features, closed
 from edgepkd.text import command
 
-CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
-"""cuda-python's runtime, by its name since 12.6 and the one before."""
 ON_THE_CPU = "Run `edgepkd doctor`; on the CPU the bundle runs with --backend openvino."
 BYTES = 4
 """Inputs and outputs of a segment are FP32 in every plan."""
@@ -89,7 +84,7 @@ class TensorRtRunner:
         """
         self._bundle, self._engines = bundle, read_engines(bundle.path, target)
         self._rebuild = rebuild_hint(bundle.path, self._engines)
-        self._trt: Any = _import_library(self._engines)
+        self._trt: Any = _open_library(self._engines)
         version = str(self._trt.__version__).split("-")[0]
         here = this_machine(self._engines.built_on.library, version)
         reasons = mismatches(self._engines, bundle.manifest, here)
@@ -98,8 +93,9 @@ class TensorRtRunner:
                               hint=ON_THE_CPU if reasons == (NO_GPU,) else self._rebuild)
         refuse_uncovered(bundle.path, self._engines, trusted=trust_engines)
         _refuse_host_code(self._engines, trusted=trust_engines)
-        self._cuda: Any = _import_cuda()
-        self._runtime, self._complaints = _open_runtime(self._trt, self._engines)
+        self._cuda: Any = cuda.open_runtime(purpose="running TensorRT engines")
+        self._log = ErrorLog(self._trt)
+        self._runtime = _open_runtime(self._trt, self._log.logger, self._engines)
         self._loaded: dict[Position, _Loaded] = {}
         memory = ExitStack()
         self._free_memory = weakref.finalize(self, memory.close)
@@ -126,7 +122,7 @@ class TensorRtRunner:
         engine = self._runtime.deserialize_cuda_engine(content)
         context = engine.create_execution_context() if engine is not None else None
         if context is None:
-            raise ModelError(f"{self.backend} cannot load {record.file}: {self._said()}",
+            raise ModelError(f"{self.backend} cannot load {record.file}: {self._log.take()}",
                              hint=self._rebuild)
         names = self._tensor_names(engine, entry, record)
         self._loaded[position] = self._with_buffers(position, context, names, entry, record)
@@ -245,30 +241,14 @@ class TensorRtRunner:
             context.set_tensor_address(loaded.names[name], address)
             for name, address in addresses.items())
         if not (started and context.execute_async_v3(int(self._stream))):
-            raise ModelError(f"segment {position} failed in {self.backend}: {self._said()}")
+            raise ModelError(f"segment {position} failed in {self.backend}: {self._log.take()}")
 
     def _copy(self, to: int, source: int, num_bytes: int, kind: str) -> None:
         self._call("cudaMemcpyAsync", to, source, num_bytes,
                    getattr(self._cuda.cudaMemcpyKind, kind), self._stream)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """One CUDA call, which answers (error, value).
-
-        Raises:
-            ModelError: CUDA says it failed; names the call.
-        """
-        error, *value = getattr(self._cuda, name)(*arguments)
-        if int(error) != 0:
-            said = self._cuda.cudaGetErrorString(error)[1]
-            said = said.decode() if isinstance(said, bytes) else str(said)
-            raise ModelError(f"{name} failed: {said} (CUDA error {int(error)}).",
-                             hint="Run `edgepkd doctor`; if memory is short, close other programs"
-                                  " on the GPU.")
-        return value[0] if value else None
-
-    def _said(self) -> str:
-        said, self._complaints[:] = "; ".join(self._complaints), []
-        return said or "it gives no reason."
+        return cuda.call(self._cuda, name, *arguments)
 
 
 def _refuse_host_code(engines: EngineSet, *, trusted: bool) -> None:
@@ -278,45 +258,19 @@ def _refuse_host_code(engines: EngineSet, *, trusted: bool) -> None:
             " on this computer.", hint=f"{TRUST_HINT}.")
 
 
-def _import_library(engines: EngineSet) -> Any:
+def _open_library(engines: EngineSet) -> Any:
     library, target = engines.built_on.library, engines.target
     if library == "openvino":
         raise BundleError(f"the engines for {target!r} are OpenVINO's; allowed: TensorRT's.",
                           hint="To run on the CPU: --backend openvino")
-    try:
-        return _optional.require(library, purpose=f"running the engines for {target!r}")
-    except MissingExtraError as error:
-        if library == "tensorrt" and hardware.jetson():
-            error.hint = ("JetPack brings it: make the virtual environment with"
-                          " --system-site-packages (docs/jetson.md).")
-        raise
-    except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
-        raise MissingExtraError(f"{library} is installed but cannot be imported: {error}.",
-                                hint="Run `edgepkd doctor`.") from error
+    return open_library(library, purpose=f"running the engines for {target!r}",
+                        on_jetson=hardware.jetson() is not None)
 
 
-def _import_cuda() -> Any:
-    for name in CUDA_MODULES:
-        with suppress(ImportError):
-            return importlib.import_module(name)
-    return _optional.require(CUDA_MODULES[0], purpose="running TensorRT engines")
-
-
-def _open_runtime(trt: Any, engines: EngineSet) -> tuple[Any, list[str]]:
-    """A runtime, and the list that its errors are added to."""
-    complaints: list[str] = []
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, text: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                complaints.append(text.strip())
-
-    runtime = trt.Runtime(Logger())
+def _open_runtime(trt: Any, logger: Any, engines: EngineSet) -> Any:
+    runtime = trt.Runtime(logger)
     if engines.flags.get(VERSION_COMPATIBLE):
         runtime.engine_host_code_allowed = True  # trusted: such a plan brings its own runtime
     if engines.flags.get("dla") is not None:
         runtime.DLA_core = engines.flags["dla"]
-    return runtime, complaints
+    return runtime

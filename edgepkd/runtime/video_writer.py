@@ -23,8 +23,9 @@ from edgepkd.video.decoder import converting, crop_exactly
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 from edgepkd.video.orientation import NO_DISPLAY, Orientation, display_of
 from edgepkd.video.oversize import check_refused, codec_options
-from edgepkd.video.source import Source, VideoInput, open_video, shown_source
+from edgepkd.video.source import Source, open_video, shown_source
 from edgepkd.video.timeline import DEFAULT_FPS, Timeline, usable_time_base
+from edgepkd.video.video_input import VideoInput
 
 Bytes = NDArray[np.uint8]
 Draw = Callable[[list[Bytes], float], None]

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality
 from edgepkd.video.clips import ClipReader
-from edgepkd.video.source import VideoInput
+from edgepkd.video.video_input import VideoInput
 
 WIDTH_PX, HEIGHT_PX, NUM_FRAMES = 64, 48, 6
 

@@ -1,1 +1,1 @@
-"""Training: data and splits, backbones, internal classifiers by PKD, WISE, exit policy."""
+"""Networks trained on decoded clips: trunks, internal classifiers by PKD, QAD; and their logits."""

@@ -59,6 +59,11 @@ class CacheSpec:
         return hashlib.sha256(f"{content_sha256}\n{settings}".encode()).hexdigest()[:32]
 
 
+def cache_spec(recipe: TrainRecipe) -> CacheSpec:
+    """What a recipe needs of each clip."""
+    return CacheSpec(clip=recipe.clip, inputs=recipe.inputs, decode=recipe.decode)
+
+
 @dataclass(frozen=True, eq=False)
 class ClipArrays:
     """Value images of one clip, memory-mapped; a whole file is one clip."""
@@ -207,8 +212,3 @@ def _read_entry(entry: Path) -> ClipArrays:
             OverflowError) as error:
         raise DataError(f"cache entry {entry} is damaged: {error}.",
                         hint="Delete it; it will be made again.") from error
-
-
-def cache_spec(recipe: TrainRecipe) -> CacheSpec:
-    """What a recipe needs of each clip."""
-    return CacheSpec(clip=recipe.clip, inputs=recipe.inputs, decode=recipe.decode)

@@ -101,6 +101,12 @@ class ViewPlan:
                            rng=rng)
 
 
+def view_plan(recipe: TrainRecipe, modality: Modality) -> ViewPlan:
+    """Views that the exits of one network are trained on."""
+    return ViewPlan(recipe.inputs[modality], recipe.exits.num_views,
+                    recipe.backbones[modality].train_segments, recipe.clip.sampling, recipe.seed)
+
+
 def internal_classifiers(network: SegmentedNetwork) -> list[ICHead | PoolFirstHead]:
     """Exits 1..3."""
     return [head for head in network.heads if not isinstance(head, ClassifierHead)]
@@ -138,6 +144,11 @@ def collect_views(
     columns = zip(*(part.windows for part in parts), strict=True)
     return Views(tuple(torch.cat(column) for column in columns),
                  torch.cat([part.logits for part in parts]))
+
+
+def label_rows(data: LabelledClips, *, num_views: int) -> Tensor:
+    """Labels of the rows of `collect_views`: [clips * num_views]."""
+    return torch.tensor(data.labels).repeat_interleave(num_views)
 
 
 class FeatureSource(Protocol):
@@ -325,7 +336,7 @@ def _row_batches(count: int, size: int, *, seed: int) -> list[Tensor]:
     order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
     batches = list(torch.split(order, size))
     batches[-1] = batches[-1][: len(batches[-1]) // world_size() * world_size()]
-    return [batch for batch in batches if len(batch) >= 2]  # BatchNorm needs company
+    return [batch for batch in batches if len(batch) >= 2]  # BatchNorm needs two rows
 
 
 @torch.no_grad()
@@ -357,14 +368,3 @@ def _settle_batch_norm(
         head.bn.running_mean.copy_(together.mean(dim=(0, 2, 3)))  # type: ignore[union-attr,operator]
         head.bn.running_var.copy_(together.var(dim=(0, 2, 3)))  # type: ignore[union-attr,operator]
     heads.eval()
-
-
-def label_rows(data: LabelledClips, *, num_views: int) -> Tensor:
-    """Labels of the rows of `collect_views`: [clips * num_views]."""
-    return torch.tensor(data.labels).repeat_interleave(num_views)
-
-
-def view_plan(recipe: TrainRecipe, modality: Modality) -> ViewPlan:
-    """Views that the exits of one network are trained on."""
-    return ViewPlan(recipe.inputs[modality], recipe.exits.num_views,
-                    recipe.backbones[modality].train_segments, recipe.clip.sampling, recipe.seed)

@@ -25,7 +25,7 @@ from edgepkd.errors import TrainingError
 from edgepkd.files import write_atomically
 from edgepkd.training.execution import mean_over_ranks, rank, same_buffers
 from edgepkd.training.optimizers import load_optimizer_tensors, optimizer_tensors
-from edgepkd.training.recipe import Steps
+from edgepkd.training.recipe import OptimizerRecipe
 
 SCHEMA_VERSION = 1
 
@@ -89,7 +89,7 @@ def run_epochs(
     module: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     *,
-    recipe: Steps,
+    recipe: OptimizerRecipe,
     train_epoch: Callable[[int], Mapping[str, float]],
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     log: Log | None = None,
@@ -138,7 +138,8 @@ def refuse_nan(loss: float, *, epoch: int) -> None:
 
 
 def _select(
-    progress: Progress, module: nn.Module, recipe: Steps, values: Mapping[str, float], epoch: int
+    progress: Progress, module: nn.Module, recipe: OptimizerRecipe, values: Mapping[str, float],
+    epoch: int,
 ) -> None:
     if recipe.select != "best":
         return

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgepkd.training.recipe import Steps
+from edgepkd.training.recipe import OptimizerRecipe
 
 Group = tuple[Iterable[tuple[str, nn.Parameter]], float]
 """Named parameters, and their multiplier of the learning rate."""
 
 
-def make_optimizer(groups: Sequence[Group], recipe: Steps) -> torch.optim.Optimizer:
+def make_optimizer(groups: Sequence[Group], recipe: OptimizerRecipe) -> torch.optim.Optimizer:
     """Optimiser over the trainable parameters of `groups`.
 
     With `decay_biases` false, parameters of one dimension (biases, BatchNorm) have no weight
@@ -36,7 +36,7 @@ def make_optimizer(groups: Sequence[Group], recipe: Steps) -> torch.optim.Optimi
 
 
 def set_learning_rate(
-    optimizer: torch.optim.Optimizer, recipe: Steps, *, step: int, steps_per_epoch: int
+    optimizer: torch.optim.Optimizer, recipe: OptimizerRecipe, *, step: int, steps_per_epoch: int
 ) -> float:
     """Set the rate of `step` (from 0, over all epochs); returns its share of the peak."""
     steps = recipe.epochs * steps_per_epoch

@@ -35,7 +35,7 @@ _KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
+class OptimizerRecipe:
     """How weights move: optimiser, learning rate over time, and which epoch is kept."""
 
     epochs: int
@@ -76,7 +76,7 @@ class Steps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneRecipe(Steps):
+class BackboneRecipe(OptimizerRecipe):
     """How the trunk and the last exit of one modality are trained."""
 
     backbone: Backbone
@@ -116,7 +116,7 @@ class BackboneRecipe(Steps):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExitRecipe(Steps):
+class ExitRecipe(OptimizerRecipe):
     """How the internal classifiers are trained on frozen trunks."""
 
     scheme: Scheme = "pkd"
@@ -140,7 +140,7 @@ class ExitRecipe(Steps):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneRecipe(Steps):
+class FinetuneRecipe(OptimizerRecipe):
     """How a quantised network is trained on: with the distillation loss (QAD) or labels (QAT)."""
 
     scheme: Scheme = "pkd"
@@ -209,7 +209,6 @@ class TrainRecipe:
             got = set(getattr(self, name))
             check(got == set(MODALITIES), name, got=sorted(got), allowed=", ".join(MODALITIES))
         check(self.num_folds >= 2, "num_folds", got=self.num_folds, allowed="2 or more")
-
         for modality in self.exit_changes:
             self.exits_of(modality)
 
@@ -296,8 +295,8 @@ def _section(
     """Table `key` of the recipe, one `cls` a modality."""
     return {
         name: typed_table(cls, {**({"modality": name} if modality else {}),
-                           **_table(settings, where=f"{where}: {key}.{name}")},
-                     where=f"{where}: {key}.{name}")
+                                **_table(settings, where=f"{where}: {key}.{name}")},
+                          where=f"{where}: {key}.{name}")
         for name, settings in _table(values.get(key, {}), where=f"{where}: {key}").items()
     }
 

@@ -9,19 +9,17 @@ RUN/backbone-MODALITY/, RUN/exits-MODALITY/   log.jsonl, results.csv, plots, che
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgepkd import plain_json
-from edgepkd._optional import installed_version
-from edgepkd._version import __version__
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ConfigError, DataError, UsageError
 from edgepkd.files import csv_bytes, write_atomically
+from edgepkd.machine.conditions import versions
 from edgepkd.training.recipe import TrainRecipe, recipe_of
 
 SCHEMA_VERSION = 1
@@ -68,8 +66,7 @@ def write_run(run: Run) -> None:
     document = {
         "schema_version": SCHEMA_VERSION, "recipe": asdict(run.recipe), "labels": run.labels,
         "index": str(run.index.resolve()), "dataset": run.recipe.dataset, "seed": run.seed,
-        "versions": {"edgepkd": __version__, "python": platform.python_version(),
-                     **{name: installed_version(name) for name in ("torch", "av", "numpy")}},
+        "versions": versions(("torch", "av", "numpy")),
     }
     write_atomically(run.folder / RUN_FILE, (plain_json.dumps(document, indent=2) + "\n").encode())
 

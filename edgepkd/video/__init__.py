@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from edgepkd.video.gop import Gop as Gop
     from edgepkd.video.limits import Limits as Limits
     from edgepkd.video.opening import open as open
-    from edgepkd.video.probe import RouteChoice as RouteChoice
     from edgepkd.video.probe import StreamInfo as StreamInfo
+    from edgepkd.video.routes import RouteChoice as RouteChoice
 
 __all__ = [
     "Clip", "ClipReader", "DecodeSpec", "Gop", "Limits", "RouteChoice", "StreamInfo", "open",

@@ -18,6 +18,9 @@ from edgepkd.video.containers import open_device, open_rtsp
 from edgepkd.video.limits import Limits
 from edgepkd.video.source_names import shown_source
 
+OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 10.0
+"""How long a network camera may take to answer and to send its next packet."""
+
 _CHECK: Final = "Check the address, the network and that no other program holds the camera."
 _CHECK_STREAM: Final = "Check the camera and the network, then start again."
 _CHECK_PATH: Final = "The part of the address after the host is in the camera's manual or settings."
@@ -54,9 +57,7 @@ _DEVICE: Final[dict[int, tuple[str, str]]] = {
 }
 
 
-def open_camera(
-    source: str, *, open_timeout_s: float, read_timeout_s: float, limits: Limits
-) -> InputContainer:
+def open_camera(source: str, *, limits: Limits) -> InputContainer:
     """Open a camera.
 
     Raises:
@@ -70,17 +71,17 @@ def open_camera(
     try:
         if not is_network(source):
             return open_device(source, limits=limits)
-        return open_rtsp(source, limits=limits, timeout_s=(open_timeout_s, read_timeout_s))
+        return open_rtsp(source, limits=limits, timeout_s=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
     except (av.FFmpegError, OSError, ValueError) as error:
-        late = time.monotonic() - begin >= open_timeout_s
-        failure = _why_not_open(source, error, late=late, timeout_s=open_timeout_s)
+        late = time.monotonic() - begin >= OPEN_TIMEOUT_S
+        failure = _why_not_open(source, error, late=late, timeout_s=OPEN_TIMEOUT_S)
     # Not inside the handler: FFmpeg's error shows the address with its password, and would go
     # along as the context of this one.
     raise SourceError(f"{shown_source(source)} cannot be opened: {failure[0]}.", hint=failure[1])
 
 
 def stopped(
-    source: str, error: Exception | None, *, read_timeout_s: float, num_packets: int, seconds: float
+    source: str, error: Exception | None, *, num_packets: int, seconds: float
 ) -> SourceError:
     """Return what to raise when no more packets come; `error` is None at an end of the stream."""
     name = shown_source(source)
@@ -91,7 +92,7 @@ def stopped(
         return SourceError(f"{name} stopped sending {so_far}: {what}.", hint=hint)
     if isinstance(error, av.error.ExitError):
         return SourceError(f"{name} stopped sending {so_far}: nothing came for "
-                           f"{read_timeout_s:g} s.", hint=_CHECK_STREAM)
+                           f"{READ_TIMEOUT_S:g} s.", hint=_CHECK_STREAM)
     if error is None:
         return SourceError(f"{name} ended the stream {so_far}: the camera stopped it or the "
                            "connection was closed, RTSP does not tell which.", hint=_CHECK_STREAM)

@@ -20,11 +20,13 @@ from edgepkd.video import transforms
 from edgepkd.video.decoder import DecodeCounters
 from edgepkd.video.gop import Gop
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
-from edgepkd.video.probe import RouteChoice, StreamInfo, choose_route, probe
+from edgepkd.video.probe import StreamInfo, probe
+from edgepkd.video.routes import RouteChoice, choose_route
 from edgepkd.video.sampling import Place, sample_test
-from edgepkd.video.source import Source, VideoInput, open_video
+from edgepkd.video.source import Source, open_video
 from edgepkd.video.stream import StreamReader
 from edgepkd.video.transforms import Float32, Geometry, ValueImage
+from edgepkd.video.video_input import VideoInput
 
 _UNKNOWN_FPS = 25.0
 

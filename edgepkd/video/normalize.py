@@ -30,9 +30,9 @@ from edgepkd.video.decoder import MAX_ERRORS_IN_A_ROW, CodecParams
 from edgepkd.video.orientation import NO_DISPLAY, UPRIGHT, display_of
 from edgepkd.video.oversize import check_refused
 from edgepkd.video.probe import prepare
-from edgepkd.video.source import VideoInput
 from edgepkd.video.timeline import DEFAULT_FPS, Timeline, plausible_rate, usable_time_base
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
+from edgepkd.video.video_input import VideoInput
 
 # The ffmpeg tool's "-q:v 1"; its default qmin of 2 then bounds the quantiser, and so it does here.
 _QUALITY_1 = 118

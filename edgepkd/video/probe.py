@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
@@ -23,14 +23,11 @@ from av.sidedata.sidedata import Type
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from edgepkd.config import DecodeSpec
 from edgepkd.video.decoder import (
     NATIVE_CODECS,
-    NATIVE_PIXEL_FORMATS,
     CodecParams,
     codec_params_from_stream,
     crop_exactly,
-    cropped_too_large,
 )
 from edgepkd.video.h264 import NO_CROP, Crop, Sps, find_all_sps, find_sps
 from edgepkd.video.limits import Limits
@@ -38,7 +35,7 @@ from edgepkd.video.orientation import NO_DISPLAY, Display, display_of
 from edgepkd.video.oversize import check_refused, codec_options
 from edgepkd.video.packet_kinds import Kind, classifier
 from edgepkd.video.side_data import side_data
-from edgepkd.video.source import STDIN, Source, VideoInput, open_video
+from edgepkd.video.source import STDIN, Source, open_video
 from edgepkd.video.timeline import (
     DEFAULT_FPS,
     MAX_OVERLAP_S,
@@ -46,6 +43,7 @@ from edgepkd.video.timeline import (
     plausible_rate,
     plausible_stamp,
 )
+from edgepkd.video.video_input import VideoInput
 
 RAW_FORMATS = frozenset({
     "av1", "avs2", "avs3", "cavsvideo", "dirac", "evc", "h261", "h263", "h264", "hevc", "m4v",
@@ -54,8 +52,6 @@ RAW_FORMATS = frozenset({
 """Streams without a container: no times at all, and the demuxer's frame rate is a guess."""
 NO_TIMESTAMP_FORMATS = RAW_FORMATS | {"avi"}
 """Containers that store no display times; their streams run at a constant rate."""
-MIN_GOP_FRAMES = 4
-"""Shorter GOPs hold too little motion to be read from the bitstream."""
 
 _MAX_PACKETS, _MAX_PIPE_PACKETS, _MAX_LIVE_PACKETS = 300, 60, 30
 _MAX_BYTES = 8_000_000
@@ -116,16 +112,6 @@ class StreamInfo:
     are counted, at 25 a second or as the caller says."""
 
 
-@dataclass(frozen=True)
-class RouteChoice:
-    """The route a stream takes, and why, in words for the user."""
-
-    route: Literal["native", "normalize"]
-    reason: str
-    native_possible: bool = True
-    """False: the native route would give wrong vectors or none, and is refused if asked for."""
-
-
 def probe(source: Source | VideoInput) -> StreamInfo:
     """Look at the first packets of `source`; an open input keeps them for whoever reads on.
 
@@ -137,31 +123,6 @@ def probe(source: Source | VideoInput) -> StreamInfo:
         return _look(source)
     with open_video(source) as video:
         return _look(video)
-
-
-def choose_route(
-    info: StreamInfo, *, max_short_side_px: int = DecodeSpec.max_short_side_px
-) -> RouteChoice:
-    """Decide whether vectors are read from the stream as it is, or from a re-encoded copy.
-
-    `max_short_side_px` is that of the DecodeSpec it would be decoded with.
-    """
-    too_large = cropped_too_large(info.crop or NO_CROP, (info.width_px, info.height_px),
-                                  max_short_side_px=max_short_side_px)
-    for applies, reason in [*_obstacles(info), (bool(too_large), too_large or "")]:
-        if applies:
-            return RouteChoice("normalize", reason, native_possible=False)
-    for applies, reason in _drawbacks(info):
-        if applies:
-            return RouteChoice("normalize", reason)
-    if info.codec != "h264":
-        dropped = "; its B-frames are never references and are dropped" if info.has_b_frames else ""
-        return RouteChoice("native", f"{info.codec} exports motion vectors{dropped}")
-    if (info.num_ref_frames or 1) > 1:
-        return RouteChoice(
-            "native", f"h264 without B-frames; num_ref_frames is {info.num_ref_frames}, so each "
-                      "block's reference is found by comparison")
-    return RouteChoice("native", "h264 without B-frames and with one reference frame")
 
 
 def has_display_times(info: StreamInfo) -> bool:
@@ -212,46 +173,6 @@ def codec_params(video: VideoInput, info: StreamInfo) -> CodecParams:
     # The stream's own context may have decoded on into pictures of another size.
     return replace(params, width_px=info.width_px, height_px=info.height_px,
                    source=video.name, limits=video.limits)
-
-
-def sps_obstacle(sps: Sps) -> str | None:
-    """Return what in an H.264 parameter set makes the native route wrong, None if nothing."""
-    if not sps.frame_mbs_only:
-        return "the stream may be interlaced"
-    if sps.bit_depth != 8 or sps.chroma_format_idc != 1:
-        return "its pixels are not 8-bit 4:2:0"
-    return None
-
-
-def _obstacles(info: StreamInfo) -> list[tuple[bool, str]]:
-    """Return what makes the native route wrong."""
-    codec = info.codec
-    return [
-        (codec not in NATIVE_CODECS, f"{codec} exports no motion vectors"),
-        (info.pix_fmt is None, f"none of the first {info.num_packets_seen} packets decodes"),
-        (info.pix_fmt not in NATIVE_PIXEL_FORMATS,
-         f"pixel format {info.pix_fmt} is not 8-bit 4:2:0"),
-        (info.interlaced, "the stream is interlaced"),
-        (codec == "h264" and info.has_b_frames,
-         "h264 with B-frames: which frame a vector points to is not exported"),
-        (info.num_inter_frames_decoded > 0 and not info.exports_vectors,
-         f"no motion vector in {info.num_inter_frames_decoded} frames that should have some"),
-        (info.rotation_deg % 90 != 0, f"rotated by {info.rotation_deg} degrees"),
-        (info.display_changes, "the display orientation changes"),
-        (info.crop is None, "its parameter sets leave open which part of a picture is shown"),
-    ]
-
-
-def _drawbacks(info: StreamInfo) -> list[tuple[bool, str]]:
-    """Return what makes the native route poor, though right."""
-    gop_max = info.gop_max if info.num_keyframes_seen > 1 else None
-    return [
-        (info.num_keyframes_seen == 0,
-         f"there is no key frame among the first {info.num_packets_seen} packets"),
-        (gop_max == 1, "every frame is a key frame, so the stream holds no motion"),
-        (gop_max is not None and gop_max < MIN_GOP_FRAMES,
-         f"key frames come every {gop_max} frames, too often to gather motion"),
-    ]
 
 
 @dataclass

@@ -137,3 +137,8 @@ def _without_values(query: str) -> str:
     return "".join(
         piece if piece in ("", "&", ";") else
         (f"{piece.partition('=')[0]}={HIDDEN}" if "=" in piece else HIDDEN) for piece in pieces)
+
+
+def told_name(source: Source) -> str:
+    """What messages call `source`."""
+    return "Standard input" if source == STDIN else shown_source(source)

@@ -24,15 +24,10 @@ from edgepkd.video.gop import Gop
 from edgepkd.video.gop_reader import GopReader
 from edgepkd.video.h264 import NO_CROP, Sps, read_sps
 from edgepkd.video.normalize import NormalizedVideo, Part, Remainder, normalized
-from edgepkd.video.probe import (
-    RouteChoice,
-    StreamInfo,
-    codec_params,
-    has_display_times,
-    sps_obstacle,
-)
-from edgepkd.video.source import VideoInput
+from edgepkd.video.probe import StreamInfo, codec_params, has_display_times
+from edgepkd.video.routes import RouteChoice, sps_obstacle
 from edgepkd.video.timeline import DEFAULT_FPS, Timeline
+from edgepkd.video.video_input import VideoInput
 
 
 class StreamReader:

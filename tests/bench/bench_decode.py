@@ -33,6 +33,7 @@ from av.packet import Packet
 
 from edgepkd.allocator import keep_freed_memory
 from edgepkd.config import DecodeSpec
+from edgepkd.machine import hardware
 from edgepkd.video.decoder import codec_params_from_stream
 from edgepkd.video.gop_reader import GopReader
 from tests.clips import encode_clip
@@ -259,18 +260,10 @@ def _clip(source: Path, folder: Path, *, codec: str, size: tuple[int, int], fram
 
 
 def _conditions(rounds: int) -> dict[str, Any]:
-    return {"machine": f"{platform.machine()} {_cpu()}", "cpus": os.cpu_count(),
+    return {"machine": f"{platform.machine()} {hardware.cpu()}", "cpus": os.cpu_count(),
             "python": platform.python_version(), "av": av.__version__,
             "numba": numba.__version__, "numpy": np.__version__, "rounds": rounds,
             "threads": 1, "load": round(os.getloadavg()[0], 2)}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgepkd._optional import installed_version
 from edgepkd.config import NUM_EXITS, InputSpec, Modality
 from edgepkd.deploy.parity import SegmentChain, Segments
 from edgepkd.deploy.segments import export_segments
@@ -45,7 +46,7 @@ from edgepkd.quantize.network import quantize_network
 from edgepkd.quantize.spec import QuantSpec
 from edgepkd.runtime.model import load_bundle
 from edgepkd.training.recipe import TrainRecipe, load_train_recipe, recipe_of
-from tests.bench.report import conditions, installed, write_json
+from tests.bench.report import conditions, write_json
 
 CASES = ("mv", "residual", "demo")
 WARM_UP = 2
@@ -186,7 +187,7 @@ MAKERS: Mapping[str, Callable[..., Way]] = {
 
 def engines_here() -> dict[str, str]:
     """Engine -> its version, or that it is not installed."""
-    return {name: (installed(name) or "no version") if importlib.util.find_spec(name)
+    return {name: (installed_version(name) or "no version") if importlib.util.find_spec(name)
             else "not installed" for name in MAKERS}
 
 
@@ -318,7 +319,7 @@ def main() -> None:
     engines = [name for name, said in here.items() if said != "not installed"]
     document: dict[str, Any] = {"conditions": conditions(
         rounds=options.rounds, seed=0, aim=AIM, engines=here, byte_products=byte_products(),
-        modelopt=installed("nvidia-modelopt")), "cases": {}, "weight_bits": []}
+        modelopt=installed_version("nvidia-modelopt")), "cases": {}, "weight_bits": []}
     print(json.dumps(document["conditions"]))
     for name in options.case:
         case = case_of(name)

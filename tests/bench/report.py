@@ -5,39 +5,24 @@ from __future__ import annotations
 import json
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgepkd._optional import installed_version
+from edgepkd.machine import hardware
+
 PACKAGES = ("av", "numba", "numpy", "openvino", "torch", "motion-vector-extractor")
-
-
-def cpu_model() -> str:
-    """Name of the processor, as the kernel tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((ln.split(":", 1)[1].strip() for ln in lines if ln.startswith("model name")), "?")
-
-
-def installed(package: str) -> str | None:
-    """Version of an installed package, or None."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def conditions(**more: Any) -> dict[str, Any]:
     """Machine and versions, and whatever else the caller knows about its run."""
     return {
-        "cpu": cpu_model(),
+        "cpu": hardware.cpu(),
         "num_cpus": os.cpu_count(),
         "machine": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := installed(name))},
+        "packages": {name: version for name in PACKAGES if (version := installed_version(name))},
         "load_average": [round(value, 2) for value in os.getloadavg()],
         **more,
     }

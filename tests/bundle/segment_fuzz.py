@@ -24,8 +24,8 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from edgepkd.bundle.manifest import FileEntry, SegmentEntry
+from edgepkd.bundle.operators import OPERATORS
 from edgepkd.bundle.reading import Bundle, read_bundle
-from edgepkd.bundle.segment import OPERATORS
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, EdgepkdError, ModelError
 from edgepkd.runtime.model import DEMO_BUNDLE

@@ -14,22 +14,21 @@ from typing import Any
 import pytest
 
 from edgepkd.bundle import trust
+from edgepkd.bundle.engine_files import (
+    damaged,
+    engine_targets,
+    read_engines,
+    read_plan,
+    read_timing_cache,
+)
+from edgepkd.bundle.engine_match import mismatches, rebuild_command, refuse_uncovered, this_machine
 from edgepkd.bundle.engines import (
     SIDECAR,
     BuiltOn,
     EngineSet,
     PlanRecord,
-    damaged,
-    engine_targets,
     engines_folder,
     is_target_name,
-    mismatches,
-    read_engines,
-    read_plan,
-    read_timing_cache,
-    rebuild_command,
-    refuse_uncovered,
-    this_machine,
 )
 from edgepkd.errors import BundleError
 from edgepkd.libraries.versions import library_version

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edgepkd.bundle._schema import MAX_JSON_BYTES, parse_json
+from edgepkd.bundle.schema import MAX_JSON_BYTES, parse_json
 from edgepkd.errors import BundleError
 
 

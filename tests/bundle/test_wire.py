@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edgepkd.bundle._wire import Message, WireError, read_message
+from edgepkd.bundle.wire import Message, WireError, read_message
 
 INNER = Message("Inner", {1: ("number", "int"), 2: ("text", "text")})
 OUTER = Message("Outer", {

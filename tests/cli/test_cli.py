@@ -32,7 +32,7 @@ from tests.runtime.bundles import make_bundle
 from tests.runtime.openvino_engines import add_openvino_engines
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ("demo", "run", "inspect", "doctor", "check", "export", "quantize")
+VERBS = ("demo", "run", "vectors", "inspect", "doctor", "check", "export", "quantize")
 HEAVY = ("torch", "av", "openvino", "numba", "numpy", "rich", "onnx", "PIL")
 
 

@@ -107,7 +107,7 @@ def test_what_is_skipped_is_counted_and_named(
     done = invoke("prepare", linked, tmp_path / "set", "--jobs", 1, "--max-failures", 0.2)
     assert done.exit_code == 0, done.output
     assert "8 clips in" in done.stdout
-    for line in ("note: 5 skipped, its suffix is none of a video: 0.txt, 1.txt, 2.txt, ...",
+    for line in ("note: 5 skipped, its suffix is not that of a video: 0.txt, 1.txt, 2.txt, ...",
                  "note: 1 skipped, a link to a folder that it lies in: self"):
         assert line in done.stderr
         assert line in done.stdout

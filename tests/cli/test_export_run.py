@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from edgepkd.bundle.engines import read_engines
+from edgepkd.bundle.engine_files import read_engines
 from edgepkd.bundle.reading import read_bundle
 from edgepkd.cli.main import app
 from edgepkd.config import Modality

@@ -112,6 +112,17 @@ def test_inspect(folder: Path, bundle: Bundle) -> None:
     assert out.count("\n") == 1
 
 
+@pytest.mark.parametrize("plot", ["png", "video"])
+def test_vectors(folder: Path, tmp_path: Path, plot: str) -> None:
+    code, out, err = process("vectors", folder, "--out", tmp_path / EVIL, "--gops", 1,
+                             "--plot", plot)
+    assert code == 1
+    assert f"1 file in {tmp_path}/{SEEN}" in out
+    assert f"{SEEN}.mp4: mpeg4" in err
+    assert f"{SEEN}-bad.mp4 cannot be opened" in err
+    check((next((tmp_path / EVIL).rglob("index.csv"))).read_text())
+
+
 def test_check(bundle: Bundle) -> None:
     code, out, _ = process("check", bundle.path)
     assert code == 0
@@ -127,6 +138,10 @@ def test_check(bundle: Bundle) -> None:
     ["run", "{clip}", "--backend", "{evil}"], ["run", "{clip}", "--route", "{evil}"],
     ["run", "{clip}", "--save", "{evil}"], ["run", "{clip}", "--json", "/nowhere/{evil}"],
     ["run", "{clip}", "{evil}"], ["run", "--{evil}"],
+    ["vectors", "{evil}", "--out", "/nowhere/x"], ["vectors", "{clip}", "--out", "{clip}/{evil}"],
+    ["vectors", "{clip}", "--out", "/nowhere/x", "--what", "{evil}"],
+    ["vectors", "{clip}", "--out", "/nowhere/x", "--plot", "{evil}"],
+    ["vectors", "{clip}", "--out", "/nowhere/x", "--gops", "{evil}"],
     ["{evil}"], ["--{evil}"], ["inspect", "{evil}"], ["demo", "{evil}"],
     ["doctor", "--json", "/nowhere/{evil}"], ["export", "{evil}", "--target", "openvino"],
     ["export", "{bundle}", "--target", "{evil}"], ["data", "prepare", "{evil}", "/nowhere/x"],

@@ -60,6 +60,10 @@ def test_a_camera_that_is_not_there(tmp_path: Path, bundle: Bundle, address: str
     code, shown = run(tmp_path, "inspect", address, "--json", "-")
     assert code == 1
     assert b"127.0.0.1:1" in shown
+    code, shown = run(tmp_path, "vectors", address, "--out", "vec", "--json", "vec.jsonl")
+    assert code == 1
+    assert b"127.0.0.1:1" in shown
+    assert not (tmp_path / "vec").exists()
 
 
 @pytest.mark.parametrize("arguments", [
@@ -78,8 +82,10 @@ import os, signal, sys
 import av
 from edgepkd.cli.main import main
 from edgepkd.cli.show_run import RunView
+from edgepkd.cli.show_vectors import VectorsView
 
-ends, real, take = sys.argv.pop(), av.open, RunView.take
+View = VectorsView if sys.argv[1] == "vectors" else RunView
+ends, real, take = sys.argv.pop(), av.open, View.take
 
 def open_it(file, *arguments, **settings):
     if not str(file).lower().startswith("rtsp"):
@@ -104,10 +110,10 @@ class Failing:
 
 def shown(self, event):
     take(self, event)
-    if ends.isdecimal() and type(event).__name__ == "ClipDone":
+    if ends.isdecimal() and type(event).__name__ in ("ClipDone", "VectorsWritten"):
         os.kill(os.getpid(), int(ends))
 
-av.open, RunView.take = open_it, shown
+av.open, View.take = open_it, shown
 main()
 """
 """The command, where a camera is the file camera.avi; the last argument says how it ends."""
@@ -129,3 +135,26 @@ def test_a_camera_that_answers(
     assert b'"kind": "summary"' in lines
     if code == 1:
         assert b"stopped sending" in shown
+
+
+@pytest.mark.parametrize(("ends", "code"), [
+    ("failure", 1), (str(int(signal.SIGINT)), 130), (str(int(signal.SIGTERM)), 143),
+])
+def test_vectors_of_a_camera(tmp_path: Path, ends: str, code: int) -> None:
+    """The first file stays where it was written, with an index; no password in it."""
+    encode_clip(tmp_path / "camera.avi", translating_texture(60, (160, 96), (2, 0)))
+    got, shown = run(tmp_path, "vectors", ADDRESSES[1], "--out", "vec", "--json", "out.jsonl", ends,
+                     code=CAMERA)
+    assert got == code, shown.decode()
+    lines = (tmp_path / "out.jsonl").read_bytes()
+    assert b'"kind": "summary"' in lines
+    if code == 1:
+        assert b"stopped sending" in shown
+        assert not (tmp_path / "vec").exists()
+        return
+    assert b"interrupted" in shown
+    (row,) = (tmp_path / "vec" / "index.csv").read_text().splitlines()[1:]
+    assert row.startswith("gop-000000.npz,0.0,0.48,12,1,native,")
+    assert row.endswith(",rtsp://***@127.0.0.1:1/x?key=***")
+    assert sorted(os.listdir(tmp_path / "vec")) == ["gop-000000.npz", "index.csv"]
+    assert b'"source": "rtsp://***@127.0.0.1:1/x?key=***"' in lines

@@ -23,6 +23,8 @@ VERBS = {
     "inspect": "inspect {clip}", "inspect json": "inspect {clip} --json -",
     "inspect bundle": "inspect {bundle}", "run": "run {clip} --model {bundle}",
     "run json": "run {clip} --model {bundle} --json -",
+    "vectors": "vectors {clip} --out {folder}/vectors --force",
+    "vectors json": "vectors {clip} --out {folder}/vectors --force --json -",
     "wise fit": "wise fit {logits} --out {folder}/fit --force",
     "data verify": "data verify {set} --jobs 1", "data synth":
         "data synth {folder}/new-{number} --classes 2 --clips 8 --clip-frames 4",

@@ -207,7 +207,7 @@ def test_a_wrong_request_is_one_message(
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), [
-    (["--method", "kd"], 2, "scheme is 'kd'; allowed: pkd, anticurriculum, iframe, ce"),
+    (["--method", "kd"], 2, "method is 'kd'; allowed: pkd, anticurriculum, iframe, ce"),
     (["--last-teacher", "mv"], 2, "last_teacher is 'mv'; allowed: own, iframe"),
     (["--cache-limit", "0.000001"], 1, "the features need"),
 ])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from unicodedata import normalize
 
@@ -13,8 +10,6 @@ import pytest
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.layouts import SourceSpec, list_clips, output_names
 from edgepkd.errors import ConfigError, DataError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -37,7 +32,7 @@ def test_a_folder_is_a_class_and_a_file_its_own_group(tmp_path: Path) -> None:
         ("b.avi", "run", "b"), ("a.MP4", "run", "a"), ("c.mkv", "walk", "c")]
     assert [(s.path.name, s.reason) for s in listing.skipped] == [
         ("loose.avi", "it lies in no folder of a class"),
-        ("notes.txt", "its suffix is none of a video")]
+        ("notes.txt", "its suffix is not that of a video")]
 
 
 def test_links_to_classes_clips_and_folders_are_followed(tmp_path: Path) -> None:
@@ -84,53 +79,15 @@ def test_a_decomposed_label_is_composed_and_its_clip_found(tmp_path: Path) -> No
     assert labels == ["Caf\u00e9", "bar"]
 
 
-@pytest.mark.parametrize(("one", "two"), [
-    ("Walk", "walk"), ("Caf\u00e9", "Cafe\u0301"), ("walk ", "walk"), ("ΣΑΣ", "σας")])
-def test_two_labels_that_a_file_system_may_take_for_one_are_refused(
-    tmp_path: Path, one: str, two: str
-) -> None:
-    touch(tmp_path, f"{one}/x.avi", f"{two}/y.avi")
-    if len(list(tmp_path.iterdir())) < 2:
-        pytest.skip("this file system holds them for one")
-    with pytest.raises(DataError, match="differ only in case, blanks or Unicode form"):
-        list_clips(SourceSpec(tmp_path))
-
-
-def test_what_is_shown_of_two_unicode_forms_differs(tmp_path: Path) -> None:
+def test_labels_that_cannot_be_told_apart_or_name_no_folder_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "x.avi", "y.avi")
     (tmp_path / "index.csv").write_text("path,label\nx.avi,Caf\u00e9\ny.avi,Cafe\u0301\n",
                                         encoding="utf-8")
-    with pytest.raises(DataError, match=r"labels 'Cafe\\u0301' and 'Caf\\xe9' differ only"):
+    with pytest.raises(DataError, match="differ only in case, blanks or Unicode form"):
         list_clips(SourceSpec(tmp_path))
-
-
-@pytest.mark.parametrize(("label", "fault"), [
-    ("a/b", "it holds '/'"), ("a\\b", r"it holds '\\\\'"), ("..", "it begins with a dot"),
-    (".x", "it begins with a dot"), ("a\tb", "it holds a control character"),
-    ("a\x85b", "it holds a control character"),
-    ("a\u2028b", "it holds a line break"), ("x" * 256, "it has 256 bytes"),
-    ("ก" * 86, "it has 258 bytes"), ("🚶" * 64, "it has 256 bytes"),
-    ("\x7f", "it holds a control character"),
-])
-def test_a_label_that_cannot_name_a_folder_is_refused(
-    tmp_path: Path, label: str, fault: str
-) -> None:
-    touch(tmp_path, "x.avi")
-    (tmp_path / "index.csv").write_text(f'path,label\nx.avi,"{label}"\n', encoding="utf-8")
-    with pytest.raises(DataError, match=f"cannot name a folder: {fault}.*; allowed: any text"):
+    (tmp_path / "index.csv").write_text("path,label\nx.avi,a/b\ny.avi,c\n", encoding="utf-8")
+    with pytest.raises(DataError, match="cannot name a folder: it holds '/'"):
         list_clips(SourceSpec(tmp_path))
-
-
-def test_without_utf8_file_names_a_label_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    touch(tmp_path, "x.avi", "y.avi")
-    (tmp_path / "index.csv").write_text("path,label\nx.avi,चलना\ny.avi,b\n", encoding="utf-8")
-    code = ("import sys; from pathlib import Path; from edgepkd.datasets.layouts import *\n"
-            "list_clips(SourceSpec(Path(sys.argv[1])))")
-    ascii_names = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True,
-                          text=True, cwd=ROOT, env={**os.environ, **ascii_names}, timeout=60)
-    assert "DataError: label" in done.stderr
-    assert "set PYTHONUTF8=1" in done.stderr
 
 
 def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
@@ -138,7 +95,7 @@ def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
         touch(tmp_path, "a\udcff/x.avi", "b/y.avi")
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
-    with pytest.raises(DataError, match=r"'a\\udcff' cannot .* holds a byte that is no UTF-8"):
+    with pytest.raises(DataError, match=r"'a\\udcff' cannot .* holds a byte that is not UTF-8"):
         list_clips(SourceSpec(tmp_path))
 
 
@@ -228,12 +185,3 @@ def test_a_clip_called_like_another_with_its_hash_gets_a_name_of_its_own() -> No
     third = Sample(Path("/set") / hashed[0].replace("videos", "sub"), "run", "g", "")
     names = output_names([*samples, third], root=Path("/set"), suffix=".mp4")
     assert len(set(names)) == 3
-
-
-def test_a_label_that_exfat_refuses_gets_a_folder_like_it() -> None:
-    labels = ["a:b", "a?b", "50%", "Mr.", "x:" * 120]
-    samples = [Sample(Path("/set/x.avi"), label, "g", "") for label in labels]
-    folders = [Path(name).parts[1] for name in output_names(samples, root=Path("/set"),
-                                                            suffix=".mp4")]
-    assert folders[:4] == ["a_b-6783a31e", "a_b-c2a7b64a", "50%", "Mr_-1a24b768"]
-    assert all(len(folder.encode()) <= 255 for folder in folders)

@@ -15,7 +15,8 @@ from edgepkd.datasets.training_form import encode, training_form
 from edgepkd.errors import DecodeError
 from edgepkd.training.cache import CacheSpec, cached_clip
 from edgepkd.video.normalize import normalized
-from edgepkd.video.probe import choose_route, probe
+from edgepkd.video.probe import probe
+from edgepkd.video.routes import choose_route
 from edgepkd.video.source import open_video
 from tests.clips import encode_clip, moving_scene, translating_texture
 

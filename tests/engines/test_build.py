@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from edgepkd.bundle.engines import TIMING_CACHE, EngineSet, engine_targets, read_engines
+from edgepkd.bundle.engine_files import engine_targets, read_engines
+from edgepkd.bundle.engines import TIMING_CACHE, EngineSet
 from edgepkd.bundle.reading import Bundle
 from edgepkd.engines.build import EnginesBuilt, SegmentBuilt, build_engines
 from edgepkd.engines.request import Request, workspace_mb

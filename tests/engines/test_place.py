@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from edgepkd.bundle import folder as folder_module
-from edgepkd.bundle.engines import damaged, engine_targets, outdated, read_engines
+from edgepkd.bundle.engine_files import damaged, engine_targets, read_engines
+from edgepkd.bundle.engine_match import outdated
 from edgepkd.bundle.folder import Folder
 from edgepkd.bundle.reading import Bundle
 from edgepkd.engines.build import Request, SegmentBuilt, Waiting, build_engines

@@ -10,7 +10,7 @@ import pytest
 from edgepkd.engines import tensorrt as module
 from edgepkd.engines.builder import Settings, Shapes
 from edgepkd.engines.tensorrt import TensorRtBuilder, open_tensorrt, open_tensorrt_rtx
-from edgepkd.errors import ConfigError, MissingExtraError, ModelError
+from edgepkd.errors import ConfigError, ModelError
 from edgepkd.machine import hardware
 from tests.engines.fake_tensorrt import FakeTensorRt
 from tests.engines.segments import WIDTH, broken, convolution
@@ -174,23 +174,20 @@ def test_a_failed_build_says_the_errors_and_not_the_warnings() -> None:
     assert "a warning" not in str(caught.value)
 
 
-def test_a_missing_tensorrt_names_the_extra_or_jetpack(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> None:
-        raise ModuleNotFoundError(name)
+def test_what_is_opened_is_said_and_known_to_be_on_a_jetson(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
 
-    monkeypatch.setattr(module._optional.importlib, "import_module", absent)
-    monkeypatch.setattr(hardware, "jetson", lambda: None)
-    with pytest.raises(MissingExtraError, match=r"edgepkd\[tensorrt\]"):
-        open_tensorrt()
-    monkeypatch.setattr(hardware, "jetson", lambda: "NVIDIA Jetson Orin Nano")
-    with pytest.raises(MissingExtraError, match=r"python3-libnvinfer"):
-        open_tensorrt()
+    def opened(library: str, **how: Any) -> FakeTensorRt:
+        asked.append((library, how))
+        return FakeTensorRt("10.3.0")
 
-
-def test_a_tensorrt_without_its_libraries_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken_import(name: str) -> None:
-        raise OSError("libnvinfer.so.10: cannot open shared object file")
-
-    monkeypatch.setattr(module._optional.importlib, "import_module", broken_import)
-    with pytest.raises(MissingExtraError, match=r"libnvinfer\.so\.10"):
-        open_tensorrt()
+    monkeypatch.setattr(module, "open_library", opened)
+    for board in (None, "NVIDIA Jetson Orin Nano"):
+        monkeypatch.setattr(hardware, "jetson", lambda board=board: board)
+        assert open_tensorrt().version == "10.3.0"
+    open_tensorrt_rtx()
+    assert [(library, how["on_jetson"]) for library, how in asked] == [
+        ("tensorrt", False), ("tensorrt", True), ("tensorrt_rtx", True)]
+    assert asked[0][1]["purpose"] == "building engines with tensorrt"

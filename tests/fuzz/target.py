@@ -19,7 +19,8 @@ from edgepkd.errors import ConfigError, DecodeError, EdgepkdError
 from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.gop import Gop
 from edgepkd.video.gop_reader import GopReader
-from edgepkd.video.probe import choose_route, codec_params, probe
+from edgepkd.video.probe import codec_params, probe
+from edgepkd.video.routes import choose_route
 from edgepkd.video.source import Source, open_video
 
 _INPUTS: tuple[InputSpec, ...] = tuple(

@@ -58,6 +58,14 @@ def test_with_a_fit_the_cascade_is_scored_and_compared() -> None:
     assert cascade.top5 is None
 
 
+def test_a_score_that_is_not_there_is_refused() -> None:
+    found = evaluate_logits(answered_clips(), order=MV_FIRST, gmac=COST)
+    with pytest.raises(ConfigError, match=r"score of kind 'exit' is 'mv_5'; allowed: mv_1, .*_4\."):
+        found.score("exit", "mv_5")
+    with pytest.raises(ConfigError, match=r"kind 'cascade' is 'mv,residual'; allowed: none\."):
+        found.score("cascade", "mv,residual")
+
+
 def test_an_order_without_logits_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"order is 'iframe'; allowed: orders of \['mv'"):
         evaluate_logits(answered_clips(), order=("iframe",), gmac=COST)

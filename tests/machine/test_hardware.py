@@ -131,3 +131,11 @@ def test_cpus_that_add_bytes_in_16_bits(
     monkeypatch.setattr(hardware, "CPU_INFO", info)
     monkeypatch.setattr(hardware.platform, "machine", lambda: machine)
     assert hardware.overflows_bytes() == overflows
+
+
+def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda _: {1, 4, 5}, raising=False)
+    monkeypatch.setattr(hardware.os, "cpu_count", lambda: 8)
+    assert hardware.num_cores() == 3
+    monkeypatch.delattr(hardware.os, "sched_getaffinity")
+    assert hardware.num_cores() == 8

@@ -5,9 +5,7 @@ import torch
 from torch import nn
 
 from edgepkd.config import MODALITIES, NUM_CHANNELS, Modality
-from edgepkd.errors import ConfigError, ModelError
 from edgepkd.models.heads import ClassifierHead, ICHead, PoolFirstHead
-from edgepkd.models.registry import build_network
 from edgepkd.models.segmented import BACKBONES, BackboneName, SegmentedNetwork
 from tests.models.networks import small_network
 
@@ -95,23 +93,3 @@ def test_a_pool_first_copy_stays_frozen() -> None:
     train_step(network)
     after = statistics(network)
     assert all(torch.equal(after[k], before[k]) for k in before if ".trunk." in k)
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [({"num_classes": 0}, "num_classes"), ({"width": 0.0}, "width"),
-     ({"modality": "audio"}, "modality"), ({"name": "vgg"}, "backbone"),
-     ({"head_form": "folded"}, "head_form"), ({"dropout": 1.0}, "dropout")],
-)
-def test_bad_settings_are_named(change: dict[str, object], named: str) -> None:
-    settings: dict[str, object] = {"name": "resnet18", "modality": "mv", "num_classes": 2, **change}
-    with pytest.raises(ConfigError, match=named):
-        build_network(**settings)  # type: ignore[arg-type]
-
-
-def test_imagenet_weights_exist_for_one_backbone() -> None:
-    with pytest.raises(ModelError, match=r"resnet18.*torchvision"):
-        build_network("resnet18", modality="mv", num_classes=2, width=0.125, pretrained="imagenet")
-    with pytest.raises(ModelError, match=r"width 0\.5.*wrong shape"):
-        build_network("efficientnet_lite0", modality="mv", num_classes=2, width=0.5,
-                      pretrained="imagenet")

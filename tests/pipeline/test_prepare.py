@@ -84,7 +84,7 @@ def test_what_is_no_clip_is_listed(config: PrepareConfig, source: Path) -> None:
     assert started.skipped == summary.skipped == (
         ("run/gone.avi", "a broken link to nowhere.avi, which cannot be read: "
                          "no such file or directory"),
-        ("notes.txt", "its suffix is none of a video"))
+        ("notes.txt", "its suffix is not that of a video"))
     told = json.loads((config.folder / "prepare.json").read_text())
     assert told["skipped"] == [list(pair) for pair in summary.skipped]
 

@@ -347,5 +347,5 @@ def test_without_data_a_new_run_says_what_to_give(tmp_path: Path) -> None:
 
 
 def test_an_unknown_method_is_refused(run: Path, shared: Path) -> None:
-    with pytest.raises(ConfigError, match="scheme is 'kd'; allowed: pkd, anticurriculum"):
+    with pytest.raises(ConfigError, match="method is 'kd'; allowed: pkd, anticurriculum"):
         exits(run, shared, method="kd")

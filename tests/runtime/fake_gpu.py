@@ -16,13 +16,8 @@ import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from edgepkd.bundle.engines import (
-    BuiltOn,
-    EngineSet,
-    PlanRecord,
-    engines_folder,
-    this_machine,
-)
+from edgepkd.bundle.engine_match import this_machine
+from edgepkd.bundle.engines import BuiltOn, EngineSet, PlanRecord, engines_folder
 from edgepkd.bundle.reading import Bundle
 from tests.stored_engines import store
 
@@ -82,6 +77,10 @@ class FakeCuda(ModuleType):
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
         return self._result("cudaStreamSynchronize")
+
+    def cudaMemset(self, address: int, value: int, size: int) -> tuple[Any, ...]:
+        ctypes.memset(address, value, size)
+        return self._result("cudaMemset")
 
     def cudaMemcpyAsync(
         self, to: int, source: int, size: int, kind: str, stream: int
@@ -155,6 +154,9 @@ class Context:
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
         return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (self.shape[0], *self.engine.shapes[name][1:])
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address

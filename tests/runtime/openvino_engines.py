@@ -7,13 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgepkd.bundle.engines import (
-    EngineSet,
-    PlanRecord,
-    Precision,
-    engines_folder,
-    this_machine,
-)
+from edgepkd.bundle.engine_match import this_machine
+from edgepkd.bundle.engines import EngineSet, PlanRecord, Precision, engines_folder
 from edgepkd.bundle.reading import Bundle
 from edgepkd.engines.builder import Settings, Shapes
 from edgepkd.engines.openvino import OpenVinoBuilder

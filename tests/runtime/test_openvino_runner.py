@@ -50,10 +50,10 @@ def test_logits_are_copies(bundle: Bundle) -> None:
 
 def test_segments_are_compiled_when_first_needed(bundle: Bundle) -> None:
     runner = OpenVinoRunner(bundle)
-    assert runner._requests == {}
+    assert runner._segments == {}
     runner.prepare(Position("iframe", 2))
     runner.prepare(Position("iframe", 2))
-    assert list(runner._requests) == [Position("iframe", 2)]
+    assert list(runner._segments) == [Position("iframe", 2)]
 
 
 def test_backend_says_what_it_is(bundle: Bundle) -> None:
@@ -98,8 +98,8 @@ def test_a_closed_runner_holds_nothing_and_refuses(bundle: Bundle) -> None:
     runner, other = OpenVinoRunner(bundle), OpenVinoRunner(bundle)
     x = np.ones((2, 2, 32, 32), np.float32)
     features, _ = runner.run(Position("mv", 1), x)
-    assert runner._requests is not None
-    request = weakref.ref(runner._requests[Position("mv", 1)])
+    assert runner._segments is not None
+    request = weakref.ref(runner._segments[Position("mv", 1)]._request)
     runner.close()
     runner.close()
     assert request() is None

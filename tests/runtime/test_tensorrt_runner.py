@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgepkd.bundle.engines import read_engines
+from edgepkd.bundle.engine_files import read_engines
 from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Position
 from edgepkd.errors import BundleError, MissingExtraError, ModelError

@@ -37,7 +37,7 @@ from edgepkd.training.loop import (
     run_epochs,
 )
 from edgepkd.training.optimizers import make_optimizer
-from edgepkd.training.recipe import BackboneRecipe, ExitRecipe, Selection, Steps
+from edgepkd.training.recipe import BackboneRecipe, ExitRecipe, OptimizerRecipe, Selection
 from edgepkd.training.runlog import RunLog
 from tests.disks import FULL, full_disk
 from tests.processes import started
@@ -158,11 +158,12 @@ class Seen(Silent):
         self.rows.append({"epoch": epoch, **values})
 
 
-STEPS = Steps(epochs=4, learning_rate=0.1)
+STEPS = OptimizerRecipe(epochs=4, learning_rate=0.1)
 
 
 def count(
-    recipe: Steps = STEPS, *, checkpoint: Checkpoint | None = None, log: Log | None = None,
+    recipe: OptimizerRecipe = STEPS, *, checkpoint: Checkpoint | None = None,
+    log: Log | None = None,
     losses: Mapping[int, float] | None = None, held_out: Sequence[float] | None = None,
     stop_in: int | None = None,
 ) -> float:

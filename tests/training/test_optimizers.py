@@ -18,9 +18,9 @@ from edgepkd.training.optimizers import (
     optimizer_tensors,
     set_learning_rate,
 )
-from edgepkd.training.recipe import ExitRecipe, Optimizer, Steps, load_train_recipe
+from edgepkd.training.recipe import ExitRecipe, Optimizer, OptimizerRecipe, load_train_recipe
 
-STEPS = Steps(epochs=10, learning_rate=0.1, weight_decay=0.5)
+STEPS = OptimizerRecipe(epochs=10, learning_rate=0.1, weight_decay=0.5)
 
 
 def linear(*, idle: bool = True) -> nn.Linear:
@@ -32,7 +32,7 @@ def linear(*, idle: bool = True) -> nn.Linear:
     return layer
 
 
-def rates(recipe: Steps, *, steps_per_epoch: int) -> list[float]:
+def rates(recipe: OptimizerRecipe, *, steps_per_epoch: int) -> list[float]:
     optimizer = make_optimizer([(linear().named_parameters(), 1.0)], recipe)
     return [set_learning_rate(optimizer, recipe, step=s, steps_per_epoch=steps_per_epoch)
             for s in range(recipe.epochs * steps_per_epoch)]

@@ -11,7 +11,7 @@ import av
 import pytest
 
 from edgepkd.errors import SourceError
-from edgepkd.video import source
+from edgepkd.video import cameras
 from edgepkd.video.cameras import stopped
 from edgepkd.video.probe import probe
 from edgepkd.video.source import open_video
@@ -29,8 +29,8 @@ def content(tmp_path_factory) -> bytes:
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch) -> None:
-    monkeypatch.setattr(source, "OPEN_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(source, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(cameras, "OPEN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(cameras, "READ_TIMEOUT_S", 0.5)
 
 
 def address(port: int, user: str = "admin:hunter2@") -> str:
@@ -140,7 +140,7 @@ def test_local_cameras_that_do_not_open_say_why(monkeypatch, number: int, messag
 
 def test_a_local_camera_that_is_unplugged_says_so() -> None:
     for error in (None, av.error.OSError(errno.ENODEV, "No such device", "/dev/video0")):
-        found = stopped("/dev/video0", error, read_timeout_s=10, num_packets=7, seconds=0.5)
+        found = stopped("/dev/video0", error, num_packets=7, seconds=0.5)
         assert "stopped sending after 7 packets, 0.5 s: the camera is unplugged" in found.message
 
 

@@ -16,7 +16,8 @@ from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.gop import Gop
 from edgepkd.video.h264 import NO_CROP, Crop
 from edgepkd.video.orientation import Orientation
-from edgepkd.video.probe import choose_route, probe
+from edgepkd.video.probe import probe
+from edgepkd.video.routes import choose_route
 from edgepkd.video.sampling import Place
 from tests.clips import encode_clip, moving_scene, translating_texture, with_display_matrix
 from tests.outputs import place

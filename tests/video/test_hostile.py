@@ -16,7 +16,8 @@ import pytest
 from edgepkd.config import MODALITIES, ClipSpec, InputSpec, Route
 from edgepkd.errors import EdgepkdError, SourceError
 from edgepkd.video.clips import ClipReader
-from edgepkd.video.probe import choose_route, probe
+from edgepkd.video.probe import probe
+from edgepkd.video.routes import choose_route
 from tests.clips import encode_clip, moving_scene
 
 INPUTS = {m: InputSpec(m, num_segments=2, resize_px=64, crop_px=64) for m in MODALITIES}

@@ -18,7 +18,8 @@ from edgepkd.errors import DecodeError
 from edgepkd.runtime.annotate import save_annotated
 from edgepkd.video.clips import Clip, ClipReader
 from edgepkd.video.orientation import Display, Margins, Orientation, display_of, display_of_matrix
-from edgepkd.video.probe import choose_route, probe
+from edgepkd.video.probe import probe
+from edgepkd.video.routes import choose_route
 from edgepkd.video.sampling import Place
 from tests.clips import encode_clip, moving_scene, translating_texture, with_display_matrix
 from tests.outputs import place

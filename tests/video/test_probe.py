@@ -10,7 +10,8 @@ import pytest
 
 from edgepkd.errors import SourceError
 from edgepkd.video import probe as probe_module
-from edgepkd.video.probe import StreamInfo, choose_route, probe
+from edgepkd.video.probe import StreamInfo, probe
+from edgepkd.video.routes import choose_route
 from edgepkd.video.source import open_video
 from tests.clips import encode_clip, moving_scene
 

@@ -18,7 +18,8 @@ from av.stream import Disposition
 
 from edgepkd.errors import ConfigError, SourceError
 from edgepkd.video.probe import probe
-from edgepkd.video.source import VideoInput, open_video, resolve_sources
+from edgepkd.video.source import open_video, resolve_sources
+from edgepkd.video.video_input import VideoInput
 from tests.clips import encode_clip, moving_scene
 
 

@@ -16,7 +16,8 @@ from edgepkd.config import ClipSpec, InputSpec
 from edgepkd.errors import LimitError, SourceError
 from edgepkd.video.clips import ClipReader
 from edgepkd.video.limits import Limits
-from edgepkd.video.probe import choose_route, probe
+from edgepkd.video.probe import probe
+from edgepkd.video.routes import choose_route
 from edgepkd.video.source import open_video, resolve_sources
 from tests.clips import moving_scene
 

@@ -17,20 +17,12 @@ from edgepkd.deploy.answers import DEPLOYED, FAKE_QUANT, FP32, deployed_answers,
 from edgepkd.deploy.segments import export_segments
 from edgepkd.errors import ModelError
 from edgepkd.files import write_atomically
-from edgepkd.int8 import (
-    Int8Recipe,
-    calibration_rows,
-    finetune_plan,
-    post_training,
-    teach,
-    trained_on,
-)
+from edgepkd.int8 import Int8Clips, Int8Recipe, calibration_rows, finetune_plans, to_int8
 from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.quantize.checkpoint import load_quantized, save_quantized
 from edgepkd.studies.parts import Part, load_clips
-from edgepkd.training.exits import view_plan
 from edgepkd.training.loop import hash_of, mix_seed
 from edgepkd.training.predict import weights_sha256
 
@@ -58,15 +50,13 @@ def quantize_job(part: Part, modality: Modality, recipe: Int8Recipe) -> str:
                    "weights": {m: weights_sha256(n) for m, n in networks.items()}})
     if _is_done(path, key):
         return f"{part.name} {modality}: INT8 kept from an earlier run"
-    fit, spec = load_clips(part, part.fit), part.recipe.inputs[modality]
+    fit = load_clips(part, part.fit)
     seed = mix_seed(part.recipe.seed, part.name, modality, "int8")
     rows = calibration_rows(len(fit), recipe, seed=seed)
-    quantized = post_training(networks[modality], [fit.clips[row] for row in rows], spec=spec,
-                              recipe=recipe)
-    plans = {m: finetune_plan(view_plan(part.recipe, m)) for m in MODALITIES}
-    trained = trained_on(
-        quantized, fit, plans[modality], recipe=recipe.finetune, seed=seed,
-        taught=teach(networks, fit, plans, modality=modality, recipe=recipe.finetune),
+    trained = to_int8(
+        "qad", networks,
+        Int8Clips([fit.clips[row] for row in rows], fit, finetune_plans(part.recipe)),
+        modality=modality, recipe=recipe, seed=seed,
         trunk_rate=part.recipe.backbones[modality].learning_rate)
     save_quantized(trained, path, spec=recipe.quantizer,
                    extra={"key": key, "calibration_clips": len(rows)})

@@ -12,7 +12,7 @@ import numpy as np
 from edgepkd.config import MODALITIES
 from edgepkd.files import write_atomically
 from edgepkd.logits.metrics import Interval
-from edgepkd.pipeline.doctor import describe
+from edgepkd.machine.conditions import machine_conditions
 from edgepkd.plain_json import dumps
 from edgepkd.plots import BarRow, Points, bars_with_intervals, curves
 from edgepkd.studies.exits.tables import WEIGHINGS, exit_table, mean_table, weighing_table
@@ -76,12 +76,8 @@ def write(results: Sequence[SetResult], study: Study, folder: Path, *, name: str
 
 
 def _conditions(study: Study) -> dict[str, Any]:
-    machine = describe()
     return {
-        "cpu": machine.cpu, "num_cores": machine.num_cores, "python": machine.python,
-        "edgepkd": machine.edgepkd,
-        "packages": {k: v for k, v in machine.packages.items()
-                     if v and k in ("torch", "numpy", "av", "scipy", "numba")},
+        **machine_conditions(("numpy", "numba", "av", "torch", "scipy")),
         "trunk_seeds": study.trunk_seeds, "exit_seeds": study.exit_seeds,
         "arms": {arm.name: asdict(arm) for arm in ARMS},
     }

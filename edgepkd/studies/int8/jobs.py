@@ -22,12 +22,11 @@ from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.files import write_atomically
 from edgepkd.int8 import (
     METHODS,
+    Int8Clips,
     Int8Recipe,
     calibration_rows,
-    finetune_plan,
-    post_training,
-    teach,
-    trained_on,
+    finetune_plans,
+    to_int8,
 )
 from edgepkd.models.checkpoint import save_network
 from edgepkd.models.segmented import Networks, SegmentedNetwork
@@ -112,22 +111,19 @@ def _forms(
     seconds: dict[str, float],
 ) -> Iterator[tuple[str, SegmentedNetwork]]:
     """(form, network) of one modality: FP32 and every method."""
-    part, network = unit.part, networks[modality]
-    yield "fp32", network
-    spec, seed = part.recipe.inputs[modality], mix_seed(part.recipe.seed, part.name, modality)
+    part, ranged = unit.part, None
+    yield "fp32", networks[modality]
+    seed = mix_seed(part.recipe.seed, part.name, modality)
     rows = calibration_rows(len(fit), recipe, seed=seed)
-    with _timed(seconds, "ptq"):
-        quantized = post_training(network, [fit.clips[row] for row in rows], spec=spec,
-                                  recipe=recipe)
-    yield "ptq", quantized
-    plans = {m: finetune_plan(view_plan(part.recipe, m)) for m in MODALITIES}
-    for method in METHODS[1:]:
+    clips = Int8Clips([fit.clips[row] for row in rows], fit, finetune_plans(part.recipe))
+    for method in METHODS:
         with _timed(seconds, method):
-            steps = recipe.finetune_of(method)
-            taught = teach(networks, fit, plans, modality=modality, recipe=steps)
-            trained = trained_on(
-                quantized, fit, plans[modality], taught=taught, recipe=steps, seed=seed,
-                trunk_rate=part.recipe.backbones[modality].learning_rate)
-        save_quantized(trained, part.network_path(modality).with_name(f"{modality}-{method}"),
-                       spec=recipe.quantizer)
-        yield method, trained
+            found = to_int8(method, networks, clips, modality=modality, recipe=recipe, seed=seed,
+                            trunk_rate=part.recipe.backbones[modality].learning_rate,
+                            ranged=ranged)
+        if method == "ptq":
+            ranged = found
+        else:
+            save_quantized(found, part.network_path(modality).with_name(f"{modality}-{method}"),
+                           spec=recipe.quantizer)
+        yield method, found

@@ -13,7 +13,7 @@ from edgepkd.config import Modality
 from edgepkd.files import write_atomically
 from edgepkd.int8 import Int8Recipe
 from edgepkd.logits.metrics import FEW_GROUPS, Interval
-from edgepkd.pipeline.doctor import describe
+from edgepkd.machine.conditions import machine_conditions
 from edgepkd.plain_json import dumps
 from edgepkd.studies.int8.jobs import FORMS
 from edgepkd.studies.int8.tables import (
@@ -83,12 +83,8 @@ def write(
 
 
 def _conditions(study: Study, recipe: Int8Recipe) -> dict[str, Any]:
-    machine = describe()
     return {
-        "cpu": machine.cpu, "num_cores": machine.num_cores, "python": machine.python,
-        "edgepkd": machine.edgepkd,
-        "packages": {name: machine.packages[name] for name in PACKAGES
-                     if machine.packages.get(name)},
+        **machine_conditions(PACKAGES),
         "trunk_seeds": study.trunk_seeds, "exit_seeds": study.exit_seeds, "recipe": asdict(recipe),
     }
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepkd.bundle._schema import FOREIGN, require
-from edgepkd.bundle._wire import Kind, Message, WireError, read_message
+from edgepkd.bundle.schema import FOREIGN, require
+from edgepkd.bundle.wire import Kind, Message, WireError, read_message
 from edgepkd.errors import BundleError
 
 FLOAT, UINT8, INT8, INT32, INT64, FLOAT16 = 1, 2, 3, 6, 7, 10
