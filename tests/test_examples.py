@@ -1,21 +1,26 @@
-"""The examples in docstrings, in the README and in docs/ run, and print what they say."""
+"""Examples in docstrings, README, docs/ and examples/ run, and print what they say."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
+from PIL import Image
 
 from edgepkd.pipeline import quantize
 from edgepkd.pipeline.demo import demo_facts
 from edgepkd.pipeline.evaluate import EvalConfig, evaluate
+from tests.clips import encode_clip, moving_scene
 from tests.datasets.sets import make_folder_set
 from tests.training.tiny_set import make_run, make_set
 from tests.video.rtsp_camera import camera
@@ -127,6 +132,63 @@ def test_snippets_run(file: str, code: str, capsys: pytest.CaptureFixture[str]) 
     names: dict[str, Any] = {"__name__": "snippet"}
     exec(compile(code, file, "exec"), names)
     assert capsys.readouterr().out
+
+
+WITHOUT_EXTRAS = """
+import runpy, sys
+for name in ("torch", "matplotlib", "tensorrt"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_script(name: str, *arguments: str, folder: Path) -> str:
+    """Output of a script of `examples/` that is started in `folder` with the core alone."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_EXTRAS, str(ROOT / "examples" / name),
+         *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)})
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+def test_first_steps_with_the_shipped_clip(tmp_path: Path) -> None:
+    said = run_script("first_steps.py", folder=tmp_path)
+    assert re.findall(r"s to (\S+) s: no_fight", said) == ["6.0", "12.0", "18.0"]
+    assert said.count("networks not asked: iframe; 8 packets not decoded") == 3
+    rows = {name: re.split(" +", rest) for name, rest in
+            re.findall(r"^(early exits|all segments) +(.*)$", said, re.M)}
+    assert rows["all segments"] == ["36", "9", "5.63"]
+    assert 3 <= int(rows["early exits"][0]) < 36
+    assert rows["early exits"][1] == "6"
+    assert "the same label on 3 of 3 clips" in said
+    assert re.search(r"Own rule: exits (residual_[34](, )?){3}$", said, re.M)
+    assert "Motion int16 (256, 455, 2), residual int16 (256, 455, 3)" in said
+    assert "Most motion at 7.1 s: 18.6 pixels on average, 213.8 at most" in said
+    assert pictures_of(said) == {"motion.png": (455, 256), "residual.png": (455, 256)}
+
+
+def test_first_steps_with_a_video_of_ones_own(tmp_path: Path) -> None:
+    encode_clip(tmp_path / "own.avi", moving_scene(20, (340, 256)))
+    said = run_script("first_steps.py", "own.avi", folder=tmp_path)
+    assert said.startswith("Video: own.avi\n")
+    assert said.count(" s to ") == 1
+    assert "Motion int16 (32, 43, 2), residual int16 (256, 340, 3)" in said
+    assert pictures_of(said) == {"motion.png": (340, 256), "residual.png": (340, 256)}
+
+
+def pictures_of(said: str) -> dict[str, tuple[int, int]]:
+    """Sizes of the pictures that a script says it has written."""
+    paths = said.rpartition("Pictures: ")[2].strip().split(", ")
+    sizes = {}
+    for path in map(Path, paths):
+        with Image.open(path) as picture:
+            assert len(picture.getcolors(picture.width * picture.height)) > 10
+            sizes[path.name] = picture.size
+    return sizes
 
 
 def test_a_docstring_shows_no_code_that_would_not_be_run() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -47,6 +48,17 @@ def test_wheel_holds_exactly_the_package_and_its_recipes(wheel_names: set[str]) 
     assert {name.split("/", 1)[1] for name in metadata} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"
     }
+
+
+def test_sdist_holds_the_rooms_of_the_checkout(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)],
+        cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for room in ("edgepkd", "export", "calibration", "examples", "tests"):
+        assert {name for name in names if name.startswith(f"{room}/")} == tracked(room)
 
 
 def test_recipe_rooms_ship_no_artifact(wheel_names: set[str]) -> None:
