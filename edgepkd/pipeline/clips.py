@@ -127,8 +127,8 @@ def refuse_other_sides(samples: Sequence[Sample], run: Run) -> None:
     for trained, held_out in ((old.train, (*new.calibration, *new.test)),
                               (new.train, (*old.calibration, *old.test))):
         if shared := _shared_content(trained, held_out):
-            raise DataError(f"{len(shared)} clips are held out in one of two indices and trained on "
-                            f"in the other, the first: {shared[0].path}.",
+            raise DataError(f"{len(shared)} clips are held out in one of two indices and trained "
+                            f"on in the other, the first: {shared[0].path}.",
                             hint="Keep the splits of the index that the run was trained with.")
 
 
