@@ -11,11 +11,17 @@ from typing import Any
 
 import pytest
 
+from edgepkd.config import MODALITIES
+from edgepkd.datasets.index import labels_of, read_index
+from edgepkd.models.checkpoint import save_network
 from edgepkd.pipeline import quantize
 from edgepkd.pipeline.evaluate import EvalConfig, evaluate
 from edgepkd.pipeline.run import demo_facts
+from edgepkd.training.recipe import load_train_recipe
+from edgepkd.training.runs import Run, write_run
 from tests.datasets.sets import make_folder_set
-from tests.training.tiny_set import make_run, make_set
+from tests.models.networks import small_network
+from tests.training.tiny_set import make_set, write_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 WITH_EXAMPLES = tuple(
@@ -35,7 +41,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("clip.mp4", "my.mp4"):
         shutil.copy(demo_facts().clip, folder / name)
     make_folder_set(folder / "my-videos")
-    run = make_run(folder / "runs" / "a", make_set(folder / "my-data"))
+    index = make_set(folder / "my-data") / "index.csv"
+    recipe = load_train_recipe(str(write_recipe(folder / "tiny.toml")))
+    run = folder / "runs" / "a"
+    write_run(Run(run, recipe, index, labels_of(read_index(index)), 1))
+    for modality in MODALITIES:
+        save_network(small_network(modality=modality, num_classes=2), run / modality)
     result = evaluate(EvalConfig(run=run, split="calibration", cache=folder / "runs" / "cache"))
     (result.out / "logits.npz").rename(folder / "calibration.npz")
     return folder
