@@ -109,7 +109,10 @@ def export_run(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, No
 
 def bundle_path(config: ExportConfig) -> Path:
     """Where the bundle goes: beside the run, unless another place is asked for."""
-    return config.out or config.source.with_name(config.source.resolve().name + SUFFIX)
+    resolved = config.source.resolve()
+    # "." and ".." have no name of their own.
+    run = resolved if config.source.name in ("", "..") else config.source
+    return config.out or run.with_name(resolved.name + SUFFIX)
 
 
 def _network_run(config: ExportConfig) -> TrainedRun:

@@ -83,7 +83,8 @@ def refuse_options(config: ExportConfig) -> None:
     given = [name for name in ("workspace_mb", "dla") if getattr(config, name) is not None]
     given += [name for name in ("version_compatible", "hardware_compatible", "resume",
                                 "require_timing_cache") if getattr(config, name)]
-    check(not given, "options with --via torch-tensorrt", got=", ".join(given),
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    check(not given, "options with --via torch-tensorrt", got=options,
           allowed="--precision and --batch; the others go with the ONNX route")
 
 

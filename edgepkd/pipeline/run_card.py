@@ -48,10 +48,3 @@ def run_card(facts: RunFacts) -> str:
         "## Terms\n\n" + (record.recipe.terms or "Those of the training data."),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _literal(label: str) -> str:
-    """A label as Markdown code: no sign in it means anything there."""
-    if "`" in label:
-        return f"`` {label} ``" if "``" not in label else label.replace("`", r"\`")
-    return f"`{label}`"

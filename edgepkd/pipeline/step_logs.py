@@ -1,4 +1,4 @@
-"""What the steps of a run share: its clips, decoded; logs; results that are kept."""
+"""What the steps of a run share: logs, and results that are kept."""
 
 from __future__ import annotations
 
@@ -29,12 +29,6 @@ def refuse_quantized(folder: Path) -> None:
     if os.path.exists(folder / QUANTIZE_FILE):
         raise UsageError(f"{folder} holds quantised networks, and float ones are needed.",
                          hint=f"Name the run that it was made from: {folder.parent}.")
-
-
-# ---- clips
-
-
-# ---- logs and results
 
 
 class _Numbers(Silent):

@@ -66,10 +66,10 @@ def test_without_the_library_the_extra_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("settings", "named"), [
-    ({"dla": 0}, "dla"), ({"workspace_mb": 64}, "workspace_mb"), ({"resume": True}, "resume"),
+    ({"dla": 0}, "--dla"), ({"workspace_mb": 64}, "--workspace-mb"), ({"resume": True}, "--resume"),
     ({"version_compatible": True, "hardware_compatible": True},
-     "version_compatible, hardware_compatible"),
-    ({"require_timing_cache": True}, "require_timing_cache"),
+     "--version-compatible, --hardware-compatible"),
+    ({"require_timing_cache": True}, "--require-timing-cache"),
 ])
 def test_options_of_the_onnx_way_are_refused(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=f"options with --via torch-tensorrt is '{named}'"):

@@ -18,7 +18,6 @@ from torch import Tensor
 from edgepkd.config import MODALITIES
 from edgepkd.datasets.index import read_index
 from edgepkd.errors import (
-    ConfigError,
     DataError,
     ModelError,
     StorageError,
@@ -330,22 +329,7 @@ def test_a_loss_that_is_not_finite_loses_nothing(data: Path, shared: Path, tmp_p
     assert "TrainingError" in json.loads(events[-1])["error"]
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"modalities": ("sound",)}, "modality is"), ({"modalities": ()}, "modality is"),
-    ({"jobs": 0}, "jobs is 0"), ({"threads": 0}, "threads is 0"),
-    ({"resume": True, "force": True}, "--resume keeps what is there"),
-])
-def test_wrong_settings_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        TrainConfig(run=tmp_path, **changes)
-
-
 def test_without_data_a_new_run_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no data was named") as caught:
         list(train_backbones(TrainConfig(run=tmp_path / "run")))
     assert "--data FOLDER" in str(caught.value)
-
-
-def test_an_unknown_method_is_refused(run: Path, shared: Path) -> None:
-    with pytest.raises(ConfigError, match="method is 'kd'; allowed: pkd, anticurriculum"):
-        exits(run, shared, method="kd")
