@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch.backends.cpu import get_cpu_capability
 
 from edgepkd import plain_json
 from edgepkd._optional import require
@@ -22,16 +21,8 @@ from edgepkd.bundle.reading import Bundle
 from edgepkd.cascade import Labels, Order
 from edgepkd.config import Inputs, Modality
 from edgepkd.deploy.answers import DEPLOYED, FAKE_QUANT, FP32, deployed_answers, torch_answers
-from edgepkd.deploy.bundle import Deployment, write
-from edgepkd.deploy.parity import (
-    ENOUGH_CLIPS,
-    ExitParity,
-    Segments,
-    check_agreement,
-    compare,
-    parity_facts,
-    refuse_drift,
-)
+from edgepkd.deploy.bundle import Origin, checked_parity, write_trained
+from edgepkd.deploy.parity import ENOUGH_CLIPS, ExitParity, Segments
 from edgepkd.deploy.segments import export_segments
 from edgepkd.engines.targets import Target, load_target
 from edgepkd.errors import BundleError, DataError, SourceError
@@ -40,7 +31,6 @@ from edgepkd.logits.fit import fit_deployed
 from edgepkd.logits.fit_files import Fitted
 from edgepkd.logits.report import Report, answer, report_of
 from edgepkd.logits.wise import all_orders
-from edgepkd.machine.conditions import conditions
 from edgepkd.models.macs import clip_gmac
 from edgepkd.models.segmented import Networks
 from edgepkd.outputs import check_folder
@@ -127,31 +117,25 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
     segments = export_segments(run.networks, inputs, weights=target.weights)
     clips = _calibration_clips(config, run)
     answers, pairs = _answers(config, run.networks, inputs, segments, clips)
-    parity = compare(answers, pairs)
-    drifts = _drifts(parity, target)
-    if not config.allow_drift:
-        refuse_drift(drifts)
+    parity = checked_parity(answers, pairs, target=target, allow_drift=config.allow_drift)
     order = tuple(m for m in recipe.default_order if m in run.networks)
     fitted = fit_deployed(answers[DEPLOYED], clips.labels, settings=recipe.wise,
-                                 orders=all_orders(tuple(run.networks)))
+                          orders=all_orders(tuple(run.networks)))
     report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
-    notes = _notes(clips, drifts, num_forms=len(answers))
+    notes = _notes(clips, parity.drifts, num_forms=len(answers))
     name, quantization = _name(config), _quantization(config.source)
-    bundle = write(
-        out, networks=run.networks, fitted=fitted, overwrite=config.force,
+    bundle = write_trained(
+        out, Origin(
+            recipe=recipe, quantization=quantization, parity=parity,
+            run={"seed": run.record.seed, "weights_sha256": dict(run.hashes)},
+            clips={"calibration": {"num_clips": len(clips.labels),
+                                   "num_groups": len(set(clips.groups))}}),
+        name=name, labels=run.record.labels, inputs=inputs, default_order=order,
+        networks=run.networks, fitted=fitted, overwrite=config.force,
         segments=_static(run.networks, inputs, target) if config.static else segments,
-        deployment=Deployment(name=name, labels=run.record.labels, inputs=inputs,
-                                     clip=recipe.clip, decode=recipe.decode, default_order=order),
-        provenance={**conditions(cpu_capability=get_cpu_capability()),
-                    "recipe": asdict(recipe), "seed": run.record.seed,
-                    "weights_sha256": dict(run.hashes),
-                    "quantization": quantization,
-                    "parity": parity_facts(parity, drifts=drifts),
-                    "calibration": {"num_clips": len(clips.labels),
-                                    "num_groups": len(set(clips.groups))}},
         model_card=run_card(RunFacts(name=name, run=run, quantization=quantization,
-                                     parity=parity, report=report, notes=notes)))
-    return BundleWritten(bundle, parity, report, notes)
+                                     parity=parity.rows, report=report, notes=notes)))
+    return BundleWritten(bundle, parity.rows, report, notes)
 
 
 def _static(networks: Networks, inputs: Inputs, target: Target) -> Segments:
@@ -202,19 +186,6 @@ def _answers(
             {m: parent.networks[m] for m in networks}, inputs, clips.arrays)
         pairs += [(FAKE_QUANT, FP32), (DEPLOYED, FP32)]
     return answers, pairs
-
-
-def _drifts(parity: Sequence[ExitParity], target: Target) -> tuple[str, ...]:
-    """Where deployed exits answer differently than they may: each against its torch twin, and INT8
-    ones against the FP32 network, too."""
-    quantized = any(row.against == FAKE_QUANT for row in parity)
-    twin = FAKE_QUANT if quantized else FP32
-    found = check_agreement(parity, form=DEPLOYED, against=twin,
-                                   floor=target.agreement_floor)
-    if quantized:
-        found += check_agreement(parity, form=DEPLOYED, against=FP32,
-                                        floor=target.float_agreement_floor)
-    return found
 
 
 def _report(

@@ -1,29 +1,26 @@
-"""Folds of a study under its seeds, and the jobs that train them."""
+"""The folds of a study: every set under every seed, trained side by side in processes."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from edgepkd import plain_json
-from edgepkd.cascade import Floats
-from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import check_no_leak, group_folds, labels_of, read_index
 from edgepkd.datasets.pools import Crash, LocalPool
 from edgepkd.errors import TrainingError
-from edgepkd.logits.metrics import Interval, mean_interval
-from edgepkd.models.checkpoint import load_network
+from edgepkd.files import append_line
 from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.studies.parts import Part
+from edgepkd.studies.parts import Lessons, Part
 from edgepkd.studies.study import SetPlan, Study
+from edgepkd.training.exits import internal_classifiers, train_exits
+from edgepkd.training.recipe import ExitRecipe
 
 
 @dataclass(frozen=True)
@@ -33,9 +30,10 @@ class Unit:
     part: Part
     exit_seeds: tuple[int, ...]
 
-    def answers_path(self, seed: int) -> Path:
-        """Logits of the held-out clips, all arms."""
-        return self.part.folder / self.part.name / f"answers-{seed}.npz"
+    @property
+    def title(self) -> str:
+        """What progress calls it."""
+        return f"{self.part.recipe.name} {self.part.name}"
 
 
 def units_of(
@@ -45,6 +43,9 @@ def units_of(
     """All folds of a set: every clip of the set is held out exactly once.
 
     The shipped split plays no part here: nothing was chosen on any of these answers.
+
+    Raises:
+        DataError: the index in `data` is absent or wrong, or a fold leaks.
     """
     recipe = replace(plan.recipe, seed=trunk_seed)
     samples = read_index(data / recipe.index, dataset=recipe.dataset)
@@ -56,29 +57,6 @@ def units_of(
             labels=labels_of(samples), recipe=recipe, folder=out / recipe.name, cache=cache,
         ), exit_seeds))
     return units
-
-
-def load_trunks(part: Part) -> dict[Modality, SegmentedNetwork]:
-    """The three trunks of a part."""
-    return {modality: load_network(part.network_path(modality).with_name(f"{modality}-trunk"))[0]
-            for modality in MODALITIES}
-
-
-def reset_head(head: Any) -> None:
-    """Fresh weights, as of a new network."""
-    for module in (head.conv, head.bn, head.fc):
-        module.reset_parameters()
-        if hasattr(module, "reset_running_stats"):
-            module.reset_running_stats()
-
-
-def is_done(path: Path, key: str) -> bool:
-    """Whether the answers in `path` were made with the settings that `key` is the hash of."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return bool(plain_json.loads(str(file["facts"]))["key"] == key)
-    except (OSError, ValueError, KeyError, EOFError):
-        return False
 
 
 def units_by_set(study: Study, *, data: Path, out: Path, cache: Path) -> list[list[Unit]]:
@@ -93,13 +71,63 @@ def in_turn(by_set: Sequence[Sequence[Unit]]) -> list[Unit]:
     return [unit for row in zip_longest(*by_set) for unit in row if unit is not None]
 
 
+def files_by_seed(
+    units: Sequence[Unit], path: Callable[[Unit, int], Path]
+) -> dict[str, list[Path]]:
+    """`path(unit, exit seed)` of all units, fold by fold for each 'TRUNK SEED/EXIT SEED'."""
+    files: dict[str, list[Path]] = {}
+    for unit in units:
+        for seed in unit.exit_seeds:
+            files.setdefault(f"{unit.part.recipe.seed}/{seed}", []).append(path(unit, seed))
+    return files
+
+
+# ---- what a job does
+
+
+def train_new_exits(
+    unit: Unit, network: SegmentedNetwork, lessons: Lessons, *, recipe: ExitRecipe, exit_seed: int
+) -> None:
+    """Train exits 1..3 of `network` in place, from fresh weights that `exit_seed` alone decides.
+
+    Every arm and form of a unit starts at the same weights and sees the same batches.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    modality = network.spec.modality
+    start = unit.part.seed(modality, exit_seed)
+    torch.manual_seed(start)
+    for head in internal_classifiers(network):
+        for module in (head.conv, head.bn, head.fc):
+            module.reset_parameters()
+    train_exits(network, lessons.features[modality], lessons.labels, recipe=recipe, seed=start)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds that the block takes to those of step `name`."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def listed_seconds(seconds: Mapping[str, float]) -> str:
+    """`exits 3 s, ptq 1 s`."""
+    return ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+
+
+# ---- all jobs
+
+
 def run_jobs(jobs: Sequence[Callable[[], str]], *, processes: int, log: Path) -> None:
     """Run `jobs` in processes; the first error stops the run, and nothing done is lost.
+
+    What each job returns goes to stderr and, a line each, to `log`.
 
     Raises:
         EdgepkdError: that of a job. TrainingError: the process of a job died, twice.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     results = LocalPool(processes).run(_call, jobs)
     for number, (_, said) in enumerate(results, start=1):
@@ -108,38 +136,8 @@ def run_jobs(jobs: Sequence[Callable[[], str]], *, processes: int, log: Path) ->
                                 hint="Start it again with fewer --jobs; it goes on from here.")
         line = f"{time.monotonic() - start:6.0f} s  {number:3d}/{len(jobs)}  {said}"
         print(line, file=sys.stderr, flush=True)
-        with log.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        append_line(log, line)
 
 
 def _call(job: Callable[[], str]) -> str:
     return job()
-
-
-
-@dataclass(frozen=True, eq=False)
-class Answered:
-    """Held-out answers of one set: S seeds, N clips."""
-
-    plan: SetPlan
-    label_names: tuple[str, ...]
-    seeds: tuple[str, ...]
-    truth: NDArray[np.int64]
-    """[N]"""
-    groups: tuple[str, ...]
-    folds: NDArray[np.int64]
-    """[N]"""
-    logits: Mapping[tuple[str, Modality], Floats]
-    """(arm, modality) -> [S, N, 4, classes]."""
-    seconds: Mapping[str, tuple[float, ...]]
-    """Step -> its seconds in each fold."""
-
-    def right(self, arm: str, modality: Modality) -> Floats:
-        """Share of seeds that answer rightly, of each clip at each exit: [N, 4]."""
-        answers = self.logits[arm, modality].argmax(axis=-1)
-        shares: Floats = (answers == self.truth[None, :, None]).mean(axis=0)
-        return shares
-
-    def interval(self, values: Floats) -> Interval:
-        """Mean of `values` [N] with its interval over groups."""
-        return mean_interval(values, self.groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,46 +11,47 @@ import pytest
 import torch
 
 from edgepkd.config import MODALITIES
-from edgepkd.datasets.index import Sample
-from edgepkd.models.checkpoint import load_network
-from edgepkd.studies import parts
-from edgepkd.studies.parts import Part, backbone_job, exits_job, load_clips
+from edgepkd.models.checkpoint import load_network, save_network
+from edgepkd.studies.parts import (
+    TRUNK,
+    Lessons,
+    Part,
+    backbone_job,
+    contents,
+    exits_job,
+    holds_network,
+    load_clips,
+    write_arrays,
+)
 from edgepkd.training.backbone import clip_logits
-from edgepkd.training.cache import CacheSpec, ClipArrays, cache_spec
+from edgepkd.training.cache import cache_spec
 from edgepkd.training.exits import view_plan
-from edgepkd.training.recipe import TrainRecipe, changed_recipe, load_train_recipe
-from tests.training.fake_clips import fake_clip
+from edgepkd.training.loop import mix_seed
+from edgepkd.training.recipe import changed_recipe
+from tests.models.networks import small_network
+from tests.studies.tiny_parts import tiny_part
 
-
-def tiny_recipe() -> TrainRecipe:
-    changes: dict[str, object] = {"exits.epochs": 2, "exits.num_views": 2, "exits.batch_views": 4}
-    for modality in MODALITIES:
-        changes |= {f"inputs.{modality}.{key}": value for key, value in (
-            ("num_segments", 2), ("resize_px", 32), ("crop_px", 32))}
-        changes[f"backbones.{modality}"] = {
-            "backbone": "resnet18", "width": 0.125, "epochs": 1, "learning_rate": 1e-2,
-            "train_segments": 1, "batch_clips": 2}
-    return load_train_recipe("small", changes)
-
-
-def samples(start: int, count: int) -> tuple[Sample, ...]:
-    return tuple(Sample(Path(f"{i}.mp4"), "ab"[i % 2], f"g{i}", "train", sha256=f"{i:064x}")
-                 for i in range(start, start + count))
-
-
-@pytest.fixture(autouse=True)
-def fake_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(sample: Sample, *, spec: CacheSpec, folder: Path) -> ClipArrays:
-        number = int(sample.path.stem)
-        return fake_clip(seed=number, brightness=170 * (number % 2))
-
-    monkeypatch.setattr(parts, "cached_clip", read)
+pytestmark = pytest.mark.usefixtures("fake_clips")
 
 
 @pytest.fixture
 def part(tmp_path: Path) -> Part:
-    return Part("final", samples(0, 4), samples(10, 2), ("a", "b"), tiny_recipe(),
-                tmp_path / "run", tmp_path / "cache")
+    return tiny_part(tmp_path)
+
+
+def test_results_lie_where_earlier_runs_left_them(part: Part, tmp_path: Path) -> None:
+    """Names and seeds are what a run that goes on finds its networks by."""
+    folder = tmp_path / "run" / "final"
+    assert part.network_path("mv") == folder / "mv"
+    assert part.network_path("mv", TRUNK) == folder / "mv-trunk"
+    assert part.network_path("iframe", "int8") == folder / "iframe-int8"
+    assert part.logits_path == folder / "logits.npz"
+    named = replace(part, name="fold3", recipe=replace(part.recipe, seed=5))
+    assert named.seed("mv") == mix_seed("5 fold3 mv")
+    assert named.seed("mv", 4711) == mix_seed("5 fold3 mv 4711")
+    without = replace(part.fit[0], sha256="")
+    assert contents((part.fit[1], without)) == [f"{1:064x}", "0.mp4"]
+    assert part.keys(part.fit[:1]) == [cache_spec(part.recipe).key(f"{0:064x}")]
 
 
 def test_clips_come_with_the_index_of_their_label(part: Part) -> None:
@@ -75,7 +77,7 @@ def test_a_trunk_is_kept_until_something_changes(part: Part) -> None:
 
 def test_a_damaged_trunk_is_made_again_to_the_same_bits(part: Part) -> None:
     backbone_job(part, "mv")
-    path = part.network_path("mv").with_name("mv-trunk.safetensors")
+    path = part.path("mv-trunk.safetensors")
     content = path.read_bytes()
     path.write_bytes(content[:100])
     assert backbone_job(part, "mv").startswith("final mv: loss ")
@@ -86,7 +88,7 @@ def test_another_fold_is_trained_on_another_seed(part: Part) -> None:
     backbone_job(part, "mv")
     other = replace(part, name="fold0")
     backbone_job(other, "mv")
-    one, two = (load_network(p.network_path("mv").with_name("mv-trunk"))[0].state_dict()
+    one, two = (load_network(p.network_path("mv", TRUNK))[0].state_dict()
                 for p in (part, other))
     assert not torch.equal(one["segments.0.trunk.conv1.weight"],
                            two["segments.0.trunk.conv1.weight"])
@@ -105,6 +107,44 @@ def test_exits_answer_the_held_out_clips_with_the_networks_they_save(part: Part)
                                    spec=part.recipe.inputs[modality]).numpy()
             assert file[modality].shape == (2, 4, 2)
             np.testing.assert_allclose(file[modality], expected, atol=1e-5)
+
+
+def test_a_network_is_known_by_its_key_alone(part: Part) -> None:
+    network, path = small_network(), part.network_path("mv")
+    assert not holds_network(path, "k")
+    save_network(network, path, extra={"key": "k"})
+    assert holds_network(path, "k")
+    assert not holds_network(path, "other")
+    document = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**document, "extra": ["key"]}))
+    assert not holds_network(path, "k")
+    path.with_suffix(".json").write_text(json.dumps(document)[:-9])
+    assert not holds_network(path, "k")
+
+
+def test_exits_are_taught_by_all_trunks_and_know_their_rows(part: Part) -> None:
+    networks = {m: small_network(modality=m, num_classes=2) for m in MODALITIES}
+    lessons = Lessons.of(part, networks, load_clips(part, part.fit))
+    assert lessons.labels.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]  # two views of each clip
+    for modality, features in lessons.features.items():
+        rows = torch.tensor([5])
+        inputs, own = features.batch(rows, epoch=0, teacher="own")
+        assert len(inputs) == 3
+        other = lessons.features["iframe"].batch(rows, epoch=0, teacher=modality)[1]
+        assert own is not None
+        assert other is not None
+        assert torch.equal(own, other)
+
+
+def test_arrays_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.npz"
+    write_arrays(path, {"a/b": np.arange(3), "c": np.array("text")})
+    with np.load(path, allow_pickle=False) as file:
+        assert file["a/b"].tolist() == [0, 1, 2]
+        assert str(file["c"]) == "text"
+    content = path.read_bytes()
+    write_arrays(path, {"a/b": np.arange(3), "c": np.array("text")})
+    assert path.read_bytes() == content
 
 
 def test_views_share_crops_over_modalities(part: Part) -> None:

@@ -2,56 +2,56 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
+from edgepkd.cascade import Floats, Labels
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.deploy.answers import DEPLOYED, FAKE_QUANT, FP32, deployed_answers, torch_answers
 from edgepkd.deploy.segments import export_segments
-from edgepkd.errors import ModelError
-from edgepkd.files import write_atomically
 from edgepkd.int8 import Int8Clips, Int8Recipe, calibration_rows, finetune_plans, to_int8
 from edgepkd.logits.clip_logits import ModalityLogits
-from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.quantize.checkpoint import load_quantized, save_quantized
-from edgepkd.studies.parts import Part, load_clips
-from edgepkd.training.loop import hash_of, mix_seed
+from edgepkd.studies.parts import (
+    UNREADABLE,
+    Part,
+    contents,
+    holds_network,
+    load_clips,
+    load_networks,
+    write_arrays,
+)
+from edgepkd.training.loop import hash_of
 from edgepkd.training.predict import weights_sha256
 
-
-def int8_path(part: Part, modality: Modality) -> Path:
-    """Where the INT8 network lies, without suffix."""
-    return part.folder / part.name / f"{modality}-int8"
-
-
-def float_networks(part: Part) -> dict[Modality, SegmentedNetwork]:
-    """The FP32 networks of a part."""
-    return {m: load_network(part.network_path(m))[0] for m in MODALITIES}
+INT8 = "int8"
+"""Kind of a quantised network."""
 
 
 def int8_networks(part: Part) -> dict[Modality, SegmentedNetwork]:
-    """The INT8 networks of a part."""
-    return {m: load_quantized(int8_path(part, m))[0] for m in MODALITIES}
+    """The INT8 networks of a part.
+
+    Raises:
+        ModelError: as `load_quantized`.
+    """
+    return {m: load_quantized(part.network_path(m, INT8))[0] for m in MODALITIES}
 
 
 def quantize_job(part: Part, modality: Modality, recipe: Int8Recipe) -> str:
     """PTQ and QAD of one network; returns a line that says how it went."""
     torch.set_num_threads(1)
-    networks, path = float_networks(part), int8_path(part, modality)
+    networks, path = load_networks(part), part.network_path(modality, INT8)
     key = hash_of({"recipe": asdict(recipe), "seed": part.recipe.seed,
                    "weights": {m: weights_sha256(n) for m, n in networks.items()}})
-    if _is_done(path, key):
+    if holds_network(path, key):
         return f"{part.name} {modality}: INT8 kept from an earlier run"
     fit = load_clips(part, part.fit)
-    seed = mix_seed(part.recipe.seed, part.name, modality, "int8")
+    seed = part.seed(modality, "int8")
     rows = calibration_rows(len(fit), recipe, seed=seed)
     trained = to_int8(
         "qad", networks,
@@ -66,9 +66,9 @@ def quantize_job(part: Part, modality: Modality, recipe: Int8Recipe) -> str:
 def answer_job(part: Part) -> str:
     """Logits of the `answer` clips by every form, in a file."""
     torch.set_num_threads(1)
-    int8, floats, inputs = int8_networks(part), float_networks(part), part.recipe.inputs
+    int8, floats, inputs = int8_networks(part), load_networks(part), part.recipe.inputs
     key = hash_of({"weights": [weights_sha256(n) for n in (*int8.values(), *floats.values())],
-                   "clips": [s.sha256 or str(s.path) for s in part.answer]})
+                   "clips": contents(part.answer)})
     if _answers_key(part) == key:
         return f"{part.name}: answers kept from an earlier run"
     answered = load_clips(part, part.answer)
@@ -77,15 +77,14 @@ def answer_job(part: Part) -> str:
         FAKE_QUANT: torch_answers(int8, inputs, answered.clips),
         DEPLOYED: deployed_answers(export_segments(int8, inputs), inputs, answered.clips),
     }
-    arrays: dict[str, Any] = {f"{form}/{m}": logits for form, by_modality in answers.items()
-                              for m, logits in by_modality.items()}
-    buffer = io.BytesIO()
-    np.savez(buffer, key=np.array(key), labels=np.array(answered.labels), **arrays)
-    write_atomically(_answers_path(part), buffer.getvalue())
+    write_arrays(_answers_path(part), {
+        "key": np.array(key), "labels": np.array(answered.labels),
+        **{f"{form}/{m}": logits for form, by_modality in answers.items()
+           for m, logits in by_modality.items()}})
     return f"{part.name}: {len(answered)} clips answered in three forms"
 
 
-def read_answers(part: Part) -> tuple[dict[str, dict[Modality, Any]], Any]:
+def read_answers(part: Part) -> tuple[dict[str, dict[Modality, Floats]], Labels]:
     """Logits [N, 4, classes] by form and modality, and labels [N], as `answer_job` left them."""
     with np.load(_answers_path(part), allow_pickle=False) as file:
         logits = {form: {m: file[f"{form}/{m}"] for m in MODALITIES}
@@ -93,20 +92,25 @@ def read_answers(part: Part) -> tuple[dict[str, dict[Modality, Any]], Any]:
         return logits, file["labels"]
 
 
+def answered_by(
+    parts: Sequence[Part], *, form: str = DEPLOYED
+) -> tuple[dict[Modality, Floats], Labels]:
+    """Logits and labels of the clips that each part answered without having seen their groups."""
+    read = [read_answers(part) for part in parts]
+    logits: dict[Modality, Floats] = {
+        modality: np.concatenate([answers[form][modality] for answers, _ in read])
+        for modality in MODALITIES
+    }
+    return logits, np.concatenate([labels for _, labels in read])
+
+
 def _answers_key(part: Part) -> str:
     try:
         with np.load(_answers_path(part), allow_pickle=False) as file:
             return str(file["key"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except UNREADABLE:
         return ""
 
 
 def _answers_path(part: Part) -> Path:
-    return part.folder / part.name / "answers.npz"
-
-
-def _is_done(path: Path, key: str) -> bool:
-    try:
-        return bool(load_quantized(path)[2].get("key") == key)
-    except ModelError:
-        return False
+    return part.path("answers.npz")

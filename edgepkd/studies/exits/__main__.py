@@ -1,5 +1,6 @@
 """python -m edgepkd.studies.exits"""
 
-from edgepkd.studies.exits.command import main
+from edgepkd.studies.command_line import PLOTS, TRAINING, start
 
-raise SystemExit(main())
+if __name__ == "__main__":
+    raise SystemExit(start("edgepkd.studies.exits.command", needs=(*TRAINING, *PLOTS)))

@@ -11,10 +11,11 @@ import torch
 
 from edgepkd import plain_json
 from edgepkd.config import MODALITIES, Modality
+from edgepkd.errors import DataError
 from edgepkd.files import write_atomically
 from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.studies.parts import load_clips
-from edgepkd.studies.units import Unit, load_trunks
+from edgepkd.studies.parts import TRUNK, UNREADABLE, load_clips, load_networks
+from edgepkd.studies.units import Unit
 from edgepkd.training.features import trunk_hash
 from edgepkd.training.flatness import Batch, epsilon_sharpness, hessian_trace
 from edgepkd.training.loop import hash_of
@@ -27,32 +28,45 @@ def flatness_job(unit: Unit, *, num_clips: int, num_probes: int) -> str:
     """Measure the three trunks of a unit on clips they were trained on; kept in a file."""
     torch.set_num_threads(1)
     path = flatness_path(unit)
-    networks = load_trunks(unit.part)
+    networks = load_networks(unit.part, TRUNK)
     key = hash_of({"clips": num_clips, "probes": num_probes,
                    "trunks": {m: trunk_hash(network) for m, network in networks.items()}})
     if _kept(path, key):
-        return f"{unit.part.recipe.name} {unit.part.name}: flatness kept from an earlier run"
+        return f"{unit.title}: flatness kept from an earlier run"
     found = {m: _measure(unit, m, networks[m], num_clips, num_probes) for m in MODALITIES}
     write_atomically(path, plain_json.dumps({"key": key, "networks": found}, indent=1).encode())
-    return f"{unit.part.recipe.name} {unit.part.name}: flatness"
+    return f"{unit.title}: flatness"
 
 
 def flatness_path(unit: Unit) -> Path:
     """Where the result lies."""
-    return unit.part.folder / unit.part.name / "flatness.json"
+    return unit.part.path("flatness.json")
 
 
 def read_flatness(unit: Unit) -> dict[str, Any]:
-    """Measures of the three networks."""
-    networks: dict[str, Any] = plain_json.loads(flatness_path(unit).read_text())["networks"]
-    return networks
+    """Measures of the three networks.
+
+    Raises:
+        DataError: they are not there, or damaged.
+    """
+    path = flatness_path(unit)
+    try:
+        return dict(_read(path)["networks"])
+    except UNREADABLE as error:
+        raise DataError(f"the flatness {path} cannot be read: {error}.",
+                        hint="Start the study without --report-only; it makes what is missing."
+                        ) from error
 
 
 def _kept(path: Path, key: str) -> bool:
     try:
-        return bool(plain_json.loads(path.read_text())["key"] == key)
-    except (OSError, ValueError, KeyError):
+        return bool(_read(path)["key"] == key)
+    except UNREADABLE:
         return False
+
+
+def _read(path: Path) -> Any:
+    return plain_json.loads(path.read_text(encoding="utf-8"))
 
 
 def _measure(

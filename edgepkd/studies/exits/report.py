@@ -15,10 +15,10 @@ from edgepkd.logits.metrics import Interval
 from edgepkd.machine.conditions import machine_conditions
 from edgepkd.plain_json import dumps
 from edgepkd.plots import BarRow, Points, bars_with_intervals, curves
+from edgepkd.studies.answered import Answered
 from edgepkd.studies.exits.tables import WEIGHINGS, exit_table, mean_table, weighing_table
 from edgepkd.studies.markdown import holds, listed, plain_json, points, share, table
 from edgepkd.studies.study import ARMS, EQUAL, SetPlan, Study
-from edgepkd.studies.units import Answered
 
 WEIGHED_ARMS = ("ce", "pkd")
 TITLES = {"ce": "CE", "pkd": "PKD", "pkd_last_iframe": "PKD, last teacher I-frame",

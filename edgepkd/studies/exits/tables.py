@@ -6,52 +6,22 @@ paired: the same clips, trunks, seeds and batches, another way to train or to we
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from edgepkd import plain_json
 from edgepkd.cascade import Floats, WiseWeights, positions, prefix_logits
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.logits.wise import ensembles, in_order
-from edgepkd.studies.study import ARMS, SetPlan
-from edgepkd.studies.units import Answered, Unit
+from edgepkd.studies.answered import Answered
+from edgepkd.studies.study import ARMS
 
 WEIGHINGS = ("wise", "wise_paper", "plain_sum", "no_lateral")
 """See logits.wise.ENSEMBLES."""
 NUM_ICS = NUM_EXITS - 1
-
-
-def read_answers(plan: SetPlan, units: Sequence[Unit]) -> Answered:
-    """Answers of all folds under all seeds; every unit must be done."""
-    columns: dict[str, list[dict[str, Any]]] = {}
-    for unit in units:
-        trunk_seed = unit.part.recipe.seed
-        for seed in unit.exit_seeds:
-            with np.load(unit.answers_path(seed), allow_pickle=False) as file:
-                columns.setdefault(f"{trunk_seed}/{seed}", []).append(
-                    {name: file[name] for name in file.files})
-    first = next(iter(columns.values()))
-    facts = [plain_json.loads(str(part["facts"])) for part in first]
-    seconds: dict[str, list[float]] = {}
-    for column in columns.values():
-        for part in column:
-            for name, value in plain_json.loads(str(part["facts"]))["seconds"].items():
-                seconds.setdefault(name.split("_")[0] if name.startswith("exits") else name,
-                                   []).append(value)
-    return Answered(
-        plan=plan, label_names=tuple(facts[0]["labels"]), seeds=tuple(columns),
-        truth=np.concatenate([part["truth"] for part in first]),
-        groups=tuple(group for fact in facts for group in fact["groups"]),
-        folds=np.concatenate([np.full(len(part["truth"]), i) for i, part in enumerate(first)]),
-        logits={(arm.name, m): np.stack([
-            np.concatenate([part[f"{arm.name}/{m}"] for part in column])
-            for column in columns.values()]) for arm, m in product(ARMS, MODALITIES)},
-        seconds={name: tuple(values) for name, values in seconds.items()},
-    )
 
 
 def exit_table(answered: Answered) -> list[dict[str, Any]]:

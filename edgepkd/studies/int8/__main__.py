@@ -1,5 +1,6 @@
 """python -m edgepkd.studies.int8"""
 
-from edgepkd.studies.int8.command import main
+from edgepkd.studies.command_line import start
 
-raise SystemExit(main())
+if __name__ == "__main__":
+    raise SystemExit(start("edgepkd.studies.int8.command"))

@@ -15,9 +15,9 @@ from edgepkd.int8 import Int8Recipe
 from edgepkd.logits.metrics import FEW_GROUPS, Interval
 from edgepkd.machine.conditions import machine_conditions
 from edgepkd.plain_json import dumps
-from edgepkd.studies.int8.jobs import FORMS
+from edgepkd.studies.answered import Answered
+from edgepkd.studies.int8.jobs import FORMS, FP32
 from edgepkd.studies.int8.tables import (
-    BASE,
     TOLERANCE,
     Row,
     cascade_table,
@@ -28,10 +28,9 @@ from edgepkd.studies.int8.tables import (
 )
 from edgepkd.studies.markdown import holds, listed, plain_json, points, share, table
 from edgepkd.studies.study import Study
-from edgepkd.studies.units import Answered
 
 TITLES = {"fp32": "FP32", "ptq": "PTQ", "qat": "QAT", "qad": "QAD"}
-QUANTIZED = tuple(form for form in FORMS if form != BASE)
+QUANTIZED = tuple(form for form in FORMS if form != FP32)
 PACKAGES = ("torch", "nvidia-modelopt", "numpy", "scipy", "av", "numba")
 LIMIT = f"{100 * TOLERANCE:.1f} point"
 MOST_NAMED = 3
@@ -168,7 +167,7 @@ _COMPARED_HEAD = [*TITLES.values(), *(f"{TITLES[form]} less FP32" for form in QU
 def _compared_cells(row: Row) -> list[str]:
     """Accuracy of FP32 with its interval and of the others; differences with theirs."""
     accuracy = row["accuracy"]
-    return [share(accuracy[BASE]), *(f"{100 * accuracy[f].value:.1f}" for f in QUANTIZED),
+    return [share(accuracy[FP32]), *(f"{100 * accuracy[f].value:.1f}" for f in QUANTIZED),
             *(points(row["less_fp32"][f]) for f in QUANTIZED)]
 
 
@@ -229,10 +228,10 @@ def _place_line(result: SetResult, key: str, title: str) -> str:
     more = ""
     if key == "operating_point":
         exits, saved = row["mean_exit"], row["macs_saved"]
-        more = (f" Mean exit {exits['qad'].value:.2f} (FP32 {exits[BASE].value:.2f}), MACs saved "
-                f"{100 * saved['qad'].value:.0f} % ({100 * saved[BASE].value:.0f} %).")
+        more = (f" Mean exit {exits['qad'].value:.2f} (FP32 {exits[FP32].value:.2f}), MACs saved "
+                f"{100 * saved['qad'].value:.0f} % ({100 * saved[FP32].value:.0f} %).")
     return (f"- **{result.dataset}, {title}**: QAD {word} within {LIMIT} of FP32; the interval "
-            f"{shown}. {_each(row['less_fp32'])}; FP32 {share(row['accuracy'][BASE])}.{more}")
+            f"{shown}. {_each(row['less_fp32'])}; FP32 {share(row['accuracy'][FP32])}.{more}")
 
 
 def _each(less_fp32: Mapping[str, Interval]) -> str:

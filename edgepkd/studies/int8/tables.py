@@ -15,46 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepkd import plain_json
 from edgepkd.cascade import Floats, Order, positions
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.logits.fit import fit_deployed
 from edgepkd.logits.metrics import Interval
 from edgepkd.logits.report import answer
-from edgepkd.studies.int8.jobs import FORMS, int8_answers_path
-from edgepkd.studies.study import SetPlan
-from edgepkd.studies.units import Answered, Unit
+from edgepkd.studies.answered import Answered
+from edgepkd.studies.int8.jobs import FORMS, FP32
 
 Row = Mapping[str, Any]
 
-BASE = "fp32"
 TOLERANCE = 0.01
 """What INT8 may lose against FP32: 1.0 point."""
 _ROUNDING = 1e-9
-
-
-def read_int8_answers(plan: SetPlan, units: Sequence[Unit]) -> Answered:
-    """Answers of all folds under all trunk seeds; every unit must be done."""
-    columns: dict[str, list[dict[str, Any]]] = {}
-    seconds: dict[str, list[float]] = {}
-    for unit in units:
-        with np.load(int8_answers_path(unit), allow_pickle=False) as file:
-            part = {name: file[name] for name in file.files}
-        part["facts"] = plain_json.loads(str(part["facts"]))
-        for step, value in part["facts"]["seconds"].items():
-            seconds.setdefault(step, []).append(value)
-        columns.setdefault(f"{unit.part.recipe.seed}/{unit.exit_seeds[0]}", []).append(part)
-    first = next(iter(columns.values()))
-    return Answered(
-        plan=plan, label_names=tuple(first[0]["facts"]["labels"]), seeds=tuple(columns),
-        truth=np.concatenate([part["truth"] for part in first]),
-        groups=tuple(group for part in first for group in part["facts"]["groups"]),
-        folds=np.concatenate([np.full(len(part["truth"]), i) for i, part in enumerate(first)]),
-        logits={(form, m): np.stack([
-            np.concatenate([part[f"{form}/{m}"] for part in column])
-            for column in columns.values()]) for form, m in product(FORMS, MODALITIES)},
-        seconds={step: tuple(values) for step, values in seconds.items()},
-    )
 
 
 # ---- each exit, each network, the cascade
@@ -67,13 +40,13 @@ def exit_table(answered: Answered) -> list[dict[str, Any]]:
         "exit": f"{modality}_{index + 1}",
         **_compared(answered, {f: answered.right(f, modality)[:, index] for f in FORMS}),
         "agreement": {form: answered.interval(agreed[form, modality][:, index])
-                      for form in FORMS if form != BASE},
+                      for form in FORMS if form != FP32},
     } for modality, index in product(MODALITIES, range(NUM_EXITS))]
 
 
 def _agreement(answered: Answered, form: str, modality: Modality) -> Floats:
     """Share of seeds under which `form` gives the top label of FP32: [N, 4]."""
-    own, base = answered.logits[form, modality], answered.logits[BASE, modality]
+    own, base = answered.logits[form, modality], answered.logits[FP32, modality]
     same: Floats = (own.argmax(axis=-1) == base.argmax(axis=-1)).mean(axis=0)
     return same
 
@@ -82,8 +55,8 @@ def _compared(answered: Answered, right: Mapping[str, Floats]) -> dict[str, dict
     """Accuracy of every form, and its difference to FP32, from `right` [N] of each."""
     return {
         "accuracy": {form: answered.interval(values) for form, values in right.items()},
-        "less_fp32": {form: answered.interval(values - right[BASE])
-                      for form, values in right.items() if form != BASE},
+        "less_fp32": {form: answered.interval(values - right[FP32])
+                      for form, values in right.items() if form != FP32},
     }
 
 
@@ -169,7 +142,7 @@ def verdict(
 
     A form is `within` by its value alone; it is `shown` within where the interval is too.
     """
-    quantized = [form for form in FORMS if form != BASE]
+    quantized = [form for form in FORMS if form != FP32]
     right = {form: np.mean([answered.right(form, m).mean(axis=1) for m in MODALITIES], axis=0)
              for form in FORMS}  # [N], mean over the 12 exits
     losses = {form: [row["less_fp32"][form] for row in exits] for form in quantized}
@@ -180,7 +153,7 @@ def verdict(
         "exits_shown": {f: sum(is_within(x.low) for x in losses[f]) for f in quantized},
         **{f"{name}_{word}": {f: is_within(bound(less[f])) for f in quantized}
            for name, less in places.items() for word, bound in _BOUNDS.items()},
-        "mean_less_fp32": {f: answered.interval(right[f] - right[BASE]) for f in quantized},
+        "mean_less_fp32": {f: answered.interval(right[f] - right[FP32]) for f in quantized},
         "qad_less_ptq": answered.interval(right["qad"] - right["ptq"]),
         "qat_less_qad": answered.interval(right["qat"] - right["qad"]),
         "worst": {form: _worst(exits, form) for form in quantized},

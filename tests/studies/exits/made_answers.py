@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 
 from edgepkd.config import MODALITIES
+from edgepkd.studies.answered import Answered
 from edgepkd.studies.study import ARMS, SetPlan
-from edgepkd.studies.units import Answered
 from edgepkd.training.recipe import load_train_recipe
 
 NUM_GROUPS, CLIPS_A_GROUP, NUM_CLASSES, NUM_SEEDS = 12, 6, 3, 1

@@ -11,9 +11,9 @@ from itertools import product
 import numpy as np
 
 from edgepkd.config import MODALITIES
+from edgepkd.studies.answered import Answered
 from edgepkd.studies.int8.jobs import FORMS
 from edgepkd.studies.study import SetPlan
-from edgepkd.studies.units import Answered
 from edgepkd.training.recipe import load_train_recipe
 
 NUM_CLIPS, NUM_GROUPS, NUM_FOLDS, NUM_CLASSES = 100, 20, 4, 3

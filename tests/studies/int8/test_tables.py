@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgepkd.config import MODALITIES
-from edgepkd.studies.int8.jobs import FORMS, int8_answers_path
+from edgepkd.studies.answered import Answered
+from edgepkd.studies.int8.jobs import FORMS
 from edgepkd.studies.int8.tables import (
     cascade_table,
     deploy_form,
     exit_table,
     network_table,
-    read_int8_answers,
     verdict,
 )
-from edgepkd.studies.parts import Part
-from edgepkd.studies.study import SetPlan
-from edgepkd.studies.units import Answered, Unit
-from edgepkd.training.recipe import load_train_recipe
 from tests.studies.int8.made_int8 import GMAC, Wrong, made_int8
 
 WRONG: Wrong = {
@@ -136,26 +130,3 @@ def test_every_form_is_fitted_on_its_own_answers() -> None:
     other = deploy_form(made_int8({**WRONG, "fp32": {"all": range(70)}}), "qad", gmac=GMAC)
     for name in ("full", "early", "exit_number", "saved"):
         np.testing.assert_array_equal(getattr(plain, name), getattr(other, name))
-
-
-def test_kept_answers_are_read_fold_by_fold(tmp_path: Path) -> None:
-    """Files as the jobs write them; forms are told apart by name, not by place."""
-    recipe = load_train_recipe("reproduce-weizmann")
-    units = [Unit(Part(name=f"fold{i}", fit=(), answer=(), labels=("a", "b"), recipe=recipe,
-                       folder=tmp_path, cache=tmp_path), (4711,)) for i in range(2)]
-    for i, unit in enumerate(units):
-        path = int8_answers_path(unit)
-        path.parent.mkdir()
-        arrays: dict[str, Any] = {f"{form}/{m}": np.full((3, 4, 2), 10.0 * i + j)
-                                  for j, form in enumerate(FORMS) for m in MODALITIES}
-        facts = {"groups": [f"g{i}"] * 3, "labels": ["a", "b"],
-                 "seconds": {"exits": 1.0, "qad": 2.0 + i}}
-        np.savez(path, facts=np.array(json.dumps(facts)), truth=np.array([0, 1, i]), **arrays)
-    answered = read_int8_answers(SetPlan(recipe, 0.5), units)
-    assert answered.truth.tolist() == [0, 1, 0, 0, 1, 1]
-    assert answered.folds.tolist() == [0, 0, 0, 1, 1, 1]
-    assert answered.groups == ("g0",) * 3 + ("g1",) * 3
-    assert answered.seconds["qad"] == (2.0, 3.0)
-    assert answered.logits["qad", "mv"].shape == (1, 6, 4, 2)
-    assert answered.logits["qad", "mv"][0, [0, 3], 0, 0].tolist() == [3.0, 13.0]
-    assert answered.logits["fp32", "iframe"][0, [0, 3], 0, 0].tolist() == [0.0, 10.0]

@@ -9,7 +9,7 @@ import pytest
 
 from edgepkd.bundle.reading import read_bundle
 from edgepkd.engines.graph import is_quantized
-from edgepkd.studies.demo import build as demo
+from edgepkd.studies.demo import command as demo
 from tests.clips import encode_clip
 
 RECIPE = """
