@@ -13,9 +13,9 @@ import fcntl
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 
 from edgepkd import plain_json
+from edgepkd.closing import Closing
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.prepare_clip import ClipResult
 from edgepkd.errors import DataError, StorageError
@@ -76,7 +76,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
     return path
 
 
-class Progress:
+class Progress(Closing):
     """What is done in a data set; one process at a time may hold it. A context manager.
 
     Attributes:
@@ -135,13 +135,8 @@ class Progress:
             known[result.path] = result
         return known
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._stream.close()
 
 

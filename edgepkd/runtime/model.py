@@ -17,10 +17,10 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edgepkd.cascade import ExitRule, parse_order
+from edgepkd.closing import Closing
 from edgepkd.config import Route
 from edgepkd.errors import (
     BundleError,
@@ -48,7 +48,7 @@ DEMO_BUNDLE = SHIPPED / "demo.edgepkd"
 
 
 
-class Model:
+class Model(Closing):
     """A bundle on a backend, warm over several sources. A context manager; made by `edgepkd.load`.
 
     Attributes:
@@ -211,15 +211,6 @@ class Model:
         """Let go of the networks and of the memory of the device; harmless if done before."""
         self._is_closed = True
         self.session.close()
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _refuse_closed(self) -> None:
         if self._is_closed:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from types import TracebackType
 
 import numpy as np
 
+from edgepkd.closing import Closing
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route, check
 from edgepkd.errors import ConfigError, DecodeError, SourceError
 from edgepkd.video import transforms
@@ -143,7 +143,7 @@ class Clip:
                           (left, top))
 
 
-class ClipReader:
+class ClipReader(Closing):
     """Reads a source as clips, once. A context manager.
 
     Attributes:
@@ -273,15 +273,6 @@ class ClipReader:
     def close(self) -> None:
         """Close the source; a second call does nothing."""
         self._video.close()
-
-    def __enter__(self) -> ClipReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _start(self) -> None:
         if self._started:

@@ -8,7 +8,6 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from itertools import islice
-from types import TracebackType
 from typing import IO, Any
 
 import av
@@ -17,6 +16,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from edgepkd.closing import Closing
 from edgepkd.errors import SourceError
 from edgepkd.video.cameras import stopped
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
@@ -53,7 +53,7 @@ def default_stream(container: InputContainer, source: Source) -> VideoStream:
     return best
 
 
-class VideoInput:
+class VideoInput(Closing):
     """An open source: the packets of one video stream, once, with a look ahead.
 
     Attributes:
@@ -123,15 +123,6 @@ class VideoInput:
         self.container.close()
         if self._owned is not None:
             self._owned.close()
-
-    def __enter__(self) -> VideoInput:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _demux(self, pictures: Pictures | None) -> Generator[Packet[Any], None, None]:
         errors_in_a_row = 0
