@@ -110,6 +110,11 @@ class SegmentEntry:
     weight_bits: Literal[7, 8] | None = None
     """Of int8: 8 is the full range, which CPUs without VNNI overflow on; None: float."""
 
+    @property
+    def name(self) -> str:
+        """Such as 'mv_1'."""
+        return f"{self.modality}_{self.exit}"
+
 
 @dataclass(frozen=True)
 class Manifest:
