@@ -36,6 +36,8 @@ MANIFEST = "manifest.json"
 WISE = "wise.json"
 POLICY = "policy.json"
 MODEL_CARD = "MODEL_CARD.md"
+SEGMENTS = "segments"
+"""The folder of the segments' ONNX files."""
 FIT_SCHEMA_VERSION = SCHEMA_VERSION
 """Of wise.json and policy.json."""
 MANIFEST_SCHEMA_VERSION = 2
@@ -139,7 +141,7 @@ class Manifest:
 
 def segment_file(modality: Modality, exit: int) -> str:
     """Where a segment lies in a bundle: segments/mv_1.onnx."""
-    return f"segments/{modality}_{exit}.onnx"
+    return f"{SEGMENTS}/{modality}_{exit}.onnx"
 
 
 # ---- parsing
