@@ -82,7 +82,9 @@ def new_folder(folder: Path, *, what: str, replaces: bool = False) -> Iterator[P
     """A temporary folder to fill, which gets the name `folder` when the block is left.
 
     A folder that has the name then is replaced where `replaces`; else it stays: another process
-    was first, and the name stands for the content. After an error nothing is left.
+    was first, and the name stands for the content. After an error nothing is left. At no time is
+    a name that is replaced without a folder; or, where the file system cannot exchange names and
+    the process is killed at that very moment, `recover_folder` brings the old one back.
 
     Raises:
         StorageError: `what` cannot be written: the disk is full, or the place is read-only.
@@ -102,27 +104,6 @@ def new_folder(folder: Path, *, what: str, replaces: bool = False) -> Iterator[P
     except OSError as error:
         raise StorageError(f"{what} cannot be written to {folder.parent}: "
                            f"{error.strerror or error}.", hint=FREE_SPACE) from error
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Give `new` the name `folder`; what was there before goes, or comes back if that fails.
-
-    At no time is the name without a folder, or, where the file system cannot exchange names and
-    the process is killed at that very moment, `recover_folder` brings the old one back.
-
-    Raises:
-        StorageError: the place cannot be written to; `new` is still there.
-    """
-    try:
-        with Temporary.of_folder(new, folder) as temporary:
-            try:
-                temporary.replace()
-            except BaseException:
-                temporary.leave(new)
-                raise
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be replaced: {error.strerror or error}.",
-                           hint="Free some space, or make the folder writable.") from error
 
 
 def recover_folder(folder: Path) -> None:

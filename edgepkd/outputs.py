@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from edgepkd.bundle.manifest import MANIFEST, SEGMENTS, SUFFIX
 from edgepkd.errors import UsageError
 from edgepkd.files import walk_files
 from edgepkd.temporaries import Identity
 
 _OTHER_NAME = "Choose another name."
-_MANIFEST, _SEGMENTS, _BUNDLE_SUFFIX = "manifest.json", "segments", ".edgepkd"
 _STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self|proc/\d+)/fd/([12])")
 _JSON_LINES = re.compile(rb'\{"schema_version": \d+, "kind": "')
@@ -190,9 +190,9 @@ def _refuse_bundle(output: Output) -> None:
 
 def _is_bundle(folder: Path) -> bool:
     """Whether it is one, even a damaged one; web pages have a manifest.json as well."""
-    has_manifest = os.path.lexists(folder / _MANIFEST)
-    return folder.is_dir() and (folder.suffix.lower() == _BUNDLE_SUFFIX
-                                or (has_manifest and os.path.lexists(folder / _SEGMENTS)))
+    has_manifest = os.path.lexists(folder / MANIFEST)
+    return folder.is_dir() and (folder.suffix.lower() == SUFFIX
+                                or (has_manifest and os.path.lexists(folder / SEGMENTS)))
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -63,20 +63,6 @@ class Temporary(Closing):
         sweep(final.parent)
         return cls(final, *_new_locked(final, folder=True))
 
-    @classmethod
-    def of_folder(cls, new: Path, final: Path) -> Temporary:
-        """`new`, a folder on the disk of `final`; it loses its name."""
-        sweep(final.parent)
-        descriptor = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        _try_lock(descriptor)
-        path = _name(final, "tmp")
-        try:
-            os.rename(new, path)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return cls(final, path, descriptor)
-
     def commit(self) -> None:
         """Give it the final name, which nothing has."""
         sync_folder(self.path)
@@ -99,13 +85,9 @@ class Temporary(Closing):
                 self.path = Path(swap_folder(self.path, self.final,
                                              aside=_name(self.final, "old")))
                 sync_names(self.final.parent)
-                _remove(self.path)
+                with contextlib.suppress(OSError):  # what is left is swept by the next writer
+                    _remove(self.path)
             self._is_ours = False
-
-    def leave(self, name: Path) -> None:
-        """Call it `name` and leave it there."""
-        os.rename(self.path, name)
-        self._is_ours = False
 
     def close(self) -> None:
         """Remove what has no other name; closing twice is harmless."""

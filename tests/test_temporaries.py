@@ -15,7 +15,7 @@ import pytest
 
 from edgepkd import renames, temporaries
 from edgepkd.errors import StorageError
-from edgepkd.files import new_folder, recover_folder, replace_folder, write_atomically
+from edgepkd.files import new_folder, recover_folder, write_atomically
 from edgepkd.temporaries import Temporary, TemporaryFile, identity, recover, sweep
 from tests.processes import started
 
@@ -24,7 +24,7 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 from edgepkd import renames, temporaries
-from edgepkd.files import new_folder, replace_folder, write_atomically
+from edgepkd.files import new_folder, write_atomically
 folder = Path(sys.argv[1])
 
 def die(*_):
@@ -250,14 +250,23 @@ def test_a_disk_that_is_full_only_when_synced_is_an_error(
 
 # ---- folders that are replaced
 
-REPLACE = "replace_folder(folder / 'new', folder / 'it')"
+REPLACE = """
+with new_folder(folder / 'it', what='the model', replaces=True) as made:
+    (made / 'deep').mkdir()
+    (made / 'deep' / 'file').write_text('new')
+"""
 
 
-def folders(place: Path) -> Path:
-    for name in ("it", "new"):
-        (place / name / "deep").mkdir(parents=True)
-        (place / name / "deep" / "file").write_text(name)
+def old_in(place: Path) -> Path:
+    (place / "it" / "deep").mkdir(parents=True)
+    (place / "it" / "deep" / "file").write_text("old")
     return place
+
+
+def replace(folder: Path, text: str = "new") -> None:
+    with new_folder(folder, what="the model", replaces=True) as made:
+        (made / "deep").mkdir()
+        (made / "deep" / "file").write_text(text)
 
 
 def content(folder: Path) -> str:
@@ -270,17 +279,13 @@ def test_a_folder_is_replaced(
 ) -> None:
     if not supported:
         monkeypatch.setattr(renames, "_renameat2", lambda: None)
-    replace_folder(folders(tmp_path) / "new", tmp_path / "it")
+    replace(old_in(tmp_path) / "it")
     assert content(tmp_path / "it") == "new"
-    assert os.listdir(tmp_path) == ["it"]
-    with new_folder(tmp_path / "it", what="it", replaces=True) as third:
-        (third / "deep").mkdir()
-        (third / "deep" / "file").write_text("third")
+    replace(tmp_path / "it", "third")
     assert content(tmp_path / "it") == "third"
-    (tmp_path / "it").rename(tmp_path / "new")
-    replace_folder(tmp_path / "new", tmp_path / "it")
-    assert content(tmp_path / "it") == "third"
-    assert os.listdir(tmp_path) == ["it"]
+    replace(tmp_path / "where none is")
+    assert content(tmp_path / "where none is") == "new"
+    assert sorted(os.listdir(tmp_path)) == ["it", "where none is"]
 
 
 @pytest.mark.parametrize("supported", [True, False])
@@ -304,29 +309,28 @@ temporaries._remove = counting(temporaries._remove)
 temporaries.os.rmdir = counting(os.rmdir)
 temporaries.sync_names = counting(temporaries.sync_names)
 """ + REPLACE
-    done = subprocess.run([sys.executable, "-c", DYING + code, str(folders(tmp_path)), str(step)],
+    done = subprocess.run([sys.executable, "-c", DYING + code, str(old_in(tmp_path)), str(step)],
                           capture_output=True, text=True, timeout=60)
     assert done.returncode in (0, KILLED), done.stderr
     if supported:
         assert (tmp_path / "it").is_dir(), "at no time without a folder"
     recover_folder(tmp_path / "it")
-    assert content(tmp_path / "it") in ("it", "new")
+    assert content(tmp_path / "it") in ("old", "new")
     sweep(tmp_path)
     recover(tmp_path / "it")
-    names = set(os.listdir(tmp_path))
-    assert names <= {"it", "new"}
+    assert os.listdir(tmp_path) == ["it"]
     assert content(tmp_path / "it") == "new" or done.returncode == KILLED
 
 
 def test_the_old_folder_comes_back(tmp_path: Path) -> None:
     killed("renames._renameat2 = lambda: None\n"
-           "die_at(3, os, 'rename')\n" + REPLACE, folders(tmp_path))
+           "die_at(2, os, 'rename')\n" + REPLACE, old_in(tmp_path))
     assert not (tmp_path / "it").exists()
     assert left(tmp_path) == ["old", "tmp"]
     sweep(tmp_path)
     assert left(tmp_path) == ["old"], "the only one is not swept"
     recover_folder(tmp_path / "it")
-    assert content(tmp_path / "it") == "it"
+    assert content(tmp_path / "it") == "old"
     assert os.listdir(tmp_path) == ["it"]
 
 
@@ -348,22 +352,20 @@ def test_a_replacement_that_fails_changes_nothing(
 
     monkeypatch.setattr(renames, "_rename", no_exchange)
     monkeypatch.setattr(os, "rename", failing)
-    with pytest.raises(StorageError, match="it cannot be replaced: disk on fire"):
-        replace_folder(folders(tmp_path) / "new", tmp_path / "it")
-    assert content(tmp_path / "it") == "it"
-    assert content(tmp_path / "new") == "new"
-    assert sorted(os.listdir(tmp_path)) == ["it", "new"]
+    with pytest.raises(StorageError, match=r"the model cannot be written to .*: disk on fire"):
+        replace(old_in(tmp_path) / "it")
+    assert content(tmp_path / "it") == "old"
+    assert os.listdir(tmp_path) == ["it"]
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
 def test_a_link_or_a_file_is_not_replaced_by_a_folder(tmp_path: Path, kind: str) -> None:
-    folders(tmp_path)
-    (tmp_path / "it").rename(tmp_path / "elsewhere")
+    (old_in(tmp_path) / "it").rename(tmp_path / "elsewhere")
     if kind == "link":
         (tmp_path / "it").symlink_to("elsewhere")
     else:
         (tmp_path / "it").write_bytes(b"1")
     with pytest.raises(StorageError, match="a link or a file has this name"):
-        replace_folder(tmp_path / "new", tmp_path / "it")
-    assert content(tmp_path / "elsewhere") == "it"
-    assert content(tmp_path / "new") == "new"
+        replace(tmp_path / "it")
+    assert content(tmp_path / "elsewhere") == "old"
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "it"]

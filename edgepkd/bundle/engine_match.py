@@ -65,8 +65,7 @@ def outdated(engines: EngineSet, manifest: Manifest) -> tuple[str, ...]:
     """Segments that the plans were not built from, or of whose clips they do not take."""
     reasons = []
     for segment in manifest.segments:
-        name = f"{segment.modality}_{segment.exit}"
-        plan = engines.plans.get(name)
+        name, plan = segment.name, engines.plans.get(segment.name)
         if plan is None:
             reasons.append(f"{name} has no engine")
         elif plan.source_sha256 != manifest.files[segment.file].sha256:
@@ -83,8 +82,8 @@ def overflow_reason(entry: SegmentEntry) -> str | None:
     """Why OpenVINO would answer wrongly with this segment on this CPU; None: it would not."""
     if entry.weight_bits != 8 or not hardware.overflows_bytes():
         return None
-    return ("its weights use all 8 bits, and this CPU, which has no VNNI, overflows on them without"
-            " a word")
+    return ("its weights use all 8 bits, and this CPU, which has no VNNI, overflows on them"
+            " silently")
 
 
 def refuse_uncovered(bundle_path: Path, engines: EngineSet, *, trusted: bool) -> None:

@@ -180,23 +180,6 @@ class Folder(Closing):
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=above)
 
-    def create(self, relative: str) -> int:
-        """Descriptor of a new, empty plain file, for writing; what was there under the name goes.
-
-        Raises:
-            BundleError: a link, or what is no plain file, is there.
-            StorageError: the folder cannot be written to.
-        """
-        with self._above(relative) as (above, name):
-            if above is None:
-                raise self._unwritable(relative, FileNotFoundError("no such folder"))
-            try:
-                if self._is_there(above, name, relative, wanted="file"):
-                    os.unlink(name, dir_fd=above)
-                return os.open(name, _CREATE, 0o666, dir_fd=above)
-            except OSError as error:
-                raise self._unwritable(relative, error) from error
-
     def rename(self, old: str, new: str) -> None:
         """Give what is called `old` in this folder the name `new`, also in it; an empty folder or a
         plain file of that name goes.

@@ -36,6 +36,8 @@ MANIFEST = "manifest.json"
 WISE = "wise.json"
 POLICY = "policy.json"
 MODEL_CARD = "MODEL_CARD.md"
+SEGMENTS = "segments"
+"""The folder of the segments' ONNX files."""
 FIT_SCHEMA_VERSION = SCHEMA_VERSION
 """Of wise.json and policy.json."""
 MANIFEST_SCHEMA_VERSION = 2
@@ -110,6 +112,11 @@ class SegmentEntry:
     weight_bits: Literal[7, 8] | None = None
     """Of int8: 8 is the full range, which CPUs without VNNI overflow on; None: float."""
 
+    @property
+    def name(self) -> str:
+        """Such as 'mv_1'."""
+        return f"{self.modality}_{self.exit}"
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -134,7 +141,7 @@ class Manifest:
 
 def segment_file(modality: Modality, exit: int) -> str:
     """Where a segment lies in a bundle: segments/mv_1.onnx."""
-    return f"segments/{modality}_{exit}.onnx"
+    return f"{SEGMENTS}/{modality}_{exit}.onnx"
 
 
 # ---- parsing

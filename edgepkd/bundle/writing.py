@@ -58,7 +58,7 @@ def write_bundle(
             (temporary / relative).parent.mkdir(parents=True, exist_ok=True)
             with (temporary / relative).open("xb") as file:
                 file.write(content)
-        bundle, written = read_bundle(temporary), temporary.stat()
+        bundle, written = _read_back(temporary), temporary.stat()
     if not os.path.samestat(written, target.stat()):  # another process was first
         raise _exists(target)
     return replace(bundle, path=target)
@@ -88,6 +88,14 @@ def _holds_manifest(target: Path) -> bool:
 def _exists(target: Path) -> BundleError:
     return BundleError(f"{target} exists already.",
                        hint="Choose another name, or allow it to be overwritten.")
+
+
+def _read_back(folder: Path) -> Bundle:
+    try:
+        return read_bundle(folder)
+    except BundleError as error:  # its hint is for whoever was given a bundle
+        error.hint = "Nothing was written: this is more or other than a bundle may hold."
+        raise
 
 
 def _contents(

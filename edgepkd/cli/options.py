@@ -33,6 +33,12 @@ TrustEngines = Annotated[bool, typer.Option(
 
 # ---- how sources are read
 
+Sources = Annotated[list[str], typer.Argument(
+    metavar="SOURCE", help="Video files, folders of them, patterns such as 'clips/*.mp4', the"
+    " pictures of one video as a folder or 'seq/*.jpg', - (stdin), rtsp://... or /dev/video0.")]
+Route = Annotated[str, typer.Option(
+    help="Where motion vectors come from: native (those in the stream), normalize (re-encode the"
+         " video first), or auto (native where the stream has usable ones).")]
 Fps = Annotated[float | None, typer.Option(
     help="Frames per second of image sequences and of raw streams that name none; default: 25, or"
          " what the stream says.")]

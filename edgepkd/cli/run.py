@@ -13,10 +13,7 @@ from edgepkd.video.limits import limits_of
 
 
 def run(
-    source: Annotated[list[str], typer.Argument(
-        metavar="SOURCE", help="Video files, folders of them, patterns such as 'clips/*.mp4',"
-        " the pictures of one video as a folder or 'seq/*.jpg', - (stdin), rtsp://... or"
-        " /dev/video0.")],
+    source: options.Sources,
     model: Annotated[Path | None, typer.Option(
         help="Model to use, a bundle NAME.edgepkd; default: the one that ships with edgepkd.",
     )] = None,
@@ -31,9 +28,7 @@ def run(
     stride_frames: Annotated[int | None, typer.Option(
         help="Frames from the start of one clip to that of the next; default: no overlap.",
     )] = None,
-    route: Annotated[str, typer.Option(
-        help="Where motion vectors come from: native (those in the stream), normalize (re-encode"
-             " the video first), or auto (native where the stream has usable ones).")] = "auto",
+    route: options.Route = "auto",
     fps: options.Fps = None,
     limit: options.Limit = None,
     allow_playlists: options.AllowPlaylists = False,

@@ -1,1 +1,1 @@
-"""Segments into interchange files and engines."""
+"""A bundle's segments into engines of one target, without torch."""

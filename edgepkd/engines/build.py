@@ -34,7 +34,7 @@ from edgepkd.engines.builder import BUILDERS, Settings, Shapes
 from edgepkd.engines.child import Job
 from edgepkd.engines.place import RECORD, Place, known_timing_cache, open_place, sweep
 from edgepkd.engines.process import Died, ask
-from edgepkd.engines.request import Request, name_of, refuse, refuse_version, workspace_mb
+from edgepkd.engines.request import Request, refuse, refuse_version, workspace_mb
 from edgepkd.errors import BundleError, ConfigError, ModelError
 from edgepkd.text import command
 
@@ -180,7 +180,7 @@ class _Build:
         place.timing_cache = known_timing_cache(self._bundle.path, self._target.name, place)
         plans: dict[str, PlanRecord] = {}
         for number, entry in enumerate(segments, start=1):
-            segment = name_of(entry)
+            segment = entry.name
             yield SegmentStarted(segment, number, len(segments))
             known = self._known(entry, place) if resume else None
             plans[segment] = known or self._one(entry, place, num_built=len(plans))
@@ -191,7 +191,7 @@ class _Build:
     def _known(self, entry: SegmentEntry, place: Place) -> PlanRecord | None:
         """The plan of an earlier build of the same segment with the same settings."""
         try:
-            record = json.loads(place.kept(f"{name_of(entry)}.{RECORD}") or b"")
+            record = json.loads(place.kept(f"{entry.name}.{RECORD}") or b"")
             plan = from_mapping(PlanRecord, record["plan"], where="record")
         except (ValueError, KeyError, TypeError, ConfigError):
             return None
@@ -200,7 +200,7 @@ class _Build:
 
     def _one(self, entry: SegmentEntry, place: Place, *, num_built: int) -> PlanRecord:
         """Build one segment."""
-        segment, shapes = name_of(entry), self._shapes(entry)
+        segment, shapes = entry.name, self._shapes(entry)
         request, blocks = Job(
             builder=self._builder, source=self._content(entry), timing_cache=place.timing_cache,
             precisions=self._precisions(entry), shapes=shapes, settings=self._settings).request()
@@ -231,7 +231,7 @@ class _Build:
             precision=self._request.asked, flags=flags))
 
     def _entry(self, segment: str) -> SegmentEntry:
-        return next(e for e in self._bundle.manifest.segments if name_of(e) == segment)
+        return next(e for e in self._bundle.manifest.segments if e.name == segment)
 
     def _shapes(self, entry: SegmentEntry) -> Shapes:
         frames = self._bundle.manifest.inputs[entry.modality].num_segments
@@ -282,7 +282,7 @@ class _Build:
                 hint="Close other programs, give it less workspace, and go on: "
                      + command(*words, "--workspace-mb", str(less), "--resume"))
         return ModelError(f"{segment}: the builder {died.what}; {kept}."
-                          + (f" Its last words: {died.last_words}" if died.last_words else ""),
+                          + (f" It said last: {died.said_last}" if died.said_last else ""),
                           hint="Go on with: " + command(*words, "--resume"))
 
 

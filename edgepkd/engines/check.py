@@ -26,8 +26,8 @@ from edgepkd.engines.targets import Target, load_target, within
 from edgepkd.errors import BundleError, ConfigError
 from edgepkd.libraries.versions import library_version
 
-Verdict = Literal["ok", "will rebuild", "cannot"]
-VERDICTS: tuple[Verdict, ...] = ("ok", "will rebuild", "cannot")
+TargetVerdict = Literal["ok", "will rebuild", "cannot"]
+VERDICTS: tuple[TargetVerdict, ...] = ("ok", "will rebuild", "cannot")
 """From best to worst."""
 
 
@@ -36,7 +36,7 @@ class TargetCheck:
     """What is found for one target."""
 
     target: str
-    verdict: Verdict
+    verdict: TargetVerdict
     reasons: tuple[str, ...]
     """All that speaks against loading the engines, or against building them."""
     command: str | None

@@ -110,7 +110,7 @@ def build(job: Job) -> tuple[Mapping[str, Any], Plan]:
     winner = choose(candidates)
     times = {c.precision: c.measured for c in candidates if isinstance(c.measured, float)}
     done = {"precision": winner.precision, "measured_ms": times or None,
-            "notes": [*winner.plan.notes, *verdict(candidates, winner)],
+            "notes": [*winner.plan.notes, *choice_notes(candidates, winner)],
             "build_s": round(perf_counter() - start, 3)}
     return done, replace(winner.plan, timing_cache=known)
 
@@ -128,7 +128,7 @@ def choose(candidates: Sequence[Candidate]) -> Candidate:
     return min(candidates, key=lambda c: c.measured if isinstance(c.measured, float) else 0.0)
 
 
-def verdict(candidates: Sequence[Candidate], winner: Candidate) -> tuple[str, ...]:
+def choice_notes(candidates: Sequence[Candidate], winner: Candidate) -> tuple[str, ...]:
     """What the choice was, in words; empty where there was none."""
     if isinstance(winner.measured, str):
         return (f"{winner.precision} kept unmeasured: {winner.measured}",)

@@ -321,10 +321,10 @@ def check(model: onnx.ModelProto) -> None:
     """
     from onnx import checker, numpy_helper
 
-    strangers = sorted({node.op_type for node in model.graph.node} - ALLOWED_OPS)
-    if strangers:
+    unknown = sorted({node.op_type for node in model.graph.node} - ALLOWED_OPS)
+    if unknown:
         raise ModelError(
-            f"The exported segment holds {', '.join(strangers)}; allowed: "
+            f"The exported segment holds {', '.join(unknown)}; allowed: "
             f"{', '.join(sorted(ALLOWED_OPS))}.")
     for tensor in model.graph.initializer:
         if not np.isfinite(numpy_helper.to_array(tensor)).all():

@@ -87,7 +87,7 @@ class Place(Closing):
         """Write the sidecar, and give the folder its name.
 
         Raises:
-            StorageError: it cannot be written, or another process has meddled with the folder;
+            StorageError: it cannot be written, or another process has changed the folder;
                 what was there before stays.
         """
         wanted = {plan.file for plan in engines.plans.values()} | {SIDECAR, TIMING_CACHE}
@@ -134,11 +134,11 @@ def open_place(bundle_path: Path, target: str) -> Generator[None, None, Place]:
         raise BundleError(f"{bundle_path} is gone.", hint="Copy or build the bundle again.")
     with contextlib.ExitStack() as stack:
         stack.enter_context(root)
-        _refuse_strange(root, target)
+        _refuse_links(root, target)
         engines = stack.enter_context(_made(root, ENGINES))
         partial = stack.enter_context((yield from _locked(engines, target)))
         engines.recover(target)
-        _refuse_strange(root, target)  # what came while it was waited for
+        _refuse_links(root, target)  # what came while it was waited for
         stack.pop_all()
         return Place(root, engines, partial, target)
 
@@ -197,7 +197,7 @@ def _remove_if_useless(engines: Folder, partial: Folder, target: str) -> None:
         engines.remove(partial_name(target))
 
 
-def _refuse_strange(root: Folder, target: str) -> None:
+def _refuse_links(root: Folder, target: str) -> None:
     """Refuse links and the like where engines are, are built or were set aside."""
     for place in (f"{ENGINES}/{target}", f"{ENGINES}/{partial_name(target)}"):
         folder = root.folder(place)

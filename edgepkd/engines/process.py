@@ -1,4 +1,4 @@
-"""Starts the process that builds, hears its answer, and makes sure that it ends.
+"""Starts the process that builds a segment, reads its answer, and makes sure that it ends.
 
 All goes through pipes, so that there is no path that could be changed in between, and nothing is
 left after a kill: a line of JSON with the sizes of the blocks of bytes that follow it. What the
@@ -25,12 +25,18 @@ _KEPT_BYTES = 1 << 16
 
 
 class Died(Exception):
-    """A child gave no answer."""
+    """A child gave no answer.
 
-    def __init__(self, code: int, last_words: str) -> None:
+    Attributes:
+        signal: what ended it; None where it ended itself. what: the same in words, such as
+            'crashed (SIGSEGV)'. said_last: the last line that it printed; may be empty.
+    """
+
+    def __init__(self, code: int, said_last: str) -> None:
+        """`code` is as subprocess gives it: below 0 for a signal."""
         super().__init__(code)
         self.signal = -code if code < 0 else None
-        self.last_words = last_words
+        self.said_last = said_last
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self.what = f"crashed ({name})"
 
@@ -44,7 +50,7 @@ def ask(
     Raises:
         EdgepkdError: the child's own, which names `subject`. Died: it gave no whole answer.
     """
-    said = bytearray()
+    printed = bytearray()
     with contextlib.ExitStack() as stack:
         child = stack.enter_context(subprocess.Popen(
             [sys.executable, "-I", "-c", _START, json.dumps(children.module_path())],
@@ -53,30 +59,30 @@ def ask(
         stack.callback(child.kill)
         stdin, stdout, stderr = (cast(IO[bytes], pipe)
                                  for pipe in (child.stdin, child.stdout, child.stderr))
-        hearing = threading.Thread(target=_keep_end, args=(stderr, said), daemon=True)
-        hearing.start()
+        reading = threading.Thread(target=_keep_end, args=(stderr, printed), daemon=True)
+        reading.start()
         head = {**request, "blocks": [len(block) for block in blocks]}
         with contextlib.suppress(BrokenPipeError):  # it died at once: its code says how
             for part in (json.dumps(head).encode() + b"\n", *blocks):
                 _write(stdin, part)
         answer = _read_all(stdout)
         code = child.wait()
-        hearing.join(timeout=5)  # what it may have started itself can hold the pipe
-    return _understood(answer, code, subject, bytes(said))
+        reading.join(timeout=5)  # what it may have started itself can hold the pipe
+    return _parsed(answer, code, subject, bytes(printed))
 
 
-def _understood(
-    answer: bytes, code: int, subject: str, said: bytes
+def _parsed(
+    answer: bytes, code: int, subject: str, printed: bytes
 ) -> tuple[Any, tuple[bytes, ...]]:
     line, _, rest = answer.partition(b"\n")
     if not line or code != 0:
-        raise Died(code, _last_words(said))
+        raise Died(code, _last_line(printed))
     values = json.loads(line)
     if "error" in values:
         kind = cast(type[errors.EdgepkdError], getattr(errors, values["error"]))
         raise kind(f"{subject}: {values['message']}", hint=values["hint"])
     if len(rest) != sum(values["blocks"]):
-        raise Died(code, _last_words(said))
+        raise Died(code, _last_line(printed))
     blocks, start = [], 0
     for size in values["blocks"]:
         blocks.append(rest[start:start + size])
@@ -103,6 +109,6 @@ def _keep_end(pipe: IO[bytes], kept: bytearray) -> None:
             del kept[:-_KEPT_BYTES]
 
 
-def _last_words(said: bytes) -> str:
-    lines = said.decode("utf-8", errors="replace").strip().splitlines()
+def _last_line(printed: bytes) -> str:
+    lines = printed.decode("utf-8", errors="replace").strip().splitlines()
     return lines[-1].strip() if lines else ""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from edgepkd.bundle.engine_files import read_timing_cache
 from edgepkd.bundle.engine_match import SEVEN_BITS, overflow_reason
 from edgepkd.bundle.engines import ENGINES, TIMING_CACHE, AskedPrecision
-from edgepkd.bundle.manifest import SegmentEntry
 from edgepkd.bundle.reading import Bundle
 from edgepkd.bundle.sidecar import MAX_FRAMES
 from edgepkd.config import check
@@ -83,7 +82,7 @@ def overflows(bundle: Bundle, target: Target) -> tuple[str, ...]:
     """Segments that OpenVINO would compute wrongly on this CPU, and why."""
     if target.builder != "openvino":
         return ()
-    reasons = ((name_of(entry), overflow_reason(entry)) for entry in bundle.manifest.segments)
+    reasons = ((entry.name, overflow_reason(entry)) for entry in bundle.manifest.segments)
     return tuple(f"{segment} in int8: {reason}" for segment, reason in reasons if reason)
 
 
@@ -142,12 +141,7 @@ def workspace_mb(target: Target, asked: int | None) -> int | None:
     return int(memory * target.workspace_share) if memory else None
 
 
-def name_of(entry: SegmentEntry) -> str:
-    """Such as 'mv_1'."""
-    return f"{entry.modality}_{entry.exit}"
-
-
 def contents_of(bundle: Bundle) -> dict[str, bytes]:
     """Segment -> its stored form."""
-    return {name_of(entry): bundle.segment_content(entry.modality, entry.exit)
+    return {entry.name: bundle.segment_content(entry.modality, entry.exit)
             for entry in bundle.manifest.segments}

@@ -128,10 +128,10 @@ class TensorRtBuilder:
     def _set_compute_capabilities(self, config: Any, wanted: tuple[str, ...]) -> None:
         known = getattr(self._trt, "ComputeCapability", None)
         names = [f"SM{capability.replace('.', '')}" for capability in wanted]
-        strangers = [name for name in names if not hasattr(known, name)]
-        if strangers:
+        unknown = [name for name in names if not hasattr(known, name)]
+        if unknown:
             raise ConfigError(
-                f"compute_capabilities has {', '.join(strangers)}; allowed: "
+                f"compute_capabilities has {', '.join(unknown)}; allowed: "
                 f"{', '.join(n for n in dir(known) if n.startswith('SM')) or 'none'}"
                 f" with TensorRT {self.version}.")
         config.num_compute_capabilities = len(names)
@@ -139,7 +139,7 @@ class TensorRtBuilder:
             config.set_compute_capability(getattr(known, name), index)
 
     def _use_dla(self, config: Any, network: Any, core: int, *, weak: bool) -> tuple[str, ...]:
-        """All that the DLA can do goes there; what cannot is said."""
+        """All that the DLA can do goes there; a note names what cannot."""
         trt = self._trt
         if core >= self._builder.num_DLA_cores:
             raise ConfigError(f"dla is {core}; allowed: cores below"

@@ -1,1 +1,1 @@
-"""Libraries that a process must have only one of, or that are used in one way everywhere."""
+"""Libraries that run engines, each opened in one way: OpenVINO, TensorRT, CUDA."""

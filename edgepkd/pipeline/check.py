@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgepkd.engines.check import TargetCheck, Verdict
+    from edgepkd.engines.check import TargetCheck, TargetVerdict
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class BundleCheck:
     """A bundle, and the engines in it."""
 
     path: Path
-    verdict: Verdict
+    verdict: TargetVerdict
     """The worst of all."""
     reasons: tuple[str, ...]
     """Why the bundle itself cannot be used; empty where it is whole."""

@@ -24,7 +24,7 @@ from edgepkd.engines.build import (
     opened,
 )
 from edgepkd.engines.place import Place, open_place
-from edgepkd.engines.request import Request, name_of, refuse
+from edgepkd.engines.request import Request, refuse
 from edgepkd.engines.targets import load_target
 from edgepkd.libraries.versions import library_version
 from edgepkd.models.fold import fold_batch_norm
@@ -64,10 +64,10 @@ def export_by_torch(
     with place:
         place.clear()
         for number, entry in enumerate(bundle.manifest.segments, start=1):
-            yield SegmentStarted(name_of(entry), number, len(bundle.manifest.segments))
+            yield SegmentStarted(entry.name, number, len(bundle.manifest.segments))
             segment = list(ready[entry.modality])[entry.exit - 1]
-            plans[name_of(entry)] = plan = _build(request, entry, segment, place)
-            yield SegmentBuilt(name_of(entry), plan, reused=False)
+            plans[entry.name] = plan = _build(request, entry, segment, place)
+            yield SegmentBuilt(entry.name, plan, reused=False)
         engines = place.finish(EngineSet(
             target=target.name, plans=plans, precision=request.asked, via=VIA,
             built_on=this_machine("tensorrt", library_version("tensorrt") or "0.0")))
@@ -97,7 +97,7 @@ def _build(request: Request, entry: SegmentEntry, segment: Segment, place: Place
     channels, height, width = entry.input_shape
     content = build_segment(segment, example_shape=(channels, height, width), min_frames=1,
                             opt_frames=frames, max_frames=most, precision=precision)
-    file = f"{name_of(entry)}.engine"
+    file = f"{entry.name}.engine"
     place.write(file, content)
     return PlanRecord(
         file=file, sha256=digest_of(content), bytes=len(content),

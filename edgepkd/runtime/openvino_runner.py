@@ -57,7 +57,8 @@ class OpenVinoRunner:
         """Compile or load the segment at `position`, once.
 
         Raises:
-            BundleError: an engine is missing or not the one that the sidecar describes.
+            BundleError: the segment's file, or its engine, is missing or not the one that the
+                manifest or the sidecar describes.
             ModelError: OpenVINO refuses the file, its shapes or names are not the manifest's,
                 this CPU would overflow on its weights, or the runner is closed.
         """
@@ -67,6 +68,7 @@ class OpenVinoRunner:
         """Run one segment, preparing it first if that was not done.
 
         Raises:
+            BundleError: as `prepare`.
             ModelError: `x` does not fit, OpenVINO fails, or the runner is closed.
         """
         segment = self._ready(position)

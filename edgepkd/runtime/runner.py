@@ -27,6 +27,7 @@ class SegmentRunner(Protocol):
         """Make the segment at `position` ready to run; cheap if it is already.
 
         Raises:
+            BundleError: what the bundle holds for it is not what it held when it was read.
             ModelError: the backend cannot load this segment, or the runner is closed.
         """
 
@@ -36,6 +37,7 @@ class SegmentRunner(Protocol):
         Returns the features for the next segment and logits float32 [S, classes].
 
         Raises:
+            BundleError: as `prepare`, if that was not called.
             ModelError: the backend fails on this segment, or the runner is closed.
         """
 

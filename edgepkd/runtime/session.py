@@ -125,6 +125,7 @@ class Session(Closing):
 
         Raises:
             DecodeError: the clip holds nothing that can be decoded.
+            BundleError: a segment's file was changed after the bundle was read.
             ModelError: a segment fails, or its logits do not fit the labels.
         """
         self.cascade.reset()

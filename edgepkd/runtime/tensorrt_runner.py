@@ -131,7 +131,8 @@ class TensorRtRunner:
         """Run one segment, loading it first if `prepare` was not called.
 
         Raises:
-            ModelError: `x` does not fit, or CUDA or TensorRT fails.
+            BundleError: as `prepare`.
+            ModelError: `x` does not fit, CUDA or TensorRT fails, or the runner is closed.
         """
         self.prepare(position)
         loaded, frames = self._loaded[position], self._check_input(position, x)

@@ -34,7 +34,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def engines(manifest: Any) -> EngineSet:
     plans = {}
     for entry in manifest.segments:
-        name = f"{entry.modality}_{entry.exit}"
+        name = entry.name
         plans[name] = PlanRecord(
             file=f"{name}.engine", sha256="0" * 64, bytes=7, source=entry.file,
             source_sha256=manifest.files[entry.file].sha256, precision="int8", min_frames=1,

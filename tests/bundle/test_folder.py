@@ -74,8 +74,7 @@ def test_what_is_no_plain_file_is_neither_read_nor_written(
     make(tmp_path / "b" / "x")
     before = sorted(map(str, tmp_path.rglob("*")))
     calls: tuple[Callable[[], object], ...] = (
-        lambda: root.read("x", max_bytes=9), lambda: root.write("x", b"mine"),
-        lambda: root.create("x"))
+        lambda: root.read("x", max_bytes=9), lambda: root.write("x", b"mine"))
     for call in calls:
         with pytest.raises(BundleError, match="allowed: a plain file"):
             call()
@@ -87,7 +86,7 @@ def test_links_to_folders_are_not_followed(root: Folder, tmp_path: Path) -> None
     (tmp_path / "b" / "x").symlink_to(tmp_path / "elsewhere")
     calls: tuple[Callable[[], object], ...] = (
         lambda: root.read("x/f", max_bytes=9), lambda: root.write("x/f", b"mine"),
-        lambda: root.create("x/f"), lambda: root.folder("x"), lambda: root.kind("x/f"),
+        lambda: root.folder("x"), lambda: root.kind("x/f"),
         lambda: root.folder("x/new", create=True))
     for call in calls:
         with pytest.raises(BundleError, match="b/x is a link; allowed: a plain folder"):
@@ -134,14 +133,6 @@ def test_the_folder_stays_the_one_that_was_opened(root: Folder, tmp_path: Path) 
     root.write("f", b"mine")
     assert (tmp_path / "elsewhere" / "f").read_bytes() == b"precious"
     assert (tmp_path / "moved" / "f").read_bytes() == b"mine"
-
-
-def test_a_created_file_replaces_a_plain_one(root: Folder, tmp_path: Path) -> None:
-    os.link(tmp_path / "secret", tmp_path / "b" / "log")
-    with open(root.create("log"), "wb") as log:
-        log.write(b"words")
-    assert (tmp_path / "b" / "log").read_bytes() == b"words"
-    assert (tmp_path / "secret").read_bytes() == b"secret"
 
 
 def test_a_write_that_fails_leaves_what_was_there(

@@ -42,8 +42,9 @@ def test_writing_refuses_what_it_could_not_read(tmp_path: Path) -> None:
         ({"manifest": make_manifest(provenance={"x": object()})}, "plain JSON"),
     ]
     for changes, message in wrong:
-        with pytest.raises(BundleError, match=message):
+        with pytest.raises(BundleError, match=message) as caught:
             write(target, **changes)
+        assert "damaged" not in str(caught.value.hint), "that is for whoever was given a bundle"
         assert list(tmp_path.iterdir()) == [], "nothing may be left behind"
 
 

@@ -3,69 +3,28 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgepkd.bundle.engine_files import engine_targets, read_engines
-from edgepkd.bundle.engines import TIMING_CACHE, EngineSet
+from edgepkd.bundle.engines import TIMING_CACHE
 from edgepkd.bundle.reading import Bundle
-from edgepkd.engines.build import EnginesBuilt, SegmentBuilt, build_engines
-from edgepkd.engines.request import Request, workspace_mb
-from edgepkd.engines.targets import Target, load_target
-from edgepkd.errors import BundleError, ConfigError, MissingExtraError, ModelError, StorageError
+from edgepkd.engines.targets import load_target
+from edgepkd.errors import BundleError, ModelError, StorageError
 from edgepkd.machine import hardware
 from tests.engines.builders import FOLDER, SPEC
+from tests.engines.builds import SEGMENTS, build, built, listing, script
 from tests.engines.segments import FRAMES, conv_bundle, convolution
 from tests.processes import started
 
 ROOT = Path(__file__).resolve().parents[2]
-GPU = Target(purpose="A test.", name="gpu", builder="tensorrt", portable=True, dla_cores=1,
-             dla_versions=(">=10.3,<10.8",))
-SEGMENTS = ("mv_1", "mv_2", "mv_3", "mv_4")
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    monkeypatch.setenv(FOLDER, str(tmp_path))
-    return conv_bundle(tmp_path, width=4)
-
-
-def script(bundle: Bundle, **acts: Any) -> None:
-    (bundle.path.parent / "script.json").write_text(json.dumps(acts))
-
-
-def built(bundle: Bundle) -> list[str]:
-    """Lines that the builder logged, and forget them."""
-    log = bundle.path.parent / "built.txt"
-    lines = log.read_text().splitlines() if log.is_file() else []
-    log.unlink(missing_ok=True)
-    return lines
-
-
-def build(bundle: Bundle, *, target: Target = GPU, builder: str = SPEC, resume: bool = False,
-          force: bool = False, **settings: Any) -> EngineSet:
-    *events, last = build_engines(Request(bundle, target, **settings), resume=resume, force=force,
-                                  builder=builder)
-    assert isinstance(last, EnginesBuilt)
-    assert [e.segment for e in events if isinstance(e, SegmentBuilt)] == (
-        [] if last.up_to_date else list(SEGMENTS))
-    return last.engines
-
-
-def listing(bundle: Bundle) -> set[str]:
-    return {p.relative_to(bundle.path).as_posix() for p in bundle.path.rglob("*") if p.is_file()}
-
-
-# ---- a build
 
 
 def test_plans_and_sidecar_are_in_place_and_nothing_else(bundle: Bundle) -> None:
@@ -118,24 +77,6 @@ def test_dla_takes_one_size_and_fp16(bundle: Bundle) -> None:
     assert engines.flags["dla"] == 0
 
 
-# ---- auto
-
-
-@pytest.mark.parametrize(("times", "winner", "measured", "note"), [
-    ({"int8": 0.5, "fp16": 0.9}, "int8", {"int8": 0.5, "fp16": 0.9}, ()),
-    ({"int8": 0.9, "fp16": 0.5}, "fp16", {"int8": 0.9, "fp16": 0.5},
-     ("int8 lost: 0.900 ms against 0.500 ms in fp16",)),
-    ({}, "int8", None, ("int8 kept unmeasured: no clock here",)),
-])
-def test_auto_keeps_the_faster_and_says_where_int8_lost(
-    bundle: Bundle, times: dict[str, float], winner: str, measured: Any, note: tuple[str, ...]
-) -> None:
-    script(bundle, **times)
-    plan = build(bundle, precision="auto").plans["mv_1"]
-    assert (plan.precision, plan.measured_ms, plan.notes) == (winner, measured, note)
-    assert (bundle.path / "engines/gpu/mv_1.engine").read_bytes().split()[1] == winner.encode()
-
-
 def test_auto_on_the_cpu_for_real(tmp_path: Path) -> None:
     bundle = conv_bundle(tmp_path, segments={4: convolution(4, quantized=False)})
     engines = build(bundle, target=load_target("openvino"),
@@ -162,9 +103,6 @@ def test_rtx_without_a_gpu_keeps_int8_unmeasured(tmp_path: Path) -> None:
         assert plan.notes == ("int8 kept unmeasured: no NVIDIA GPU here",)
 
 
-# ---- a builder that dies
-
-
 def test_a_killed_builder_names_the_segment_and_resume_goes_on(bundle: Bundle) -> None:
     script(bundle, mv_3="SIGKILL")
     with pytest.raises(ModelError) as caught:
@@ -183,7 +121,7 @@ def test_a_killed_builder_names_the_segment_and_resume_goes_on(bundle: Bundle) -
 
 @pytest.mark.parametrize(("act", "words"), [
     ("SIGSEGV", r"mv_2: the builder crashed \(SIGSEGV\); 1 of 4"),
-    ("bug", r"mv_2: the builder crashed \(exit code 1\); .*last words: ZeroDivisionError: a bug"),
+    ("bug", r"mv_2: the builder crashed \(exit code 1\); .*It said last: ZeroDivisionError: a bug"),
     ("Error Code 10: no tactic", "mv_2: Error Code 10: no tactic"),
 ])
 def test_whatever_goes_wrong_names_the_segment_and_leaves_the_old_engines(
@@ -230,8 +168,9 @@ def test_an_interrupted_build_leaves_no_child_and_no_engines(
 import signal, sys
 from edgepkd.bundle.reading import read_bundle
 from edgepkd.cli.main import _stop
-from edgepkd.engines.build import Request, build_engines
-from tests.engines.test_build import GPU
+from edgepkd.engines.build import build_engines
+from edgepkd.engines.request import Request
+from tests.engines.builds import GPU
 signal.signal(signal.SIGTERM, _stop)
 list(build_engines(Request(read_bundle({str(bundle.path)!r}), GPU), builder={SPEC!r}))
 """
@@ -261,9 +200,6 @@ def running(pid: int) -> bool:
     return state != "Z"
 
 
-# ---- disks
-
-
 def test_a_full_disk_is_a_storage_error(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = bundle.path / "engines/.gpu.partial/mv_2.engine"
     real = os.fsync
@@ -289,62 +225,6 @@ def test_a_bundle_that_cannot_be_written_to_is_a_storage_error(bundle: Bundle) -
     (bundle.path / "engines").write_text("a file where a folder must be")
     with pytest.raises(BundleError, match="engines is a file; allowed: a plain folder"):
         build(bundle, precision="fp16")
-
-
-# ---- what is refused
-
-
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"precision": "int4"}, "precision for gpu is 'int4'; allowed: fp32, fp16, int8, auto"),
-    ({"workspace_mb": 0}, "workspace_mb is 0"),
-    ({"max_frames": 2}, "batch is 2; allowed: 3 or more"),
-    ({"dla": 1}, r"dla for gpu is 1; allowed: 0\.\.0"),
-    ({"dla": 0, "precision": "int8"}, "on the DLA is 'int8'; allowed: fp16"),
-    ({"require_timing_cache": True}, r"an export by this user has left engines/gpu/timing\.cache"),
-    ({"target": replace(GPU, versions=(">=11",))}, "tensorrt for gpu is '10.3.0'; allowed: >=11"),
-    ({"dla": 0, "target": replace(GPU, dla_versions=(">=11.4.1",))}, "for the DLA of gpu is '10.3"),
-    ({"target": replace(GPU, portable=False), "version_compatible": True},
-     "version_compatible is True; allowed: not for gpu"),
-    ({"target": replace(GPU, dla_cores=0, dla_versions=()), "dla": 0}, "it has no DLA"),
-    ({"target": replace(GPU, int8=False), "precision": "int8"}, "allowed: fp32, fp16, auto"),
-    ({"target": load_target("onnx")}, "is the ONNX form itself"),
-    ({"target": load_target("jetson-thor")}, "built on the board itself"),
-])
-def test_what_cannot_be_is_refused_and_the_bundle_untouched(
-    bundle: Bundle, settings: dict[str, Any], message: str
-) -> None:
-    before = listing(bundle)
-    with pytest.raises(ConfigError, match=message):
-        build(bundle, **settings)
-    assert listing(bundle) == before
-    assert built(bundle) == []
-
-
-def test_int8_of_a_float_bundle_says_how_to_quantise(tmp_path: Path) -> None:
-    bundle = conv_bundle(tmp_path, quantized=False, width=4)
-    with pytest.raises(ConfigError, match=r"no segment of conv.edgepkd is quantised.*quantize RUN"):
-        build(bundle, precision="int8")
-
-
-def test_a_missing_library_is_the_childs_error(tmp_path: Path) -> None:
-    bundle = conv_bundle(tmp_path, width=4)
-    builder = "tests.engines.builders:without_library"
-    with pytest.raises(MissingExtraError, match=r"gpu: .*edgepkd\[tensorrt\]"):
-        build(bundle, builder=builder)
-
-
-def test_workspace_comes_from_the_boards_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    nano = load_target("jetson-orin-nano")
-    monkeypatch.setattr(hardware, "available_memory_mb", lambda: 3000)
-    assert workspace_mb(nano, None) == 512
-    monkeypatch.setattr(hardware, "available_memory_mb", lambda: 600)
-    assert workspace_mb(nano, None) == 300
-    assert workspace_mb(nano, 64) == 64
-    assert workspace_mb(load_target("openvino"), None) is None
-    monkeypatch.setattr(hardware, "gpus", lambda: (hardware.Gpu("x", "1", 8000, "8.9"),))
-    assert workspace_mb(load_target("tensorrt"), None) == 2000
-    monkeypatch.setattr(hardware, "gpus", lambda: ())
-    assert workspace_mb(load_target("tensorrt-rtx"), None) is None
 
 
 def test_export_and_check_need_no_torch(tmp_path: Path) -> None:

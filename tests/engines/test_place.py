@@ -22,19 +22,13 @@ from edgepkd.bundle.engine_files import damaged, engine_targets, read_engines
 from edgepkd.bundle.engine_match import outdated
 from edgepkd.bundle.folder import Folder
 from edgepkd.bundle.reading import Bundle
-from edgepkd.engines.build import Request, SegmentBuilt, Waiting, build_engines
+from edgepkd.engines.build import SegmentBuilt, Waiting, build_engines
 from edgepkd.engines.place import Place, open_place
+from edgepkd.engines.request import Request
 from edgepkd.errors import BundleError, ModelError, StorageError
-from tests.engines.builders import FOLDER, SPEC
-from tests.engines.segments import conv_bundle
-from tests.engines.test_build import GPU, build, script
+from tests.engines.builders import SPEC
+from tests.engines.builds import GPU, build, script
 from tests.processes import started
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    monkeypatch.setenv(FOLDER, str(tmp_path))
-    return conv_bundle(tmp_path, width=4)
 
 
 def _precious(tmp_path: Path) -> Path:
@@ -168,8 +162,9 @@ def test_without_a_private_folder_engines_are_built_and_need_trust(
 EXPORT = """
 import sys
 from edgepkd.bundle.reading import read_bundle
-from edgepkd.engines.build import Request, build_engines
-from tests.engines.test_build import GPU
+from edgepkd.engines.build import build_engines
+from edgepkd.engines.request import Request
+from tests.engines.builds import GPU
 for event in build_engines(Request(read_bundle(sys.argv[1]), GPU), builder=sys.argv[2]):
     print(type(event).__name__, flush=True)
 """
@@ -378,19 +373,3 @@ def test_folder_replace_survives_what_cannot_be_renamed(
         build(bundle, precision="fp32", force=True)
     monkeypatch.undo()
     assert read_engines(bundle.path, "gpu").precision == "fp16"
-
-
-# ---- children
-
-
-def test_nothing_in_the_current_folder_is_imported(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = tmp_path / "here"
-    here.mkdir()
-    for name in ("json", "numpy", "signal", "edgepkd", "sitecustomize", "_optional"):
-        (here / f"{name}.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')\n")
-    monkeypatch.chdir(here)
-    monkeypatch.setattr(sys, "path", ["", ".", *sys.path])
-    build(bundle, precision="fp16")
-    assert not (tmp_path / "RAN").exists()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from edgepkd.engines.builder import Shapes
 from edgepkd.engines.tensorrt import TensorRtBuilder
 from edgepkd.engines.tensorrt_clock import CALLS, WARM_UP_CALLS, median_ms
 from edgepkd.errors import ModelError
@@ -11,12 +14,12 @@ from edgepkd.libraries import cuda as cuda_library
 from edgepkd.libraries.tensorrt import ErrorLog
 from edgepkd.machine import hardware
 from tests.engines.fake_tensorrt import FakeTensorRt
-from tests.engines.test_tensorrt import SHAPES
 from tests.runtime.bundles import make_segments
 from tests.runtime.fake_gpu import FakeCuda, FakeTrt, install
 
 Fakes = tuple[FakeTrt, FakeCuda]
 PLAN = make_segments()["mv", 1]
+SHAPES = Shapes(frame=(2, 32, 32), min_frames=1, opt_frames=3, max_frames=8)
 
 
 @pytest.fixture
@@ -57,5 +60,5 @@ def test_a_builder_says_in_a_note_why_it_could_not_measure(
     trt.refuses = True
     assert builder.measure(PLAN, shapes=SHAPES) == "the plan does not load here"
     monkeypatch.setattr(cuda_library, "MODULES", ("cuda.bindings.runtime",))
-    monkeypatch.setitem(__import__("sys").modules, "cuda.bindings.runtime", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     assert builder.measure(PLAN, shapes=SHAPES) == "cuda-python is not installed"

@@ -199,7 +199,7 @@ def add_engines(bundle: Bundle, **changes: Any) -> Path:
     plans = {}
     for entry in bundle.manifest.segments:
         content = (bundle.path / entry.file).read_bytes()
-        name = f"{entry.modality}_{entry.exit}"
+        name = entry.name
         (folder / f"{name}.engine").write_bytes(content)
         plans[name] = PlanRecord(
             file=f"{name}.engine", sha256=hashlib.sha256(content).hexdigest(), bytes=len(content),

@@ -33,7 +33,7 @@ def add_openvino_engines(
         content = builder.build(
             ((sources or bundle).path / entry.file).read_bytes(), precision=precision,
             shapes=Shapes(entry.input_shape, frames, frames, frames), settings=Settings()).content
-        name = f"{entry.modality}_{entry.exit}"
+        name = entry.name
         (folder / f"{name}.engine").write_bytes(content)
         plans[name] = PlanRecord(
             file=f"{name}.engine", sha256=hashlib.sha256(content).hexdigest(), bytes=len(content),

@@ -90,8 +90,8 @@ def test_the_precision_of_an_engine_counts(tmp_path: Path) -> None:
 def test_engines_run_with_the_settings_of_the_runner(bundle: Bundle, threads: int | None) -> None:
     add_openvino_engines(bundle)
     runner = OpenVinoRunner(bundle, target=TARGET, threads=threads)
-    model = runner._request(MV_1).get_compiled_model()
-    compiled = OpenVinoRunner(bundle, threads=threads)._request(MV_1).get_compiled_model()
+    model = runner._ready(MV_1)._request.get_compiled_model()
+    compiled = OpenVinoRunner(bundle, threads=threads)._ready(MV_1)._request.get_compiled_model()
     for name in ("INFERENCE_NUM_THREADS", "INFERENCE_PRECISION_HINT", "NUM_STREAMS",
                  "PERFORMANCE_HINT"):
         assert model.get_property(name) == compiled.get_property(name), name

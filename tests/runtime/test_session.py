@@ -13,9 +13,9 @@ from edgepkd.cascade import Order, Position, positions
 from edgepkd.config import NUM_CHANNELS, Modality
 from edgepkd.errors import ConfigError, DecodeError, ModelError, UsageError
 from edgepkd.runtime.answers import DecodeCounts
-from edgepkd.runtime.fake_runner import FakeRunner
 from edgepkd.runtime.session import Session
 from tests.runtime.bundles import make_bundle
+from tests.runtime.fake_runner import FakeRunner
 
 ALL: Order = ("mv", "residual", "iframe")
 SURE = np.array([0.0, 20.0], np.float32)

@@ -19,7 +19,6 @@ from av.stream import Disposition
 from edgepkd.errors import ConfigError, SourceError
 from edgepkd.video.probe import probe
 from edgepkd.video.source import open_video, resolve_sources
-from edgepkd.video.video_input import VideoInput
 from tests.clips import encode_clip, moving_scene
 
 
@@ -98,28 +97,6 @@ def test_no_error_shows_a_password(address: str) -> None:
     assert "hunter2" not in shown_of(caught.value)
 
 
-def test_an_input_shows_no_password(tmp_path) -> None:
-    address = "rtsp://admin:hunter2@cam/x"
-    longer = encode_clip(tmp_path / "longer.mp4", moving_scene(40))
-    container = av.open(str(longer))
-    with VideoInput(address, container, container.streams.video[0]) as video:
-        assert (video.source, video.name, video.is_live) == (
-            "rtsp://***@cam/x", "rtsp://***@cam/x", True)
-        assert probe(video).source == "rtsp://***@cam/x"
-
-
-def test_peeked_packets_come_again(clip) -> None:
-    with open_video(str(clip)) as video:
-        assert [p.size for p in video.peek(5)] == [p.size for p in video.peek(5)]
-        sizes = [p.size for p in video.packets()]
-    with open_video(str(clip)) as video:
-        assert [p.size for p in video.packets()] == sizes
-        assert video.peek(1) == []
-    assert len(sizes) == 30
-    with open_video(str(clip)) as video:
-        assert len(video.peek(99)) == 30
-
-
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv", "ts"])
 def test_standard_input_gives_the_same_packets_as_the_file(
     tmp_path, monkeypatch, suffix: str
@@ -145,40 +122,11 @@ def test_empty_and_senseless_standard_input_are_said(monkeypatch) -> None:
         open_video("-")
 
 
-def test_default_stream_is_the_largest_picture(tmp_path) -> None:
-    path = tmp_path / "two.mkv"
-    with av.open(str(path), "w") as container:
-        streams = []
-        for width in (64, 160, 96):
-            stream = container.add_stream("mpeg4", rate=25)
-            stream.width, stream.height, stream.pix_fmt = width, 64, "yuv420p"
-            stream.disposition = 0
-            streams.append(stream)
-        for stream in streams:
-            for n, array in enumerate(moving_scene(3, (stream.width, 64))):
-                frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-                frame.pts, frame.time_base = n, Fraction(1, 25)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-    with open_video(str(path)) as video:
-        assert video.stream.codec_context.width == 160
-        assert {p.stream_index for p in video.packets()} == {video.stream.index}
-
-
 def test_file_names_with_colons_and_spaces_open(clip, tmp_path) -> None:
     path = tmp_path / "concat:a b?.mp4"
     path.write_bytes(clip.read_bytes())
     with open_video(str(path)) as video:
         assert len(video.peek(1)) == 1
-
-
-def test_closing_twice_is_harmless(clip) -> None:
-    video = open_video(str(clip))
-    video.peek(3)
-    video.close()
-    with pytest.raises(AssertionError, match="not open"):  # PyAV's
-        video.container.seek(0)
-    video.close()
 
 
 TITLE = "a title that is long enough"
@@ -324,13 +272,6 @@ def cover_only(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", ["mp3", "mp4"])
-def test_cover_art_is_no_video(tmp_path, suffix: str) -> None:
-    path = cover_only(tmp_path / f"song.{suffix}")
-    with pytest.raises(SourceError, match=r"has no video stream but a cover picture\."):
-        open_video(path)
-
-
 def test_paths_that_cannot_be_looked_at_are_said(tmp_path, clip) -> None:
     (tmp_path / "gone.mp4").symlink_to(tmp_path / "nothing")
     for name, message in (
@@ -342,13 +283,3 @@ def test_paths_that_cannot_be_looked_at_are_said(tmp_path, clip) -> None:
         for opening in (open_video, resolve_sources):
             with pytest.raises(SourceError, match=message):
                 opening(name if isinstance(name, str) else str(name))
-
-
-def test_a_stream_that_begins_later_is_passed_over(shared_cases: Path) -> None:
-    """A TS may gain a stream after it was opened; PyAV knows only those that it began with."""
-    path = shared_cases / "hostile" / "exc_17009.ts"
-    with av.open(str(path)) as container, pytest.raises(IndexError):
-        for _ in container.demux(container.streams.video[0]):
-            pass
-    with open_video(str(path)) as video:
-        assert len(list(video.packets())) > 10
