@@ -74,11 +74,17 @@ class Study:
     """Heads are initialised, and their batches drawn, anew for each, on the same trunks."""
     sets: tuple[SetPlan, ...]
     flatness_clips: int
+    """Training clips of a fold that the flatness of its trunks is measured on."""
     flatness_probes: int
+    """Random vectors that the trace of the Hessian is estimated from."""
 
     def __post_init__(self) -> None:
         for name in ("trunk_seeds", "exit_seeds", "sets"):
             check(len(getattr(self, name)) >= 1, name, got=(), allowed="one or more")
+        # Measured last of all: hours too late to find out.
+        for name, least in (("flatness_clips", 1), ("flatness_probes", 2)):
+            check(getattr(self, name) >= least, name, got=getattr(self, name),
+                  allowed=f"{least} or more")
 
 
 def load_study(name: str) -> Study:

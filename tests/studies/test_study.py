@@ -56,3 +56,17 @@ def test_a_study_with_a_key_too_many_is_refused(tmp_path: Path) -> None:
                     'flatness_probes = 2\n[sets]\nreproduce-ut = 0.7\n')
     with pytest.raises(ConfigError, match="exit_seeds"):
         load_study(str(path))
+
+
+@pytest.mark.parametrize(("clips", "probes", "words"), [
+    (0, 2, "flatness_clips is 0; allowed: 1 or more"),
+    (2, 1, "flatness_probes is 1; allowed: 2 or more"),
+])
+def test_flatness_that_cannot_be_measured_is_refused_before_anything_is_trained(
+    tmp_path: Path, clips: int, probes: int, words: str
+) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(f'trunk_seeds = [1]\nexit_seeds = [1]\nflatness_clips = {clips}\n'
+                    f'flatness_probes = {probes}\n[sets]\nreproduce-ut = 0.7\n')
+    with pytest.raises(ConfigError, match=words):
+        load_study(str(path))

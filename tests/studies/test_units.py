@@ -42,7 +42,7 @@ def study(tmp_path: Path) -> Study:
                     + ("test" if number < 4 else "train"))
     (tmp_path / "index.csv").write_text("\n".join(rows) + "\n")
     recipe = replace(tiny_recipe(), name="made", dataset="Made", index="index.csv", num_folds=3)
-    return Study((4711, 2), (7, 8), (SetPlan(recipe, 0.5),), 1, 1)
+    return Study((4711, 2), (7, 8), (SetPlan(recipe, 0.5),), 2, 2)
 
 
 def units(study: Study, folder: Path) -> list[Unit]:

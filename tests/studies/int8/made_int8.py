@@ -16,7 +16,7 @@ from edgepkd.studies.int8.jobs import FORMS
 from edgepkd.studies.study import SetPlan
 from edgepkd.training.recipe import load_train_recipe
 
-NUM_CLIPS, NUM_GROUPS, NUM_FOLDS, NUM_CLASSES = 100, 20, 4, 3
+NUM_CLIPS, NUM_GROUPS, NUM_FOLDS, NUM_CLASSES = 100, 20, 2, 3
 GMAC = {modality: (1.0, 1.0, 1.0, 1.0) for modality in MODALITIES}
 """Every segment costs the same."""
 
