@@ -1,9 +1,9 @@
 """Segments as ONNX: one small graph each, BatchNorm folded, heads pool-first.
 
-Inputs and outputs are named as in a bundle (design.md 5): `x` in; `features` and `logits` out, the
-last segment only `logits`. No shape arithmetic, no BatchNormalization, no adaptive pooling is left
-(`graph.ALLOWED_OPS`). A segment that ModelOpt's quantisers are in (`edgepkd.quantize`) becomes an
-INT8 graph, any other a float one.
+Inputs and outputs are named as in a bundle: `x` in; `features` and `logits` out, the last segment
+only `logits`. No shape arithmetic, no BatchNormalization, no adaptive pooling is left
+(`onnx_passes.WRITTEN_OPERATORS`). A segment that ModelOpt's quantisers are in (`edgepkd.quantize`)
+becomes an INT8 graph, any other a float one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from edgepkd.config import Modality
+from edgepkd.deploy.onnx_passes import clean, store_weights_as_half
 from edgepkd.engines import graph
 from edgepkd.engines.graph import FEATURES, INPUT, LOGITS
 from edgepkd.files import write_atomically
@@ -58,9 +59,9 @@ def export_segment(
         ModelError: a weight is not finite or does not fit FP16, or an operator slipped in that
             is not allowed.
     """
-    model = graph.clean(graph.load(_trace(segment, example_shape, batch=batch)))
+    model = clean(graph.load(_trace(segment, example_shape, batch=batch)))
     if weights == "fp16":
-        graph.store_weights_as_half(model)
+        store_weights_as_half(model)
     content = graph.save(model)
     if path is not None:
         write_atomically(path, content)
@@ -105,7 +106,7 @@ def _trace(segment: Segment, shape: tuple[int, int, int], *, batch: int | None) 
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Sizes are constants here on purpose, and the TorchScript exporter is the one that
-        # quantised graphs go through (design.md 4.6).
+        # ModelOpt's quantised graphs go through.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model, (torch.zeros(batch or 2, *shape),), cast(Any, buffer), dynamo=False,

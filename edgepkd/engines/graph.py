@@ -1,4 +1,4 @@
-"""Passes over the ONNX graph of a segment, and its forms for engines; no torch.
+"""The ONNX graph of a segment, and its forms for engines; no torch.
 
 A segment is stored once. Float: FP32 throughout, or Conv and Gemm weights as FP16 with a Cast.
 INT8: weights as 8-bit initialisers behind a DequantizeLinear (one scale a channel), activations
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
 INPUT, FEATURES, LOGITS = "x", "features", "logits"
 """Tensors at the borders of a segment; the last one has no features."""
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-ALLOWED_OPS = frozenset({
-    "Add", "Cast", "Clip", "Conv", DEQUANTIZE, "Flatten", "Gemm", "GlobalAveragePool", "MatMul",
-    "MaxPool", "Mul", QUANTIZE, "Relu",
-})
-"""All operators that a segment may hold."""
-
 SMALLEST_HALF = 2.0**-14
 """Least normal number of FP16: a smaller scale would lose its digits, or be 0."""
 
@@ -96,14 +90,14 @@ def with_precision(content: bytes, precision: Precision) -> bytes:
 
 def _strip_quantization(model: onnx.ModelProto) -> None:
     """Every DequantizeLinear gives way to the float tensor it stands for."""
-    graph, values = model.graph, _values(model)
-    made_by = _made_by(graph)
+    graph, values = model.graph, values_of(model)
+    makers = made_by(graph)
     for node in [n for n in graph.node if n.op_type == DEQUANTIZE]:
-        source = made_by.get(node.input[0])
+        source = makers.get(node.input[0])
         if source is not None and source.op_type == QUANTIZE:
-            _replace_uses(graph, node.output[0], source.input[0])
+            replace_uses(graph, node.output[0], source.input[0])
         else:
-            _append_constant(graph, node.output[0], _evaluate(node, values)[0])
+            append_constant(graph, node.output[0], evaluate(node, values)[0])
         graph.node.remove(node)
     for node in [n for n in graph.node if n.op_type == QUANTIZE]:
         graph.node.remove(node)
@@ -112,9 +106,9 @@ def _strip_quantization(model: onnx.ModelProto) -> None:
 
 def _widen_stored_half(model: onnx.ModelProto) -> None:
     """Weights stored as FP16 become FP32 again, and their Cast goes."""
-    graph, values = model.graph, _values(model)
+    graph, values = model.graph, values_of(model)
     for node in [n for n in graph.node if n.op_type == "Cast" and n.input[0] in values]:
-        _append_constant(graph, node.output[0], _evaluate(node, values)[0])
+        append_constant(graph, node.output[0], evaluate(node, values)[0])
         graph.node.remove(node)
     remove_unused(model)
 
@@ -127,23 +121,28 @@ def _to_half(model: onnx.ModelProto) -> None:
     graph = model.graph
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            half = _half(numpy_helper.to_array(tensor), tensor.name)
+            half = as_half(numpy_helper.to_array(tensor), tensor.name)
             tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     for value in graph.input:
         inner = f"{value.name}.fp16"
-        _replace_uses(graph, value.name, inner)
+        replace_uses(graph, value.name, inner)
         graph.node.insert(0, helper.make_node("Cast", [value.name], [inner], f"{value.name}_cast",
                                               to=TensorProto.FLOAT16))
     for value in graph.output:
         inner = f"{value.name}.fp16"
         for node in graph.node:
             _rename(node.output, value.name, inner)
-        _replace_uses(graph, value.name, inner)
+        replace_uses(graph, value.name, inner)
         graph.node.append(helper.make_node("Cast", [inner], [value.name], f"{value.name}_cast",
                                            to=TensorProto.FLOAT))
 
 
-def _half(array: Array, name: str) -> Array:
+def as_half(array: Array, name: str) -> Array:
+    """The weights `name` as FP16.
+
+    Raises:
+        ModelError: one of them does not fit.
+    """
     with np.errstate(over="ignore"):
         half: Array = array.astype(np.float16)
     if not np.isfinite(half).all():
@@ -157,7 +156,7 @@ def _raise_small_scales(model: onnx.ModelProto) -> None:
     """Scales that FP16 cannot hold are raised, and the 8-bit weights behind them made anew."""
     from onnx import numpy_helper
 
-    graph, values = model.graph, _values(model)
+    graph, values = model.graph, values_of(model)
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type not in (QUANTIZE, DEQUANTIZE):
@@ -174,131 +173,19 @@ def _raise_small_scales(model: onnx.ModelProto) -> None:
         tensors[node.input[1]].CopyFrom(numpy_helper.from_array(raised, node.input[1]))
 
 
-# ---- passes of the export
-
-
-def clean(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph as the exporter leaves it -> one that holds only `ALLOWED_OPS`, constants folded.
-
-    Raises:
-        ModelError: another operator is left, or a weight is not finite.
-    """
-    fold_constants(model)
-    drop_casts_to_own_type(model)
-    merge_pads(model)
-    merge_equal(model)
-    remove_unused(model)
-    inferred = infer_shapes(model)
-    check(inferred)
-    return inferred
-
-
-def fold_constants(model: onnx.ModelProto) -> None:
-    """Replace every node whose inputs are all constant by its value; the exporter leaves some.
-
-    Weights become 8-bit initialisers so; their DequantizeLinear stays.
-    """
-    graph, values = model.graph, _values(model)
-    for node in list(graph.node):
-        if node.op_type != DEQUANTIZE and all(n in values or not n for n in node.input):
-            for name, value in zip(node.output, _evaluate(node, values), strict=True):
-                values[name] = value
-                _append_constant(graph, name, value)
-            graph.node.remove(node)
-
-
-def drop_casts_to_own_type(model: onnx.ModelProto) -> None:
-    """The exporter casts FP32 activations to FP32 where a quantiser stands."""
-    from onnx import TensorProto
-
-    graph, values = model.graph, _values(model)
-    for node in [n for n in graph.node if n.op_type == "Cast" and n.input[0] not in values]:
-        if node.attribute[0].i == TensorProto.FLOAT:  # all activations are FP32 here
-            _replace_uses(graph, node.output[0], node.input[0])
-            graph.node.remove(node)
-
-
-def merge_pads(model: onnx.ModelProto) -> None:
-    """Move each zero Pad into the Conv after it, which can pad unevenly in ONNX, not in torch.
-
-    A quantiser between them lets zeros pass: its zero point is 0.
-    """
-    graph, values = model.graph, _values(model)
-    made_by = _made_by(graph)
-    for conv in [node for node in graph.node if node.op_type == "Conv"]:
-        first = conv
-        while (above := made_by.get(first.input[0])) and above.op_type in (QUANTIZE, DEQUANTIZE):
-            first = above
-        pad = made_by.get(first.input[0])
-        if pad is None or pad.op_type != "Pad":
-            continue
-        # The amounts: begin of n, c, h, w, then end of n, c, h, w.
-        amounts = [int(v) for v in values[pad.input[1]]]
-        attribute = next(a for a in conv.attribute if a.name == "pads")
-        assert not any(attribute.ints)
-        del attribute.ints[:]
-        attribute.ints.extend([*amounts[2:4], *amounts[6:8]])
-        _replace_uses(graph, pad.output[0], pad.input[0])
-        graph.node.remove(pad)
-
-
-def merge_equal(model: onnx.ModelProto) -> None:
-    """One node for all that compute the same: a tensor with several users is quantised once."""
-    graph = model.graph
-    _merge_equal_constants(graph)
-    seen: dict[tuple[object, ...], str] = {}
-    for node in list(graph.node):
-        if len(node.output) != 1:
-            continue
-        attributes = tuple(a.SerializeToString() for a in node.attribute)
-        key = (node.op_type, *node.input, *attributes)
-        first = seen.setdefault(key, node.output[0])
-        if first != node.output[0] and node.output[0] not in {o.name for o in graph.output}:
-            _replace_uses(graph, node.output[0], first)
-            graph.node.remove(node)
-
-
-def _merge_equal_constants(graph: onnx.GraphProto) -> None:
-    from onnx import numpy_helper
-
-    seen: dict[tuple[object, ...], str] = {}
-    for tensor in graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        first = seen.setdefault((array.dtype, array.shape, array.tobytes()), tensor.name)
-        if first != tensor.name:
-            _replace_uses(graph, tensor.name, first)
+# ---- passes over a graph
 
 
 def remove_unused(model: onnx.ModelProto) -> None:
     """Drop Identity nodes, and constants that nothing uses."""
     graph = model.graph
     for node in [n for n in graph.node if n.op_type == "Identity"]:
-        _replace_uses(graph, node.output[0], node.input[0])
+        replace_uses(graph, node.output[0], node.input[0])
         if node.output[0] not in {output.name for output in graph.output}:
             graph.node.remove(node)
     used = {name for node in graph.node for name in node.input}
     for tensor in [t for t in graph.initializer if t.name not in used]:
         graph.initializer.remove(tensor)
-
-
-def store_weights_as_half(model: onnx.ModelProto) -> None:
-    """Store float Conv and Gemm weights as FP16 with a Cast; all else stays.
-
-    Raises:
-        ModelError: a weight does not fit FP16.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = model.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    names = dict.fromkeys(n.input[1] for n in graph.node
-                          if n.op_type in ("Conv", "Gemm") and n.input[1] in tensors)
-    for index, name in enumerate(names):
-        half = _half(numpy_helper.to_array(tensors[name]), name)
-        tensors[name].CopyFrom(numpy_helper.from_array(half, name))
-        _replace_uses(graph, name, f"{name}.fp32")
-        graph.node.insert(index, helper.make_node("Cast", [name], [f"{name}.fp32"],
-                                                  to=TensorProto.FLOAT))
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -313,52 +200,35 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     return inferred
 
 
-def check(model: onnx.ModelProto) -> None:
-    """Refuse operators that are not allowed, and weights that are not finite.
-
-    Raises:
-        ModelError: names them.
-    """
-    from onnx import checker, numpy_helper
-
-    unknown = sorted({node.op_type for node in model.graph.node} - ALLOWED_OPS)
-    if unknown:
-        raise ModelError(
-            f"The exported segment holds {', '.join(unknown)}; allowed: "
-            f"{', '.join(sorted(ALLOWED_OPS))}.")
-    for tensor in model.graph.initializer:
-        if not np.isfinite(numpy_helper.to_array(tensor)).all():
-            raise ModelError(f"Weight {tensor.name} is not finite; training may have diverged.")
-    checker.check_model(model)
-
-
-# ---- small parts
-
-
-def _values(model: onnx.ModelProto) -> dict[str, Array]:
+def values_of(model: onnx.ModelProto) -> dict[str, Array]:
+    """The constants of a graph by name."""
     from onnx import numpy_helper
 
     return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
 
 
-def _made_by(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+def made_by(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Each tensor that is computed -> the node that makes it."""
     return {output: node for node in graph.node for output in node.output}
 
 
-def _evaluate(node: onnx.NodeProto, values: dict[str, Array]) -> list[Array]:
+def evaluate(node: onnx.NodeProto, values: dict[str, Array]) -> list[Array]:
+    """The outputs of a node whose inputs are all constant."""
     from onnx.reference import ReferenceEvaluator
 
     feeds = {name: values[name] for name in node.input if name}
     return list(ReferenceEvaluator(node).run(None, feeds))
 
 
-def _append_constant(graph: onnx.GraphProto, name: str, value: Array) -> None:
+def append_constant(graph: onnx.GraphProto, name: str, value: Array) -> None:
+    """Add a constant under a name that nothing has."""
     from onnx import numpy_helper
 
     graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
 
 
-def _replace_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
+def replace_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Let all nodes that take `old` take `new`."""
     for node in graph.node:
         _rename(node.input, old, new)
 

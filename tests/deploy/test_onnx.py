@@ -1,3 +1,5 @@
+"""Segments as ONNX: they answer as torch does, are plain, and come out the same each time."""
+
 from __future__ import annotations
 
 import warnings
@@ -10,9 +12,10 @@ import torch
 from onnx import TensorProto
 
 from edgepkd.bundle.segment import check_segment
+from edgepkd.deploy import onnx_passes
 from edgepkd.deploy.onnx import export_network, export_segment
-from edgepkd.engines import graph as graph_module
-from edgepkd.engines.graph import ALLOWED_OPS
+from edgepkd.deploy.onnx_passes import WRITTEN_OPERATORS
+from edgepkd.engines.graph import with_precision
 from edgepkd.errors import BundleError, ModelError
 from edgepkd.libraries import openvino
 from edgepkd.models.macs import macs_per_exit
@@ -65,7 +68,7 @@ def test_graphs_are_static_and_plain(name: BackboneName, weights: str) -> None:
     rows = macs_per_exit(network, crop_px=72)
     for row, content in zip(rows, exported.values(), strict=True):
         graph = onnx.load_from_string(content).graph
-        assert {node.op_type for node in graph.node} <= ALLOWED_OPS
+        assert {node.op_type for node in graph.node} <= WRITTEN_OPERATORS
         assert ("Cast" in {node.op_type for node in graph.node}) == (weights == "fp16")
         assert [i.name for i in graph.input] == ["x"]
         assert dims(graph.input[0]) == ["n", *row.input_shape]
@@ -89,7 +92,7 @@ def test_what_is_exported_may_be_in_a_bundle(
     for row, content in zip(macs_per_exit(network, crop_px=64), exported.values(), strict=True):
         forms = [content]
         if batch is None:
-            forms += [graph_module.with_precision(content, precision)
+            forms += [with_precision(content, precision)
                       for precision in ("fp32", "fp16")]
         facts: dict[str, Any] = {
             "where": "mv.onnx", "frames": 3, "input_shape": row.input_shape,
@@ -167,7 +170,7 @@ def test_diverged_weights_are_refused() -> None:
 
 
 def test_an_operator_that_is_not_allowed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_module, "ALLOWED_OPS", ALLOWED_OPS - {"Relu"})
+    monkeypatch.setattr(onnx_passes, "WRITTEN_OPERATORS", WRITTEN_OPERATORS - {"Relu"})
     with pytest.raises(ModelError, match="holds Relu"):
         export_segment(small_network().segments[0], example_shape=(2, 64, 64))
 
