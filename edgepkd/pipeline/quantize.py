@@ -41,6 +41,7 @@ from edgepkd.int8 import (
     load_int8_recipe,
     to_int8,
 )
+from edgepkd.machine.conditions import versions
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.outputs import check_folder
@@ -50,7 +51,6 @@ from edgepkd.pipeline.quantize_record import (
     SENSITIVITY_FILE,
     add_to_record,
     start_folder,
-    versions,
 )
 from edgepkd.pipeline.step_logs import (
     QUANTIZE_FILE,
@@ -287,7 +287,7 @@ def _add_record(
         "float_sha256": {m: job.hashes[m] for m in
                          _asked(modality, job.recipes[modality], config.method)},
         "weights_sha256": weights_sha256(network), "float_layers": list(float_layers(network)),
-        "versions": versions(),
+        "versions": versions(("torch", "numpy", "nvidia-modelopt")),
     }, head={"method": config.method})
 
 

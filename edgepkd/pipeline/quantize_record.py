@@ -6,14 +6,11 @@ quantised one after the other.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgepkd import plain_json
-from edgepkd._optional import installed_version
-from edgepkd._version import __version__
 from edgepkd.config import Modality
 from edgepkd.errors import DataError
 from edgepkd.files import write_atomically
@@ -48,12 +45,6 @@ def add_to_record(
         DataError: the record is damaged. StorageError: it cannot be written.
     """
     _write(path, {**head, "networks": {**_networks_in(path), modality: facts}})
-
-
-def versions() -> dict[str, str | None]:
-    """Of what a quantised network depends on."""
-    return {"edgepkd": __version__, "python": platform.python_version(),
-            **{name: installed_version(name) for name in ("torch", "numpy", "nvidia-modelopt")}}
 
 
 def _networks_in(path: Path) -> dict[str, Any]:

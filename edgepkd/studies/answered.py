@@ -43,6 +43,21 @@ class Answered:
     seconds: Mapping[str, tuple[float, ...]]
     """Step -> its seconds in each fold."""
 
+    @property
+    def dataset(self) -> str:
+        """Name of the set, for people."""
+        return self.plan.recipe.dataset
+
+    @property
+    def num_groups(self) -> int:
+        """Groups, none of which is in two folds."""
+        return len(set(self.groups))
+
+    @property
+    def num_folds(self) -> int:
+        """Folds."""
+        return len(np.unique(self.folds))
+
     def right(self, form: str, modality: Modality) -> Floats:
         """Share of seeds that answer rightly, of each clip at each exit: [N, 4]."""
         answers = self.logits[form, modality].argmax(axis=-1)

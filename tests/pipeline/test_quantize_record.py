@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgepkd.errors import DataError
-from edgepkd.pipeline.quantize_record import SENSITIVITY_FILE, add_to_record, start_folder, versions
+from edgepkd.pipeline.quantize_record import SENSITIVITY_FILE, add_to_record, start_folder
 from edgepkd.pipeline.step_logs import QUANTIZE_FILE
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import Run, read_run
@@ -65,8 +65,3 @@ def test_a_damaged_record_is_refused_before_anything_is_written(
     with pytest.raises(DataError, match="is damaged"):
         add_to_record(run.folder / name, "mv", {}, head={})
     assert (run.folder / name).read_text() == text
-
-
-def test_versions_name_what_makes_the_ranges() -> None:
-    assert set(versions()) == {"edgepkd", "python", "torch", "numpy", "nvidia-modelopt"}
-    assert all(versions().values())

@@ -18,7 +18,8 @@ from edgepkd.studies.answered import read_answers
 from edgepkd.studies.command_line import reported, study_parser
 from edgepkd.studies.exits.flatness import flatness_job, read_flatness
 from edgepkd.studies.exits.jobs import answers_path, unit_job
-from edgepkd.studies.exits.report import compute, write
+from edgepkd.studies.exits.report import write
+from edgepkd.studies.exits.tables import compute
 from edgepkd.studies.study import ARMS, Study, load_study
 from edgepkd.studies.units import Unit, files_by_seed, in_turn, run_jobs, units_by_set
 

@@ -6,7 +6,7 @@ paired: the same clips, trunks, seeds and batches, another way to train or to we
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -17,11 +17,14 @@ from edgepkd.cascade import Floats, WiseWeights, positions, prefix_logits
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.logits.wise import ensembles, in_order
 from edgepkd.studies.answered import Answered
-from edgepkd.studies.study import ARMS
+from edgepkd.studies.study import ARMS, SetPlan
 
 WEIGHINGS = ("wise", "wise_paper", "plain_sum", "no_lateral")
 """See logits.wise.ENSEMBLES."""
+WEIGHED_ARMS = ("ce", "pkd")
 NUM_ICS = NUM_EXITS - 1
+
+Row = Mapping[str, Any]
 
 
 def exit_table(answered: Answered) -> list[dict[str, Any]]:
@@ -100,3 +103,30 @@ def weighing_table(answered: Answered, arm: str) -> list[dict[str, Any]]:
                       for n, v in means.items() if n != "wise"},
     })
     return rows
+
+
+# ---- all of it
+
+
+@dataclass(frozen=True, eq=False)
+class SetResult:
+    """All tables of one set."""
+
+    answered: Answered
+    exits: Sequence[Row]
+    means: Sequence[Row]
+    weighing: Mapping[str, Sequence[Row]]
+    """Arm -> rows."""
+    flatness: Sequence[Mapping[str, Any]]
+    """One for each trunk seed."""
+
+    @property
+    def plan(self) -> SetPlan:
+        """The set."""
+        return self.answered.plan
+
+
+def compute(answered: Answered, flatness: Sequence[Mapping[str, Any]]) -> SetResult:
+    """All tables of one set."""
+    return SetResult(answered, exit_table(answered), mean_table(answered),
+                     {arm: weighing_table(answered, arm) for arm in WEIGHED_ARMS}, flatness)

@@ -19,7 +19,8 @@ from edgepkd.models.macs import clip_gmac
 from edgepkd.studies.answered import read_answers
 from edgepkd.studies.command_line import reported, study_parser
 from edgepkd.studies.int8.jobs import FORMS, answers_path, int8_job
-from edgepkd.studies.int8.report import compute, write
+from edgepkd.studies.int8.report import write
+from edgepkd.studies.int8.tables import compute
 from edgepkd.studies.parts import TRUNK, load_networks
 from edgepkd.studies.study import Study, load_study
 from edgepkd.studies.units import Unit, files_by_seed, in_turn, run_jobs, units_by_set

@@ -174,3 +174,27 @@ def _worst(exits: Sequence[Row], form: str) -> dict[str, Any]:
     least = min(row["less_fp32"][form].value for row in exits)
     return {"less_fp32": least, "exits": [
         row["exit"] for row in exits if row["less_fp32"][form].value <= least + _ROUNDING]}
+
+
+# ---- all of it
+
+
+@dataclass(frozen=True, eq=False)
+class SetResult:
+    """All tables of one set."""
+
+    answered: Answered
+    exits: Sequence[Row]
+    networks: Sequence[Row]
+    cascade: Mapping[str, Any]
+    verdict: Mapping[str, Any]
+
+
+def compute(
+    answered: Answered, *, gmac: Mapping[Modality, tuple[float, ...]]
+) -> SetResult:
+    """All tables of one set; `gmac` is what each segment costs for one clip."""
+    deployed = {form: deploy_form(answered, form, gmac=gmac) for form in FORMS}
+    exits, cascade = exit_table(answered), cascade_table(answered, deployed)
+    return SetResult(answered, exits, network_table(answered, deployed), cascade,
+                     verdict(answered, exits, cascade))

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgepkd.studies.exits.report import compute, write
+from edgepkd.studies.exits.report import write
+from edgepkd.studies.exits.tables import compute
 from edgepkd.studies.study import load_study
 from tests.studies.exits.made_answers import made_answers
 

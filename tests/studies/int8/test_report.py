@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgepkd.int8 import load_int8_recipe
-from edgepkd.studies.int8.report import compute, write
+from edgepkd.studies.int8.report import write
+from edgepkd.studies.int8.tables import compute
 from edgepkd.studies.study import load_study
 from tests.studies.int8.made_int8 import GMAC, Wrong, made_int8
 
