@@ -373,6 +373,21 @@ def test_commands_are_found_and_told_apart() -> None:
     assert wrong_with(["data", "nothing"]) == "no verb nothing"
 
 
+def options_of(command: Any) -> set[str]:
+    own = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    return own.union(*map(options_of, getattr(command, "commands", {}).values()))
+
+
+def test_every_option_that_a_page_names_is_one_of_some_command() -> None:
+    scripts = "".join(path.read_text("utf-8") for room in (PACKAGE / "studies", ROOT / "tests")
+                      for path in sorted(room.rglob("*.py")))
+    known = options_of(command_tree()) | set(re.findall(r'\badd\w*\(\s*"(--[\w-]+)"', scripts))
+    said = {(page, option) for page, text in PAGES.items() for token in in_backticks(text)
+            if token.startswith("--") for option in re.findall(r"--[a-z][\w-]*", token)}
+    assert len(said) > 40
+    assert not {(page, option) for page, option in said if option not in known}
+
+
 def test_every_just_command_is_in_the_justfile() -> None:
     recipes = set(re.findall(r"^([a-z][\w-]*)[^:\n]*:(?!=)", (ROOT / "Justfile").read_text("utf-8"),
                              re.M))

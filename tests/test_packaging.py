@@ -57,7 +57,7 @@ def test_sdist_holds_the_rooms_of_the_checkout(tmp_path: Path) -> None:
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for room in ("edgepkd", "export", "calibration", "examples", "tests"):
+    for room in ("edgepkd", "export", "calibration", "docs", "examples", "tests"):
         assert {name for name in names if name.startswith(f"{room}/")} == tracked(room)
 
 

@@ -1,5 +1,6 @@
 """`quantize`: from a trained run to one in INT8, by PTQ, QAT or QAD.
 
+    >>> from pathlib import Path
     >>> for done in quantize(QuantizeConfig(run=Path("runs/a"), method="qad")):
     ...     print(done.modality, done.values["accuracy_calibration_exit_4"])
     mv ...

@@ -53,6 +53,7 @@ def make_run(
     folder: Path, data: Path, *, modalities: Sequence[Modality] = MODALITIES, **extra: Any
 ) -> Path:
     """A run of the recipe `tiny` on `data`, with networks of random weights; `extra`: in them."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     recipe = load_train_recipe(str(write_recipe(folder.with_name(f"{folder.name}.toml"))))
     index = data / "index.csv"
     write_run(Run(folder, recipe, index, labels_of(read_index(index)), 1))
