@@ -32,6 +32,7 @@ def _faults(*, keeps: bool) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tells glibc what to do")
 def test_pages_stay_with_the_process() -> None:
     assert _faults(keeps=True) < 200 < _faults(keeps=False)

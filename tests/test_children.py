@@ -82,6 +82,7 @@ def run_again(trap: Path, code: str) -> str:
     return run(trap, code)
 
 
+@pytest.mark.slow
 def test_a_builder(trap: Path) -> None:
     assert run(trap, """
 import sys

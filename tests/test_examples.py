@@ -104,6 +104,7 @@ def run_examples(tests: Iterable[doctest.DocTest]) -> None:
     assert runner.failures == 0, "".join(said)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
 def test_examples_of_a_docstring_print_what_they_say(module: str) -> None:
@@ -126,6 +127,7 @@ def consoles_of(page: str) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(("file", "code"), SNIPPETS, ids=[name for name, _ in SNIPPETS])
 def test_snippets_run(file: str, code: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,7 @@ def test_a_folder_that_must_not_be_read_is_listed(
         ["open/1.mp4"], {"shut": "cannot be read: permission denied"})
 
 
+@pytest.mark.slow
 def test_folders_nested_deeper_than_python_calls_are_walked(tmp_path: Path) -> None:
     folders = [f"{tmp_path}{'/d' * depth}" for depth in range(1, 1501)]
     for folder in folders:

@@ -41,6 +41,7 @@ def tracked(folder: str) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_wheel_holds_exactly_the_package_and_its_recipes(wheel_names: set[str]) -> None:
     recipes = {f"edgepkd/_recipes/{name}" for name in tracked("export") | tracked("calibration")}
     metadata = {name for name in wheel_names if ".dist-info/" in name}

@@ -17,6 +17,8 @@ from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.session import Session
 from edgepkd.video.clips import ClipReader
 
+pytestmark = pytest.mark.slow
+
 WHOLE_FILE = 1_000_000
 
 

@@ -288,6 +288,7 @@ def test_a_folder_is_replaced(
     assert sorted(os.listdir(tmp_path)) == ["it", "where none is"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supported", [True, False])
 @pytest.mark.parametrize("step", range(1, 12))
 def test_killed_anywhere_a_folder_is_the_old_or_the_new_one(

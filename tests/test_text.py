@@ -35,6 +35,7 @@ def test_what_has_a_shape_stays(text: str) -> None:
     assert shown(text) == text
 
 
+@pytest.mark.slow
 def test_no_control_character_is_left() -> None:
     every = "".join(map(chr, range(0x11_0000)))
     left = {char for char in shown(every)

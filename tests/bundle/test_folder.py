@@ -114,6 +114,7 @@ def test_removing_takes_links_as_links(root: Folder, tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "f").read_bytes() == b"precious"
 
 
+@pytest.mark.slow
 def test_removing_goes_as_deep_as_folders_are(root: Folder, tmp_path: Path) -> None:
     here = os.open(tmp_path / "b", os.O_RDONLY)
     for _ in range(3000):

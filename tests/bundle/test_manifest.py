@@ -20,6 +20,8 @@ from edgepkd.errors import BundleError
 from edgepkd.runtime.model import DEMO_BUNDLE
 from tests.bundle import json_fuzz
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

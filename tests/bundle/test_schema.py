@@ -35,6 +35,7 @@ def test_values_that_cannot_be_written_out_again_are_named(text: str, got: str) 
     str(caught.value).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "reason"), [
     ('"' + "x" * 10_001 + '"', r"provenance\.a\[1\]: length is 10001"),
     ('{"' + "x" * 10_001 + '": 1}', r"provenance\.a\[1\]: a key: length is 10001"),

@@ -135,6 +135,7 @@ def size(model: onnx.ModelProto, name: str, **fields: object) -> None:
             setattr(found, key, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "reason"), [
     # what computes without end, or reads elsewhere
     (endless_loop, r"AttributeProto has the field 6"),
@@ -248,6 +249,7 @@ def test_frames_count() -> None:
         check(segment(), frames=1 << 20)
 
 
+@pytest.mark.slow
 def test_changed_segments_are_refused_or_answer() -> None:
     done = subprocess.run([sys.executable, "-m", "tests.bundle.segment_fuzz", "0", "80"],
                           capture_output=True, text=True, timeout=300, cwd=ROOT)

@@ -83,6 +83,7 @@ def test_what_is_malformed_is_refused(content: bytes, reason: str) -> None:
         read_message(content, OUTER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [
     number(2, 1) * 300_001, block(2, b"\1" * 300_001), block(8, b"") * 150_001,
     number(9, 1) * 150_001])

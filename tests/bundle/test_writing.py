@@ -125,6 +125,7 @@ write_bundle(sys.argv[1], manifest=make_manifest(name="second"), wise=make_wise(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", ["read", "write", "replace"])
 def test_old_bundle_comes_back_when_the_swap_was_killed(copy: Path, again: str) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(copy)], timeout=120)

@@ -32,6 +32,7 @@ def check(*arguments: object) -> Result:
     return invoke("check", *arguments)
 
 
+@pytest.mark.slow
 def test_a_good_bundle(path: Path) -> None:
     done = check(path)
     assert done.exit_code == 0

@@ -113,6 +113,7 @@ def test_errors_are_one_message(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_gone_on_with(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for label in ("run", "walk"):

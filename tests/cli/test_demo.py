@@ -43,6 +43,7 @@ def shipped(
     monkeypatch.setattr("edgepkd.runtime.model.DEMO_BUNDLE", bundle.path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shipped")
 def test_demo_takes_the_options_of_run(tmp_path: Path) -> None:
     done = invoke("demo", "--json", "-", "--static", "--order", "iframe,mv,residual", "--threads",

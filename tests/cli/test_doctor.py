@@ -8,6 +8,7 @@ from edgepkd._version import __version__
 from tests.cli.calling import invoke, lines
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_doctor() -> None:
     shown = invoke("doctor")

@@ -26,6 +26,8 @@ from tests.cli.calling import invoke as call
 from tests.clips import encode_clip, translating_texture
 from tests.models.networks import small_network
 
+pytestmark = pytest.mark.slow
+
 TRAINED: tuple[Modality, ...] = ("mv", "iframe")
 ORDER: tuple[Modality, ...] = ("mv", "iframe")
 

@@ -14,6 +14,8 @@ from edgepkd.engines.place import open_place
 from tests.cli.calling import invoke
 from tests.engines.segments import conv_bundle
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:

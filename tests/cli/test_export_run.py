@@ -22,6 +22,8 @@ from edgepkd.logits import fit
 from tests.cli.calling import invoke
 from tests.training.tiny_set import Row, change_index, make_run, make_set
 
+pytestmark = pytest.mark.slow
+
 TRAINED: tuple[Modality, ...] = ("mv", "iframe")
 
 

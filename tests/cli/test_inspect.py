@@ -25,6 +25,7 @@ def test_inspect_bundle(bundle: Bundle) -> None:
         "bundle", 1, 2)
 
 
+@pytest.mark.slow
 def test_inspect_says_whose_engines_there_are(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     folder = add_openvino_engines(bundle)

@@ -16,6 +16,8 @@ from tests.cli.calling import invoke as call
 from tests.clips import encode_clip, moving_scene
 from tests.training.tiny_set import write_recipe
 
+pytestmark = pytest.mark.slow
+
 GIVEN = ("चलना", "walk 🚶", "50% off", "Cafe\u0301", "$x_{$ *a* `b`|c")
 KEPT = tuple(sorted(normalize("NFC", label) for label in GIVEN))
 

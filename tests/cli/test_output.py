@@ -26,6 +26,8 @@ from tests.clips import encode_clip, moving_scene, translating_texture
 from tests.processes import ROOT, started
 from tests.runtime.bundles import make_manifest, make_policy, make_segments, make_wise
 
+pytestmark = pytest.mark.slow
+
 # Colour, clipboard (OSC 52), title, clear screen; C1 controls; turned direction; nothing seen.
 EVIL = ("a\x1b[31m\x07[bold]x[b]\n\rFORGED\x7f\x9b\u202e"
         "\x1b]52;c;aGk\x07\x1b]0;t\x07\x1b[2J\x85\x9d2;t\x9c\u2066\u200b")

@@ -21,6 +21,8 @@ from tests.logits.made_logits import make_logits
 from tests.processes import started
 from tests.runtime.bundles import make_bundle
 
+pytestmark = pytest.mark.slow
+
 LINES = '{"schema_version": 1, "kind": "clip"}\n'
 SYNTH = "--classes 2 --clips 8 --clip-frames 4"
 

@@ -16,6 +16,8 @@ from tests.clips import encode_clip, translating_texture
 from tests.processes import ROOT, hearing_ctrl_c
 from tests.runtime.bundles import make_bundle
 
+pytestmark = pytest.mark.slow
+
 SECRETS = ("p%40ss", "p@ss", "hunter2")
 ADDRESSES = (
     "rtsp://user:p%40ss@127.0.0.1:1/x", "rtsp://user:p@ss@127.0.0.1:1/x?key=hunter2",

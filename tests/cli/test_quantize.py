@@ -12,6 +12,8 @@ from typer.testing import Result
 from tests.cli.calling import invoke, lines
 from tests.training.tiny_set import make_set, write_recipe
 
+pytestmark = pytest.mark.slow
+
 FEW = ("--force-few", "--set", "finetune.epochs=2", "--set", "finetune.batch_clips=2")
 
 

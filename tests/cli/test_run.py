@@ -18,6 +18,8 @@ from tests.processes import ROOT
 from tests.runtime.bundles import make_bundle
 from tests.runtime.openvino_engines import add_openvino_engines
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.smoke
 def test_table_and_summary_on_stdout_notes_on_stderr(clips: Path, bundle: Bundle) -> None:

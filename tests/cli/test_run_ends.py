@@ -19,6 +19,8 @@ from tests.cli.calling import invoke, lines
 from tests.clips import encode_clip, translating_texture
 from tests.processes import ROOT, started
 
+pytestmark = pytest.mark.slow
+
 
 def test_ctrl_c_while_saving_leaves_no_video_and_keeps_the_answers(
     clips: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,8 @@ from tests.logits.made_logits import make_logits
 from tests.processes import ROOT, started
 from tests.runtime.bundles import make_bundle
 
+pytestmark = pytest.mark.slow
+
 VERBS = {
     "help": "--help", "version": "--version", "help of a verb": "run --help",
     "doctor": "doctor", "doctor json": "doctor --json -", "check": "check {bundle}",

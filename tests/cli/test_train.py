@@ -19,6 +19,8 @@ from tests.models.networks import torchvision_state
 from tests.processes import ROOT
 from tests.training.tiny_set import change_index, make_set, write_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -124,6 +124,7 @@ def test_a_pipe_keeps_each_file_that_is_whole(tmp_path: Path) -> None:
     assert "gop-000000.npz  12 frames" in shown, "a line a file, as it comes"
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_swept_by_the_next(clips: Path, tmp_path: Path) -> None:
     source = encode_clip(tmp_path / "long.avi", moving_scene(1500, (160, 128)))
     (tmp_path / "sets").mkdir()

@@ -70,6 +70,7 @@ def test_flags_reach_the_fit(logits: Path, tmp_path: Path) -> None:
             "accuracy_loss": 0.1, "min_confidence": 0.5, "safety_clips": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     (["--method", "paper", "--l1", "0.1"], 2, "error: l1 is 0.1; allowed: nothing with method"),
     (["--method", "paper", "--allow-negative"], 2, "error: non_negative is False; allowed"),
@@ -99,6 +100,7 @@ def test_the_test_split_is_refused_with_the_next_step(tmp_path: Path) -> None:
     assert "note: fitted on the test split" in done.stderr
 
 
+@pytest.mark.slow
 def test_neither_help_nor_a_fit_imports_torch(logits: Path, tmp_path: Path) -> None:
     code = f"""
 import sys

@@ -36,6 +36,7 @@ def test_every_job_comes_back_with_its_result() -> None:
     assert list(LocalPool(2).run(double, [])) == []
 
 
+@pytest.mark.slow
 def test_a_crash_takes_only_its_own_job_along() -> None:
     got = list(LocalPool(2).run(double, [1, 2, 13, 3, 4]))
     assert sorted(job for job, _ in got) == [1, 2, 3, 4, 13]
@@ -47,6 +48,7 @@ def test_a_bug_is_not_hidden() -> None:
         list(LocalPool(1).run(double, [17]))
 
 
+@pytest.mark.slow
 def test_processes_that_always_die_end_the_run() -> None:
     with pytest.raises(DataError, match="3 worker processes died"):
         list(LocalPool(1).run(die, range(50)))

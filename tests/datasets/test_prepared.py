@@ -42,6 +42,7 @@ def test_failures_are_a_table_even_when_there_is_none(tmp_path: Path) -> None:
     assert path.read_text().splitlines()[1] == 'a.avi,"it is empty, or cut off"'
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     with full_disk(writes=0), pytest.raises(StorageError, match=FULL):
         write_index(tmp_path, [CLIP])

@@ -144,6 +144,7 @@ def test_a_damaged_source_is_counted_and_nothing_at_all_is_an_error(tmp_path: Pa
         encode(video)
 
 
+@pytest.mark.slow
 def test_real_clips_are_the_same_by_both_ways(shared_data: Path, tmp_path: Path) -> None:
     names = ("clips/hmdb51_cartwheel.avi", "clips/decord_video_90.mov",
              "clips/filetype_vfr_1080p.webm")

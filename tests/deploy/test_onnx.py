@@ -25,6 +25,8 @@ from tests.deploy.chains import logits_difference
 from tests.engines.int8_networks import int8_network
 from tests.models.networks import small_network
 
+pytestmark = pytest.mark.slow
+
 
 def dims(value: onnx.ValueInfoProto) -> list[int | str]:
     return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]

@@ -14,6 +14,8 @@ from edgepkd.models.segmented import BACKBONES, BackboneName
 from tests.engines.int8_networks import frames, int8_network, int8_segments
 from tests.engines.onnx_parts import constants, nodes
 
+pytestmark = pytest.mark.slow
+
 
 def makers(content: bytes) -> dict[str, onnx.NodeProto]:
     return {n.output[0]: n for n in onnx.load_from_string(content).graph.node}

@@ -61,6 +61,7 @@ def build(part: Segment, precision: Any = "fp32", *, low: int = 1, high: int = 4
         precision=precision)
 
 
+@pytest.mark.slow
 def test_names_profile_and_answers(library: FakeLibrary) -> None:
     part = segment()
     assert build(part) == b"plan"
@@ -134,6 +135,7 @@ def test_one_batch_size_is_static(library: FakeLibrary) -> None:
     assert node.meta["val"].shape == (3, *SHAPE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "said"), [
     (RuntimeError("no converter for aten.foo\nmore"), "RuntimeError: no converter for aten.foo"),
     (UnboundLocalError("interpreter_result"), "it logged the reason above"),

@@ -24,6 +24,8 @@ from tests.engines.builds import SEGMENTS, build, built, listing, script
 from tests.engines.segments import FRAMES, conv_bundle, convolution
 from tests.processes import started
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

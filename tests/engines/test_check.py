@@ -42,6 +42,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     stored_engines.edit(path / "engines/openvino", change)
 
 
+@pytest.mark.slow
 def test_a_good_bundle_is_ok(path: Path) -> None:
     (found,) = check_targets(read_bundle(path), None)
     assert (found.target, found.verdict, found.reasons, found.command) == (

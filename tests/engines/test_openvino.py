@@ -32,6 +32,7 @@ def test_a_plan_answers_as_the_segment_does(precision: Precision) -> None:
     assert np.abs(got["logits"] - logits).max() < 0.03 * np.abs(logits).max()
 
 
+@pytest.mark.slow
 def test_int8_plans_are_smaller_and_both_are_measured() -> None:
     builder = OpenVinoBuilder()
     plans = {p: builder.build(convolution(2, quantized=True), precision=p, shapes=SHAPES,

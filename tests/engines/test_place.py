@@ -30,6 +30,8 @@ from tests.engines.builders import SPEC
 from tests.engines.builds import GPU, build, script
 from tests.processes import started
 
+pytestmark = pytest.mark.slow
+
 
 def _precious(tmp_path: Path) -> Path:
     folder = tmp_path / "elsewhere"

@@ -32,6 +32,7 @@ def test_a_missing_library_is_the_childs_error(tmp_path: Path) -> None:
         build(bundle, builder=builder)
 
 
+@pytest.mark.slow
 def test_nothing_in_the_current_folder_is_imported(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

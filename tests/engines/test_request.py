@@ -17,6 +17,7 @@ from tests.engines.builds import GPU, build, built, listing
 from tests.engines.segments import conv_bundle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "message"), [
     ({"precision": "int4"}, "precision for gpu is 'int4'; allowed: fp32, fp16, int8, auto"),
     ({"workspace_mb": 0}, "workspace_mb is 0"),

@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.fuzz.seeds import CORPUS, is_input
 from tests.processes import ROOT
+
+pytestmark = pytest.mark.slow
 
 _CHILD = """
 import json, sys

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.processes import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def _fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -31,6 +31,7 @@ class _First(random.Random):
         return 0.99
 
 
+@pytest.mark.slow
 def test_inputs_are_the_same_every_time(seeds: Seeds) -> None:
     again = make_seeds()
     assert again == seeds
@@ -59,6 +60,7 @@ def test_a_file_is_what_its_units_are(seeds: Seeds) -> None:
         assert len(flat(units)) > 3
 
 
+@pytest.mark.slow
 def test_inputs_are_of_every_format_and_often_open(seeds: Seeds) -> None:
     formats = Counter[str]()
     for number in range(600):

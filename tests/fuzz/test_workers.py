@@ -71,6 +71,7 @@ def _in_a_destructor() -> None:
     Lost()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bad", "kind", "said"), [
     (_out_of_bounds, "bounds", "out of bounds"), (_foreign, "foreign", "KeyError"),
     (_wrong, "wrong", "not finite"), (_crash, "crash", "SIGSEGV"), (_spin, "hang", "of CPU"),

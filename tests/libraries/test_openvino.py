@@ -13,6 +13,8 @@ import pytest
 from edgepkd.libraries import openvino
 from tests.runtime.bundles import make_bundle
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 OWNER = "edgepkd/libraries/openvino.py"
 MAKERS = re.compile(r"\bCore\s*\(|\.(compile|import)_model\s*\(|^\s*(import|from) openvino\b")

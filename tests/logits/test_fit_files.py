@@ -59,6 +59,7 @@ def test_a_file_of_another_fit_is_noticed(folder: Path, tmp_path: Path, name: st
         read_fitted(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"schema_version": 1}', b"\xff",
                                      b'{"schema_version": 1, "files": 3}'])
 def test_a_damaged_record_is_refused(folder: Path, content: bytes) -> None:

@@ -130,6 +130,7 @@ def test_no_step_leads_downhill_from_the_fit(
             assert full_objective(other, logits, labels, method) >= best - 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_another_solver_finds_the_same_optimum(
     helpful_and_harmful: tuple[Floats, Labels], method: Convex
@@ -210,6 +211,7 @@ def test_pulls_below_zero_are_refused(name: str, value: float) -> None:
 # ---- the paper's way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 5, 6, 12])
 def test_paper_sgd_is_the_reference_step_by_step(count: int) -> None:
     import torch

@@ -125,6 +125,7 @@ def test_division_without_lateral_divides_by_one(
     assert one == other
 
 
+@pytest.mark.slow
 def test_the_device_runs_every_variant_as_it_is(
     three_networks: tuple[dict[Modality, Floats], Labels]
 ) -> None:
@@ -156,6 +157,7 @@ def test_orders_are_all_permutations_of_all_subsets() -> None:
     assert not stacked[:, 4:].any()
 
 
+@pytest.mark.slow
 def test_all_orders_share_prefixes_and_equal_single_fits(
     three_networks: tuple[dict[Modality, Floats], Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +179,7 @@ def test_orders_of_some_modalities() -> None:
         ("mv",), ("iframe",), ("mv", "iframe"), ("iframe", "mv"))
 
 
+@pytest.mark.slow
 def test_ensembles_are_what_their_names_say(
     three_networks: tuple[dict[Modality, Floats], Labels]
 ) -> None:

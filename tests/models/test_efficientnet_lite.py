@@ -57,6 +57,7 @@ def reference_forward(state: dict[str, Tensor], x: Tensor) -> Tensor:
     return F.linear(x.mean((2, 3)), state["_fc.weight"], state["_fc.bias"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 64), (97, 75)])
 def test_every_tensor_of_the_checkpoint_is_used_and_answers_the_same(
     checkpoint: dict[str, Tensor], size: tuple[int, int]
@@ -70,6 +71,7 @@ def test_every_tensor_of_the_checkpoint_is_used_and_answers_the_same(
         assert torch.allclose(network.eval()(x)[-1], reference_forward(checkpoint, x), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_photo_is_recognised_through_the_papers_value_mapping() -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     photo = Path(datasets.__file__).parent / "images" / "flower.jpg"

@@ -9,6 +9,7 @@ from edgepkd.models.segmented import BACKBONES, BackboneName
 from tests.models.networks import small_network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("head_form", ["paper", "pool_first"])
 def test_folding_removes_every_batch_norm_and_keeps_the_answers(

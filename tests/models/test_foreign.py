@@ -112,6 +112,7 @@ def networks() -> dict[tuple[str, Modality], SegmentedNetwork]:
     }
 
 
+@pytest.mark.slow
 def test_torchvision_resnet50_fills_an_iframe_trunk(networks: dict) -> None:
     state = filled(torchvision_names("resnet50"))
     assert len(state) == 320  # torchvision's own count

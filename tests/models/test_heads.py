@@ -25,6 +25,7 @@ def make_head(channels: int, out: int, kernel: int) -> ICHead:
     return head.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "out", "side", "kernel"), PAPER_HEADS)
 def test_pool_first_is_exact_for_the_papers_heads(
     channels: int, out: int, side: int, kernel: int

@@ -36,6 +36,7 @@ def sums(rows: tuple[ExitMacs, ...], form: HeadForm) -> list[int]:
     return list(accumulate(row.segment(form) for row in rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "modality", "cumulative", "parts"), PAPER)
 def test_the_papers_table(
     name: BackboneName, modality: Modality, cumulative: tuple[float, ...],
@@ -50,6 +51,7 @@ def test_the_papers_table(
     assert plain / 1e9 == pytest.approx(BACKBONE_ONLY[name, modality], rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_the_pool_first_figures(name: BackboneName) -> None:
     network = build_network(name, modality="iframe", num_classes=101)

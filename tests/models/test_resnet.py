@@ -8,6 +8,8 @@ from edgepkd.models.segmented import BackboneName
 from edgepkd.models.weights import backbone_names, load_backbone
 from tests.models.networks import torchvision_forward, torchvision_state
 
+pytestmark = pytest.mark.slow
+
 # Entries of the state dict and parameters of torchvision's models, as published.
 TORCHVISION: dict[BackboneName, tuple[int, int]] = {
     "resnet18": (122, 11_689_512), "resnet50": (320, 25_557_032),

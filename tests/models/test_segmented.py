@@ -23,6 +23,7 @@ def train_step(network: SegmentedNetwork) -> None:
     optimiser.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", MODALITIES)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_four_exits_for_every_backbone_and_modality(

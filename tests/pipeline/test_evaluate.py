@@ -102,6 +102,7 @@ def test_the_cascade_follows_the_policy_that_was_fitted(run: Path, cache: Path) 
     assert any("nothing was fitted for this order" in note for note in other.notes)
 
 
+@pytest.mark.slow
 def test_a_moved_index_is_cut_alike(run: Path, cache: Path, data: Path, tmp_path: Path) -> None:
     own = evaluated(run, cache)
     moved = Path(shutil.copytree(data, tmp_path / "moved"))

@@ -266,6 +266,7 @@ def test_settings_are_checked(config: PrepareConfig) -> None:
             replace(config, **change)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_real_processes_give_the_same_set(config: PrepareConfig, tmp_path: Path) -> None:
     prepare(config)

@@ -28,6 +28,8 @@ from edgepkd.training.predict import views_protocol, weights_sha256
 from edgepkd.training.runs import read_run
 from tests.training.tiny_set import change_index, make_run, make_set
 
+pytestmark = pytest.mark.slow
+
 FEW: dict[str, Any] = {"min_clips": 2, "finetune.epochs": 2, "finetune.batch_clips": 2}
 
 

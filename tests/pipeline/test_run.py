@@ -75,6 +75,7 @@ def summary(events: list[pipeline.RunEvent]) -> RunSummary:
     return events[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 @pytest.mark.parametrize(("name", "label"), [("right.mp4", "right"), ("left.avi", "left")])
 def test_motion_alone_answers_and_makes_no_picture(
@@ -105,6 +106,7 @@ def test_iframe_first_decodes_no_p_frame(clips: Path, bundle: Bundle) -> None:
     assert answer.decode.frames_rgb == 2
 
 
+@pytest.mark.slow
 def test_static_runs_everything(clips: Path, bundle: Bundle) -> None:
     events = run(clips / "right.mp4", bundle, static=True, clips=1)
     (answer,) = answers(events)
@@ -128,6 +130,7 @@ def test_both_routes_agree(clips: Path, bundle: Bundle) -> None:
     assert {answer.label for answer in answers(events)} == {"right"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_frames", [1, 2, 13])
 def test_a_video_shorter_than_a_clip_still_gets_an_answer(
     tmp_path: Path, bundle: Bundle, num_frames: int
@@ -193,6 +196,7 @@ def test_all_of_several_sources_may_fail(bundle: Bundle, tmp_path: Path) -> None
     assert [type(event) for event in events] == [SourceFailed, SourceFailed, RunSummary]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "ended"), [
     (KeyboardInterrupt(), "interrupted"), (SystemExit(143), "interrupted"),
     (ModelError("no such kernel."), "error"), (SourceError("went away."), "source failed"),
@@ -225,6 +229,7 @@ def test_an_error_of_whoever_takes_the_events_ends_the_run_with_its_summary(
         next(events)
 
 
+@pytest.mark.slow
 def test_times_of_an_answer_and_of_the_run_add_up(clips: Path, bundle: Bundle) -> None:
     events = run(clips / "right.mp4", bundle, static=True)
     first, *later = answers(events)
@@ -285,6 +290,7 @@ def test_warnings_come_before_the_error_they_lead_to(
 # ---- saving
 
 
+@pytest.mark.slow
 def test_save(clips: Path, bundle: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     events = run(clips / "right.mp4", bundle, save=out)
@@ -389,6 +395,7 @@ def test_static_excludes_the_rest(other: dict[str, Any]) -> None:
 
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "pixels"), [
     ({}, True), ({"max_exit": 4}, False), ({"order": "iframe,mv,residual", "max_exit": 8}, False),
     ({"order": "mv"}, False), ({"order": "iframe"}, False), ({"max_exit": 5}, True),
@@ -478,6 +485,7 @@ def test_a_backend_is_a_plain_name(backend: str) -> None:
         RunConfig("x.mp4", backend=backend)
 
 
+@pytest.mark.slow
 def test_events_show_no_password(bundle: Bundle) -> None:
     address = "rtsp://admin:hunter2@127.0.0.1:9/x"
     events = run_into_error(address, bundle, SourceError)
@@ -489,6 +497,7 @@ def test_events_show_no_password(bundle: Bundle) -> None:
 # ---- kinds of sources
 
 
+@pytest.mark.slow
 def test_sources_may_be_paths_lists_and_open_files(clips: Path, bundle: Bundle) -> None:
     right, left = clips / "right.mp4", clips / "left.avi"
     with left.open("rb") as file:
@@ -518,6 +527,7 @@ def test_what_a_folder_holds_beside_videos_is_an_event(
     assert {answer.label for answer in answers(events)} == {"left", "right"}
 
 
+@pytest.mark.slow
 def test_pictures_are_answered_and_saved_at_the_rate_given(
     bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -40,6 +40,8 @@ from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import read_run
 from tests.training.tiny_set import Row, change_index, make_set, write_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -95,6 +95,7 @@ def test_the_record_says_how(fit: Fit, tmp_path: Path) -> None:
     assert record["logits_sha256"] == hashlib.sha256(content).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_same_logits_give_the_same_files(fit: Fit) -> None:
     first = fit(order="all")
     contents = {path.name: path.read_bytes() for path in first.out.iterdir()}
@@ -129,6 +130,7 @@ def test_without_a_policy_nothing_exits_early(fit: Fit) -> None:
     assert result.facts["policy"] is None
 
 
+@pytest.mark.slow
 def test_a_second_fit_replaces_the_first_whole(fit: Fit) -> None:
     fit(order="all")
     result = fit(variant="no-scaling")
@@ -159,6 +161,7 @@ def test_the_weights_of_a_bundle_are_never_replaced(fit: Fit, tmp_path: Path) ->
     assert not (bundle.path / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["full", "no-scaling", "no-lateral", "division"])
 @pytest.mark.parametrize("method", ["convex", "paper"])
 def test_every_method_fits_every_variant(fit: Fit, method: str, variant: str) -> None:

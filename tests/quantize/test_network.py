@@ -49,6 +49,7 @@ def logits(network: SegmentedNetwork, x: Tensor) -> Tensor:
 # ---- placement
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_lite0"])
 def test_every_weighted_layer_and_add_has_its_quantisers_and_nothing_else(
     name: BackboneName
@@ -165,6 +166,7 @@ def test_a_pattern_without_a_layer_is_refused() -> None:
 # ---- export
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [7, 8])
 def test_for_export_has_the_same_grid_in_eight_bits(bits: int) -> None:
     network = small_int8(QuantSpec(weight_bits=bits))  # type: ignore[arg-type]
@@ -209,6 +211,7 @@ def test_percentiles_are_below_the_largest_and_rise(largest: dict[str, float]) -
     assert sum(low.values()) < 0.8 * sum(largest.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrator", ["entropy", "mse"])
 def test_other_ranges_cut_outliers_and_never_exceed_the_largest(
     calibrator: Calibrator, largest: dict[str, float]

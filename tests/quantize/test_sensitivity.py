@@ -45,6 +45,7 @@ def exits(network: SegmentedNetwork) -> Tensor:
         return torch.stack(network(torch.cat([some_frames(2, seed=1), some_frames(1, seed=2)])))
 
 
+@pytest.mark.slow
 def test_every_quantised_layer_is_measured_once(
     network: SegmentedNetwork, measured: dict[str, LayerSensitivity]
 ) -> None:

@@ -21,6 +21,8 @@ from tests.runtime.fake_gpu import TARGET, add_engines, install
 from tests.runtime.openvino_engines import add_openvino_engines, forge
 from tests.stored_engines import edit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:

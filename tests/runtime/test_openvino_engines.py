@@ -23,6 +23,8 @@ from tests.runtime.bundles import make_bundle
 from tests.runtime.openvino_engines import TARGET, add_openvino_engines, forge
 from tests.stored_engines import edit
 
+pytestmark = pytest.mark.slow
+
 MV_1 = Position("mv", 1)
 
 

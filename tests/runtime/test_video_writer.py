@@ -110,6 +110,7 @@ def test_an_older_output_survives_a_source_without_frames(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mkv", ".mov", ".avi"])
 def test_an_older_output_survives_a_full_disk(tmp_path: Path, suffix: str) -> None:
     source = encode_clip(tmp_path / "in.mp4", translating_texture(12, (320, 240), (3, 1)))

@@ -60,6 +60,7 @@ def test_clips_come_with_the_index_of_their_label(part: Part) -> None:
     assert part.cache_spec.inputs == part.recipe.inputs
 
 
+@pytest.mark.slow
 def test_a_trunk_is_kept_until_something_changes(part: Part) -> None:
     assert backbone_job(part, "mv").startswith("final mv: loss ")
     assert backbone_job(part, "mv") == "final mv: kept from an earlier run"
@@ -94,6 +95,7 @@ def test_another_fold_is_trained_on_another_seed(part: Part) -> None:
                            two["segments.0.trunk.conv1.weight"])
 
 
+@pytest.mark.slow
 def test_exits_answer_the_held_out_clips_with_the_networks_they_save(part: Part) -> None:
     for modality in MODALITIES:
         backbone_job(part, modality)

@@ -129,6 +129,7 @@ def die() -> str:
     os._exit(9)
 
 
+@pytest.mark.slow
 def test_jobs_run_and_are_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "new" / "progress.log"
     jobs = [partial(note, tmp_path / str(i), f"job {i}") for i in range(3)]
@@ -139,6 +140,7 @@ def test_jobs_run_and_are_logged(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.splitlines() == lines
 
 
+@pytest.mark.slow
 def test_an_error_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no clip"):
         run_jobs([partial(fail, "no clip")], processes=1, log=tmp_path / "progress.log")

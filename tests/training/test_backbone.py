@@ -70,6 +70,7 @@ def test_other_exits_are_not_touched() -> None:
             assert torch.equal(before[key], after[key]), key
 
 
+@pytest.mark.slow
 def test_it_learns_an_easy_difference() -> None:
     network = train(replace(RECIPE, epochs=15))
     answers = clip_logits(network, DATA.clips, spec=SPEC)[:, -1].argmax(1)

@@ -34,6 +34,7 @@ def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(2)]
 
 
+@pytest.mark.slow
 def test_gradients_of_two_ranks_are_those_of_one_process(of_ranks: list[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     expected = ranks.gradients()

@@ -81,6 +81,7 @@ def test_views_are_the_same_for_the_same_seed_and_have_one_row_per_view() -> Non
     assert not torch.equal(first.windows[0][0], first.windows[0][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["pkd", "anticurriculum", "iframe", "ce"])
 def test_training_moves_heads_and_their_biases_but_nothing_frozen(scheme: Scheme) -> None:
     network = small_network()
@@ -96,6 +97,7 @@ def test_training_moves_heads_and_their_biases_but_nothing_frozen(scheme: Scheme
         assert torch.equal(value, before[key]) != moves, key
 
 
+@pytest.mark.slow
 def test_students_learn_what_the_teacher_says_not_what_the_labels_say() -> None:
     network = small_network()
     views, labels = views_of(network)

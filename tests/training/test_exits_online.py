@@ -62,6 +62,7 @@ def cached(trunks: Mapping[Modality, SegmentedNetwork], folder: Path) -> CachedF
     return CachedFeatures(views["residual"], {m: views[m].logits for m in MODALITIES})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["own", "mv", "labels"])
 def test_views_of_the_first_epoch_are_those_of_the_cache(tmp_path: Path, teacher: Any) -> None:
     trunks = networks()
@@ -84,6 +85,7 @@ def test_views_of_the_next_epoch_are_fresh_and_repeat() -> None:
     assert torch.equal(second[0], again[0])
 
 
+@pytest.mark.slow
 def test_one_epoch_online_gives_the_heads_of_one_epoch_from_the_cache(tmp_path: Path) -> None:
     recipe = ExitRecipe(scheme="anticurriculum", epochs=1, batch_views=4, learning_rate=1e-2)
     found = []
@@ -113,6 +115,7 @@ def test_only_the_teacher_in_use_is_asked() -> None:
         assert len(asked) == len(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_cache", [True, False])
 def test_frozen_parts_do_not_move_by_a_bit_and_biases_train(
     tmp_path: Path, from_cache: bool
@@ -168,6 +171,7 @@ class Rows(Silent):
         self.losses.append(float(values["loss_calibration"]))
 
 
+@pytest.mark.slow
 def test_the_best_epoch_on_the_calibration_clips_is_kept(tmp_path: Path) -> None:
     """Calibration labels that contradict training make an early epoch the best one."""
     other = LabelledClips(DATA.clips, [(label + 1) % 3 for label in DATA.labels])

@@ -96,6 +96,7 @@ def nudged(key: str) -> Callable[[SegmentedNetwork], dict[str, Any]]:
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [
     nudged("segments.1.trunk.layer2.0.conv1.weight"),
     nudged("segments.2.trunk.layer3.0.bn1.running_mean"),

@@ -153,6 +153,7 @@ def test_teachers_get_no_gradient() -> None:
 # ---- who teaches when
 
 
+@pytest.mark.slow
 def test_teachers_follow_the_schedule_and_see_the_students_views(
     student: SegmentedNetwork, data: LabelledClips, taught: Taught, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +221,7 @@ def test_view_logits_are_means_over_segments_of_the_plans_views(
 # ---- training
 
 
+@pytest.mark.slow
 def test_qad_brings_every_exit_back_to_the_float_network(
     student: SegmentedNetwork, networks: dict[Modality, SegmentedNetwork], data: LabelledClips
 ) -> None:
@@ -269,6 +271,7 @@ def test_calibration_clips_are_measured_and_may_choose_the_epoch(
     assert 0 <= best["accuracy_calibration_exit_4"] <= 1
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_very_weights(
     networks: dict[Modality, SegmentedNetwork], data: LabelledClips, taught: Taught, tmp_path: Path
 ) -> None:

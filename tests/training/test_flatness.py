@@ -55,6 +55,7 @@ def test_the_trace_of_a_full_quadratic_is_within_its_error_bar() -> None:
     assert estimate.standard_error == pytest.approx(float(expected_error), rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_trace_of_softmax_regression_equals_its_formula_for_any_batches() -> None:
     torch.manual_seed(0)
     x, labels = torch.randn(10, 4), torch.randint(0, 3, (10,))
@@ -127,6 +128,7 @@ def test_the_weights_are_convolutions_and_the_last_classifier() -> None:
     assert [n for n in chosen if ".head." in n] == ["segments.3.head.fc.weight"]
 
 
+@pytest.mark.slow
 def test_the_block_of_the_last_classifier_equals_its_formula(
     batches: list[Batch],
 ) -> None:
@@ -160,6 +162,7 @@ def exact_last_trace(network: nn.Module, batches: list[Batch]) -> float:
     return total / 3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_estimate_and_nothing_moves(batches: list[Batch]) -> None:
     network = small_network()
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -172,6 +175,7 @@ def test_the_same_seed_gives_the_same_estimate_and_nothing_moves(batches: list[B
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
 
 
+@pytest.mark.slow
 def test_a_larger_box_is_sharper(batches: list[Batch]) -> None:
     network = small_network()
     small, large = (epsilon_sharpness(network, batches, epsilon=e) for e in (1e-4, 1e-3))

@@ -120,6 +120,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["backbone", "exits"])
 def test_a_killed_run_goes_on_to_the_weights_of_one_that_was_not(
     killed: Mapping[str, Path], kind: str

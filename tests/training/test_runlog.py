@@ -75,6 +75,7 @@ def test_a_resumed_run_has_no_epoch_twice(tmp_path: Path) -> None:
     assert [json.loads(lines[i])["kind"] for i in (0, 2)] == ["start", "resume"]
 
 
+@pytest.mark.slow
 def test_a_row_that_a_kill_cut_short_is_no_row(tmp_path: Path) -> None:
     train(RunLog(tmp_path), range(2))
     with (tmp_path / "results.csv").open("a") as file:
@@ -133,6 +134,7 @@ def test_without_matplotlib_the_log_names_the_extra(
     assert not list(tmp_path.glob("*.png"))
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_numbers_and_forgets_what_a_kill_left(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

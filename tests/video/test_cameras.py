@@ -68,6 +68,7 @@ def test_a_camera_that_breaks_off_has_failed(content) -> None:
     assert "ended the stream" in error.message or "stopped sending" in error.message
 
 
+@pytest.mark.slow
 def test_a_camera_that_stalls_says_for_how_long(content) -> None:
     with camera(content, then="stall") as port:
         count, error = watched(port)
@@ -76,6 +77,7 @@ def test_a_camera_that_stalls_says_for_how_long(content) -> None:
     assert "immediate exit" not in error.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("manner", "message"), [
     ("mute", "no answer within 0.5 s"),
     ("no packets", "no answer within 0.5 s"),

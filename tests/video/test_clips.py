@@ -119,6 +119,7 @@ def test_what_is_not_asked_for_is_not_decoded(mpeg4) -> None:
         assert clip.counters.motion_fields == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [MODALITIES, ("iframe", "residual", "mv")])
 def test_nothing_is_decoded_twice_whatever_the_order(tmp_path, order) -> None:
     """Large frames, so that only planned ones are kept; a long GOP, so that anchors are virtual."""

@@ -73,6 +73,7 @@ def avi(folder: Path, scale: int, rate: int, *, codec: str = "mjpeg") -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["mjpeg", "mpeg4"])
 @pytest.mark.parametrize(("scale", "rate"), [
     (0, 0), (1, 0), (0, 1), (10**9, 1), (1, 10**9), (335_544, 1), (2**32 - 1, 1), (1, 2**32 - 1),
@@ -132,6 +133,7 @@ def stamped(folder: Path, stamps: Sequence[int], time_base: Fraction, suffix: st
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["nut", "mkv", "mp4"])
 @pytest.mark.parametrize("time_base", [
     Fraction(1, 1000), Fraction(1, 2**31 - 1), Fraction(1), Fraction(1000)])

@@ -198,6 +198,7 @@ FORMATS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "codec", "kind"), FORMATS)
 @pytest.mark.parametrize("piped", [False, True])
 def test_formats_of_video_open_from_files_and_pipes(

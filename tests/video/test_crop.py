@@ -85,6 +85,7 @@ def assert_cut(gop: Gop, plain: Gop, crop: Crop, *, size: tuple[int, int] = CODE
     assert gop.motion(0).shape[:2] == gop.grid_shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", CROPS, ids=str)
 def test_native_arrays_are_those_of_the_whole_picture_cut(whole: Path, crop: Crop) -> None:
     _, plain = first_clip(whole)

@@ -51,6 +51,7 @@ def _share_right(path: Path, step: tuple[float, float], *, spec: DecodeSpec,
 X264 = {"bf": "0", "refs": "1", "subme": "7", "preset": "medium"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid_px", [1, 8])
 @pytest.mark.parametrize(("codec", "step", "options", "least"), [
     ("mpeg4", (3, -2), {}, 0.99),
@@ -153,6 +154,7 @@ def _coviar_clips() -> list[str]:
             and (row["codec"] == "mpeg4" or int(row["b_frames"] or 0) == 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _coviar_clips() or ["absent"])
 def test_coviar_mode_equals_the_slow_port(shared_data: Path, name: str) -> None:
     path = shared_data / "clips" / name

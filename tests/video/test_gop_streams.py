@@ -158,6 +158,7 @@ def _resident_kib() -> int:
     return pages * resource.getpagesize() // 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_memory_stays_flat_without_the_cyclic_collector(clip: Path) -> None:
     def read_all(times: int) -> None:
@@ -181,6 +182,7 @@ def test_memory_stays_flat_without_the_cyclic_collector(clip: Path) -> None:
     assert after_kib - before_kib < 8 << 10
 
 
+@pytest.mark.slow
 def test_a_gop_is_freed_when_it_is_let_go(clip: Path) -> None:
     gc.collect()
     gc.disable()

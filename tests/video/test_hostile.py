@@ -143,6 +143,7 @@ def made(tmp_path: Path, params: str, *, num_frames: int = 70, suffix: str = "mk
                        codec="libx264", quality=8, options={"x264-params": params})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMS)
 def test_h264_of_every_make_gives_all_frames_and_right_pictures(tmp_path: Path, name: str) -> None:
     reason, params = STREAMS[name]

@@ -120,6 +120,7 @@ def _anybody_can_replace_it(folder: Path) -> None:
     folder.parent.chmod(0o777)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [_others_may_write, _a_link, _anybody_can_replace_it, Path.touch])
 def test_a_folder_that_others_could_fill_is_refused(
     tmp_path: Path, make: Callable[[Path], None]
@@ -154,6 +155,7 @@ def test_no_temporary_folder_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert works(function)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", ["", "cache", None])
 def test_nothing_is_left_in_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
@@ -195,6 +197,7 @@ def _a_link_to_a_shared_folder(folder: Path) -> None:
     folder.symlink_to("elsewhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["__pycache__", "wanted"])
 @pytest.mark.parametrize("share", [_shared, _of_the_group, _in_a_shared_folder,
                                    _a_link_to_a_shared_folder])
@@ -248,6 +251,7 @@ def test_a_place_of_another_users_is_not_taken(
     assert folder.parent == jit.private_folder()
 
 
+@pytest.mark.slow
 def test_a_cache_cut_anywhere_is_mended(tmp_path: Path) -> None:
     """Every length of the index, and every 500th and the last of the machine code."""
     assert works(fresh(tmp_path))
@@ -271,6 +275,7 @@ def _loads(function: Any) -> bool:
     return function._cache.load_overload((kernel,), function.targetctx) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
 @pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle at all", pickle.dumps(17)])
 def test_a_damaged_cache_is_mended(tmp_path: Path, suffix: str, content: bytes) -> None:
@@ -281,6 +286,7 @@ def test_a_damaged_cache_is_mended(tmp_path: Path, suffix: str, content: bytes) 
     assert was_kept(fresh(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_read_or_written_any_more(tmp_path: Path) -> None:
     function = fresh(tmp_path)
     assert works(function)
@@ -314,6 +320,7 @@ def read_only_package(tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_temporary", [True, False])
 def test_the_command_line_needs_no_home(
     tmp_path: Path, read_only_package: Path, has_temporary: bool

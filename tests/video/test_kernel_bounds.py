@@ -76,6 +76,7 @@ def test_a_frame_of_another_size_is_refused_before_a_kernel(tmp_path: Path) -> N
     assert vector_cells(words, grid=grid, whole_pixels=False, limit=100).size == grid.num_cells
 
 
+@pytest.mark.slow
 def test_no_kernel_is_reached_but_through_the_checks() -> None:
     for path in sorted((ROOT / "edgepkd").rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
@@ -113,6 +114,7 @@ for kernel, arrays in (
 """
 
 
+@pytest.mark.slow
 def test_bounds_checks_see_vector_operations_too(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _OUT_OF_BOUNDS], capture_output=True, text=True, cwd=ROOT,

@@ -139,6 +139,7 @@ def test_residual_is_the_difference_to_the_looked_up_pixel(
     np.testing.assert_array_equal(got, now.astype(np.int16) - warped)
 
 
+@pytest.mark.slow
 def test_reference_choice_finds_the_frame_a_block_came_from() -> None:
     rng = np.random.default_rng(11)
     width, height = 64, 48

@@ -92,6 +92,7 @@ def test_edits_that_show_all_frames_again_and_again_are_refused() -> None:
     check(movie(sizes, extra=box(b"edts", box(b"elst", numbers(0, 3), bytes(36)))))
 
 
+@pytest.mark.slow
 def test_a_packed_index_is_looked_into() -> None:
     inner = movie(alike(COUNT))[16:]
     packed = box(b"moov", box(b"cmov", box(b"dcom", b"zlib"),

@@ -113,6 +113,7 @@ def _in_picture() -> np.ndarray:
     return inside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SQUARE)
 def test_normalised_clips_are_those_of_turned_frames(tmp_path: Path, name: str) -> None:
     """As of a file whose frames were turned before they were encoded, and of no other."""
@@ -132,6 +133,7 @@ def test_normalised_clips_are_those_of_turned_frames(tmp_path: Path, name: str) 
         assert min(differences, key=lambda other, m=m: differences[other][m]) == name, m
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["native", "normalize"])
 @pytest.mark.parametrize("name", SQUARE)
 def test_vectors_have_the_sign_that_is_seen(tmp_path: Path, name: str, route: str) -> None:

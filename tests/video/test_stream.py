@@ -54,6 +54,7 @@ def _tensors(source: Path) -> list[dict[Modality, np.ndarray[Any, Any]]]:
 # -- pictures that come later than their packets -----------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [("motion", "residual", "iframe"), ("residual", "motion"),
                                    ("iframe", "residual", "motion"), ("motion",)])
 def test_allowed_reordering_changes_nothing(shared_cases: Path, order: tuple[str, ...]) -> None:
@@ -84,6 +85,7 @@ def _held_back(path: Path, *, gop: int, options: dict[str, str]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["mp4", "264", "ts", "mkv"])
 @pytest.mark.parametrize("options", [{"b-pyramid": "none"}, {"b-pyramid": "normal"}])
 @pytest.mark.parametrize("gop", [5, 12, 250])
@@ -110,6 +112,7 @@ def test_motion_is_that_of_its_own_frame(
 # -- streams that become others ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["ab", "ba", "aba"])
 @pytest.mark.parametrize(("codec", "form"), [
     ("libx264", "h264"), ("libx264", "mpegts"), ("libx264", "flv"), ("mpeg2video", "mpeg2video"),
@@ -141,6 +144,7 @@ def _body(file: bytes, number: int) -> bytes:
     return file[13:] if number and file.startswith(b"FLV") else file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("rs_a", "rs_b"), ("rs_b", "rs_a")])
 def test_real_pictures_of_two_sizes(
     shared_cases: Path, tmp_path: Path, names: tuple[str, str]
@@ -230,6 +234,7 @@ def test_raw_streams_of_every_codec_run_at_their_own_rate(
     assert spans[-1][1] == pytest.approx(1.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["native", "normalize"])
 def test_a_clock_that_starts_again_goes_on(shared_cases: Path, route: str) -> None:
     spans, warnings = _spans(shared_cases / "ts_ab.ts", route=route)
@@ -251,6 +256,7 @@ def test_clips_end_at_a_gap(tmp_path: Path, route: str) -> None:
 # -- the end -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["native", "normalize"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_a_file_that_is_cut_off_says_so(tmp_path: Path, route: str, share: float) -> None:
@@ -301,6 +307,7 @@ def test_a_reader_that_stops_early_says_nothing(shared_cases: Path) -> None:
         assert reader.warnings == []
 
 
+@pytest.mark.slow
 def test_no_good_file_is_called_cut_off(shared_data: Path) -> None:
     """Headers of real files are often wrong by a frame or two."""
     names = sorted((shared_data / "actions").rglob("*.avi"))[::9]

@@ -35,6 +35,7 @@ def test_a_missing_timestamp_follows_the_one_before() -> None:
         (1000, ""), (1040, ""), (1080, ""), (1200, "")]
 
 
+@pytest.mark.slow
 def test_a_clock_that_starts_again_goes_on() -> None:
     placed = _placed(_timeline(), 5000, 5040, 5080, 5120, 0, 40, 80, 20, 60)
     assert placed[4:7] == [(5160, "restart"), (5200, ""), (5240, "")]

@@ -52,6 +52,7 @@ def test_two_decodes_agree_field_by_field(tmp_path: Path) -> None:
             np.testing.assert_array_equal(a[name], b[name])
 
 
+@pytest.mark.slow
 def test_reading_vectors_leaves_no_cycle(tmp_path: Path) -> None:
     """`frame.side_data` would keep each frame until the cyclic collector runs."""
     path = encode_clip(tmp_path / "clip.avi", moving_scene(8))

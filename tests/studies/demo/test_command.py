@@ -12,6 +12,8 @@ from edgepkd.engines.graph import is_quantized
 from edgepkd.studies.demo import command as demo
 from tests.clips import encode_clip
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 purpose = "Left or right."
 name = "tiny"

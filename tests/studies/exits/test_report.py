@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edgepkd.studies.exits.report import write
 from edgepkd.studies.exits.tables import compute
 from edgepkd.studies.study import load_study
 from tests.studies.exits.made_answers import made_answers
+
+pytestmark = pytest.mark.slow
 
 
 def flatness(scale: float) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def test_means_are_over_the_internal_classifiers_alone() -> None:
     assert means["all"]["less_ce"]["pkd"].value == pytest.approx(together)
 
 
+@pytest.mark.slow
 def test_no_lateral_answers_as_the_exit_alone_and_wise_gains_from_independent_exits() -> None:
     rows = weighing_table(ANSWERED, "pkd")
     exits = {row["exit"]: row for row in exit_table(ANSWERED)}
@@ -51,6 +52,7 @@ def test_no_lateral_answers_as_the_exit_alone_and_wise_gains_from_independent_ex
     assert rows[-2]["wise_less"]["no_lateral"].low > 0
 
 
+@pytest.mark.slow
 def test_a_fold_is_weighed_without_its_own_answers() -> None:
     """Other labels in a fold change the weights of the others' folds, never of its own."""
     before = weigh(ANSWERED, "ce").right["wise"]

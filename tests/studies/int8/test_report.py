@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edgepkd.int8 import load_int8_recipe
 from edgepkd.studies.int8.report import write
 from edgepkd.studies.int8.tables import compute
 from edgepkd.studies.study import load_study
 from tests.studies.int8.made_int8 import GMAC, Wrong, made_int8
+
+pytestmark = pytest.mark.slow
 
 
 def report(folder: Path, wrong: Wrong) -> tuple[str, dict[str, Any]]:

@@ -20,6 +20,8 @@ from edgepkd.studies.int8.tables import (
 )
 from tests.studies.int8.made_int8 import GMAC, Wrong, made_int8
 
+pytestmark = pytest.mark.slow
+
 WRONG: Wrong = {
     "fp32": {"mv_1": range(10), "all": range(5)},
     "ptq": {"mv_1": range(13), "all": range(5, 10)},
