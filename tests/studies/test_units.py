@@ -27,7 +27,7 @@ from edgepkd.studies.units import (
     units_by_set,
 )
 from tests.models.networks import small_network
-from tests.studies.tiny_parts import tiny_recipe, tiny_unit
+from tests.studies.tiny_parts import tiny_recipe, tiny_unit, write_index
 
 # ---- folds
 
@@ -35,12 +35,7 @@ from tests.studies.tiny_parts import tiny_recipe, tiny_unit
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     """Six groups of two clips in three folds, under two trunk seeds."""
-    rows = ["path,label,dataset,group,split"]
-    for number in range(12):
-        (tmp_path / f"{number}.avi").write_bytes(bytes([number]))
-        rows.append(f"{number}.avi,{'ab'[number % 2]},Made,g{number // 2},"
-                    + ("test" if number < 4 else "train"))
-    (tmp_path / "index.csv").write_text("\n".join(rows) + "\n")
+    write_index(tmp_path / "index.csv", num_groups=6, num_test=2)
     recipe = replace(tiny_recipe(), name="made", dataset="Made", index="index.csv", num_folds=3)
     return Study((4711, 2), (7, 8), (SetPlan(recipe, 0.5),), 2, 2)
 
