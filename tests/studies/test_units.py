@@ -14,7 +14,7 @@ from edgepkd.config import MODALITIES
 from edgepkd.datasets.index import read_index
 from edgepkd.errors import DataError, TrainingError
 from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.studies.parts import Lessons, load_clips
+from edgepkd.studies.parts import ExitInputs, load_clips
 from edgepkd.studies.study import SetPlan, Study
 from edgepkd.studies.units import (
     Unit,
@@ -91,10 +91,10 @@ def heads(network: SegmentedNetwork) -> list[torch.Tensor]:
 def test_exits_depend_on_their_seed_and_not_on_what_was_there(tmp_path: Path) -> None:
     unit = tiny_unit(tmp_path)
     networks = {m: small_network(modality=m, num_classes=2) for m in MODALITIES}
-    lessons = Lessons.of(unit.part, networks, load_clips(unit.part, unit.part.fit))
+    inputs = ExitInputs.of(unit.part, networks, load_clips(unit.part, unit.part.fit))
 
     def trained(seed: int) -> list[torch.Tensor]:
-        train_new_exits(unit, networks["mv"], lessons, recipe=unit.part.recipe.exits,
+        train_new_exits(unit, networks["mv"], inputs, recipe=unit.part.recipe.exits,
                         exit_seed=seed)
         return heads(networks["mv"])
 
