@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
@@ -63,6 +63,11 @@ class Answered:
         answers = self.logits[form, modality].argmax(axis=-1)
         shares: Floats = (answers == self.truth[None, :, None]).mean(axis=0)
         return shares
+
+    def held_out(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """Every seed with every fold: the seed's number, and which clips are the fold's [N]."""
+        for seed, fold in product(range(len(self.seeds)), np.unique(self.folds)):
+            yield seed, self.folds == fold
 
     def interval(self, values: Floats) -> Interval:
         """Mean of `values` [N] with its interval over groups."""

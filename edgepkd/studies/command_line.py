@@ -14,6 +14,8 @@ from edgepkd.text import shown
 
 TRAINING = ("torch", "scipy", "safetensors", "modelopt")
 PLOTS = ("matplotlib",)
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 def start(command: str, *, needs: Sequence[str] = TRAINING) -> int:
@@ -27,9 +29,12 @@ def start(command: str, *, needs: Sequence[str] = TRAINING) -> int:
 
 
 def reported(work: Callable[[], int]) -> int:
-    """The exit code of `work`; an error that a user can act on goes to stderr as one line."""
+    """The exit code of `work`; an error that a user can act on, or Ctrl-C, is a line on stderr."""
     try:
         return work()
+    except KeyboardInterrupt:
+        print("stopped: started again, it goes on from here", file=sys.stderr)
+        return STOPPED
     except EdgepkdError as error:
         print(f"error: {shown(str(error))}", file=sys.stderr)
         return error.exit_code

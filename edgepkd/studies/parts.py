@@ -118,11 +118,11 @@ def exits_job(part: Part) -> str:
     if (all(holds_network(part.network_path(m), key) for m in MODALITIES)
             and part.logits_path.is_file()):
         return f"{part.name}: exits kept from an earlier run"
-    lessons = Lessons.of(part, networks, load_clips(part, part.fit))
+    inputs = ExitInputs.of(part, networks, load_clips(part, part.fit))
     answered = load_clips(part, part.answer)
     logits: dict[str, Any] = {}
     for modality, network in networks.items():
-        train_exits(network, lessons.features[modality], lessons.labels,
+        train_exits(network, inputs.features[modality], inputs.labels,
                     recipe=part.recipe.exits_of(modality), seed=part.seed(modality))
         save_network(network, part.network_path(modality), extra={"key": key})
         logits[modality] = clip_logits(
@@ -170,7 +170,7 @@ def plan_facts(recipe: TrainRecipe) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, eq=False)
-class Lessons:
+class ExitInputs:
     """All that exits 1..3 of a part's networks are trained with; made once, used by every head."""
 
     features: Mapping[Modality, CachedFeatures]
@@ -178,12 +178,12 @@ class Lessons:
     """Of the rows of `features`."""
 
     @staticmethod
-    def of(part: Part, networks: Networks, fit: LabelledClips) -> Lessons:
+    def of(part: Part, networks: Networks, fit: LabelledClips) -> ExitInputs:
         """What the trunks of `networks` say about the training views of `fit`."""
         views = {m: collect_views(networks[m], fit.clips, view_plan(part.recipe, m))
                  for m in MODALITIES}
         teachers = {m: views[m].logits for m in MODALITIES}
-        return Lessons({m: CachedFeatures(views[m], teachers) for m in MODALITIES},
+        return ExitInputs({m: CachedFeatures(views[m], teachers) for m in MODALITIES},
                        label_rows(fit, num_views=part.recipe.exits.num_views))
 
 

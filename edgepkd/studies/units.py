@@ -17,7 +17,7 @@ from edgepkd.datasets.pools import Crash, LocalPool
 from edgepkd.errors import TrainingError
 from edgepkd.files import append_line
 from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.studies.parts import Lessons, Part
+from edgepkd.studies.parts import ExitInputs, Part
 from edgepkd.studies.study import SetPlan, Study
 from edgepkd.training.exits import internal_classifiers, train_exits
 from edgepkd.training.recipe import ExitRecipe
@@ -86,7 +86,7 @@ def files_by_seed(
 
 
 def train_new_exits(
-    unit: Unit, network: SegmentedNetwork, lessons: Lessons, *, recipe: ExitRecipe, exit_seed: int
+    unit: Unit, network: SegmentedNetwork, inputs: ExitInputs, *, recipe: ExitRecipe, exit_seed: int
 ) -> None:
     """Train exits 1..3 of `network` in place, from fresh weights that `exit_seed` alone decides.
 
@@ -101,7 +101,7 @@ def train_new_exits(
     for head in internal_classifiers(network):
         for module in (head.conv, head.bn, head.fc):
             module.reset_parameters()
-    train_exits(network, lessons.features[modality], lessons.labels, recipe=recipe, seed=start)
+    train_exits(network, inputs.features[modality], inputs.labels, recipe=recipe, seed=start)
 
 
 @contextmanager

@@ -83,3 +83,8 @@ def test_right_answers_are_shares_of_seeds() -> None:
     found = answered.interval(answered.right("plain", "mv")[:, 2])
     assert found.value == pytest.approx(2.5 / 3)
     assert (found.num_clips, found.num_groups) == (3, 3)
+    held_out = [(seed, mine.tolist()) for seed, mine in answered.held_out()]
+    assert held_out == [(seed, mine) for seed in (0, 1)
+                        for mine in ([True, True, False], [False, False, True])]
+    assert (answered.num_folds, answered.num_groups, answered.dataset) == (
+        2, 3, PLAN.recipe.dataset)

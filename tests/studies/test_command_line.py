@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from edgepkd.errors import ConfigError, DataError
 from edgepkd.studies import command_line
 from edgepkd.studies.command_line import command_parser, reported, start, study_parser
 from tests.processes import started
+from tests.studies.tiny_parts import write_index
 
 
 def test_an_error_is_one_line_and_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,6 +26,14 @@ def test_an_error_is_one_line_and_an_exit_code(capsys: pytest.CaptureFixture[str
     assert reported(lambda: fail(ConfigError("wrong"))) == 2
     with pytest.raises(KeyError):
         reported(lambda: fail(KeyError("a fault of ours")))
+
+
+def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> int:
+        raise KeyboardInterrupt
+
+    assert reported(stop) == 130
+    assert capsys.readouterr().err == "stopped: started again, it goes on from here\n"
 
 
 def test_an_absent_package_is_named_before_anything_is_imported(
@@ -63,3 +74,36 @@ def test_each_program_starts_as_a_module(program: str) -> None:
         output, error = child.communicate()
     assert (child.returncode, error) == (0, "")
     assert output.startswith(f"usage: python -m edgepkd.studies.{program} ")
+
+
+# ---- both studies
+
+
+@pytest.fixture(params=["exits", "int8"])
+def study(request: pytest.FixtureRequest) -> Callable[[list[str]], int]:
+    """`main` of a study."""
+    main: Callable[[list[str]], int] = import_module(
+        f"edgepkd.studies.{request.param}.command").main
+    return main
+
+
+def test_absent_data_is_one_message(
+    study: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = study(["--quick", "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert code == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "index" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_of_nothing_is_one_message(
+    study: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_index(tmp_path / "actions" / "index.csv", num_groups=9, dataset="Weizmann")
+    code = study(["--quick", "--report-only", "--data", str(tmp_path),
+                  "--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")])
+    assert code == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "of the study has all its folds done" in error
+    assert not (tmp_path / "results").exists()

@@ -14,7 +14,7 @@ from edgepkd.config import MODALITIES
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.studies.parts import (
     TRUNK,
-    Lessons,
+    ExitInputs,
     Part,
     backbone_job,
     contents,
@@ -126,13 +126,13 @@ def test_a_network_is_known_by_its_key_alone(part: Part) -> None:
 
 def test_exits_are_taught_by_all_trunks_and_know_their_rows(part: Part) -> None:
     networks = {m: small_network(modality=m, num_classes=2) for m in MODALITIES}
-    lessons = Lessons.of(part, networks, load_clips(part, part.fit))
-    assert lessons.labels.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]  # two views of each clip
-    for modality, features in lessons.features.items():
+    inputs = ExitInputs.of(part, networks, load_clips(part, part.fit))
+    assert inputs.labels.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]  # two views of each clip
+    for modality, features in inputs.features.items():
         rows = torch.tensor([5])
         inputs, own = features.batch(rows, epoch=0, teacher="own")
         assert len(inputs) == 3
-        other = lessons.features["iframe"].batch(rows, epoch=0, teacher=modality)[1]
+        other = inputs.features["iframe"].batch(rows, epoch=0, teacher=modality)[1]
         assert own is not None
         assert other is not None
         assert torch.equal(own, other)

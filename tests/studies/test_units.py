@@ -14,7 +14,7 @@ from edgepkd.config import MODALITIES
 from edgepkd.datasets.index import read_index
 from edgepkd.errors import DataError, TrainingError
 from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.studies.parts import Lessons, load_clips
+from edgepkd.studies.parts import ExitInputs, load_clips
 from edgepkd.studies.study import SetPlan, Study
 from edgepkd.studies.units import (
     Unit,
@@ -27,7 +27,7 @@ from edgepkd.studies.units import (
     units_by_set,
 )
 from tests.models.networks import small_network
-from tests.studies.tiny_parts import tiny_recipe, tiny_unit
+from tests.studies.tiny_parts import tiny_recipe, tiny_unit, write_index
 
 # ---- folds
 
@@ -35,12 +35,7 @@ from tests.studies.tiny_parts import tiny_recipe, tiny_unit
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     """Six groups of two clips in three folds, under two trunk seeds."""
-    rows = ["path,label,dataset,group,split"]
-    for number in range(12):
-        (tmp_path / f"{number}.avi").write_bytes(bytes([number]))
-        rows.append(f"{number}.avi,{'ab'[number % 2]},Made,g{number // 2},"
-                    + ("test" if number < 4 else "train"))
-    (tmp_path / "index.csv").write_text("\n".join(rows) + "\n")
+    write_index(tmp_path / "index.csv", num_groups=6, num_test=2)
     recipe = replace(tiny_recipe(), name="made", dataset="Made", index="index.csv", num_folds=3)
     return Study((4711, 2), (7, 8), (SetPlan(recipe, 0.5),), 2, 2)
 
@@ -96,10 +91,10 @@ def heads(network: SegmentedNetwork) -> list[torch.Tensor]:
 def test_exits_depend_on_their_seed_and_not_on_what_was_there(tmp_path: Path) -> None:
     unit = tiny_unit(tmp_path)
     networks = {m: small_network(modality=m, num_classes=2) for m in MODALITIES}
-    lessons = Lessons.of(unit.part, networks, load_clips(unit.part, unit.part.fit))
+    inputs = ExitInputs.of(unit.part, networks, load_clips(unit.part, unit.part.fit))
 
     def trained(seed: int) -> list[torch.Tensor]:
-        train_new_exits(unit, networks["mv"], lessons, recipe=unit.part.recipe.exits,
+        train_new_exits(unit, networks["mv"], inputs, recipe=unit.part.recipe.exits,
                         exit_seed=seed)
         return heads(networks["mv"])
 

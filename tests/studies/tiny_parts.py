@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgepkd.config import MODALITIES
-from edgepkd.datasets.index import Sample
+from edgepkd.datasets.index import Sample, read_index
 from edgepkd.studies.parts import Part
 from edgepkd.studies.units import Unit
 from edgepkd.training.recipe import TrainRecipe, load_train_recipe
@@ -38,3 +38,20 @@ def tiny_part(folder: Path, name: str = "final") -> Part:
 def tiny_unit(folder: Path, *, exit_seeds: tuple[int, ...] = (7,)) -> Unit:
     """One fold of `tiny_part`'s clips."""
     return Unit(tiny_part(folder, "trunk1-fold0"), exit_seeds)
+
+
+def write_index(
+    path: Path, *, num_groups: int, num_test: int = 0, dataset: str = "Made"
+) -> tuple[Sample, ...]:
+    """An index of groups of two clips, labels a and b, the last `num_test` groups of split test.
+
+    The clips are there, and no videos.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = ["path,label,dataset,group,split"]
+    for number in range(2 * num_groups):
+        (path.parent / f"{number}.avi").write_bytes(bytes([number]))
+        split = "test" if number >= 2 * (num_groups - num_test) else "train"
+        rows.append(f"{number}.avi,{'ab'[number % 2]},{dataset},g{number // 2},{split}")
+    path.write_text("\n".join(rows) + "\n")
+    return read_index(path, dataset=dataset)

@@ -20,7 +20,7 @@ from edgepkd.models.segmented import Networks
 from edgepkd.studies.answered import EXITS, holds_answers, write_answers
 from edgepkd.studies.parts import (
     TRUNK,
-    Lessons,
+    ExitInputs,
     Part,
     backbone_job,
     contents,
@@ -71,7 +71,7 @@ class _Ready:
     """All that heads need: made once, used by every arm and seed."""
 
     networks: Networks
-    lessons: Lessons
+    inputs: ExitInputs
     held_out: Mapping[Modality, CalibrationViews]
     last: Mapping[Modality, Floats]
     """Exit-4 logits of the held-out clips, [N, classes]."""
@@ -79,10 +79,10 @@ class _Ready:
     @staticmethod
     def of(part: Part, networks: Networks) -> _Ready:
         fit, answer = load_clips(part, part.fit), load_clips(part, part.answer)
-        lessons = Lessons.of(part, networks, fit)
+        inputs = ExitInputs.of(part, networks, fit)
         held_out = {m: calibration_views(networks[m], answer, spec=part.recipe.inputs[m])
                     for m in MODALITIES}
-        return _Ready(networks, lessons, held_out,
+        return _Ready(networks, inputs, held_out,
                       {m: held_out[m].logits.double().numpy() for m in MODALITIES})
 
     @property
@@ -112,7 +112,7 @@ def _answers(
 ) -> Floats:
     """Logits [N, 4, classes] of the held-out clips."""
     network = ready.networks[modality]
-    train_new_exits(unit, network, ready.lessons, recipe=recipe, exit_seed=seed)
+    train_new_exits(unit, network, ready.inputs, recipe=recipe, exit_seed=seed)
     own = ready.held_out[modality].exit_logits(network).double().numpy()
     return np.concatenate([own, ready.last[modality][:, None]], axis=1)
 

@@ -57,27 +57,22 @@ def mean_table(answered: Answered) -> list[dict[str, Any]]:
     return rows
 
 
-@dataclass(frozen=True, eq=False)
-class Weighed:
-    """Share of seeds that answer rightly under one weighing, at each position: [N, 12]."""
+def weigh(answered: Answered, arm: str) -> dict[str, Floats]:
+    """Share of seeds that answer rightly under each weighing, at each position: [N, 12].
 
-    right: Mapping[str, Floats]
-
-
-def weigh(answered: Answered, arm: str) -> Weighed:
-    """Cross-fitted: a fold is weighed by vectors fitted on the answers to all other folds."""
+    Cross-fitted: a fold is weighed by vectors fitted on the answers to all other folds.
+    """
     order = answered.plan.recipe.default_order
     count = len(positions(order))
     right = {name: np.zeros((len(answered.truth), count)) for name in WEIGHINGS}
-    for s, fold in product(range(len(answered.seeds)), np.unique(answered.folds)):
-        stacked = in_order({m: answered.logits[arm, m][s] for m in MODALITIES}, order)
-        mine = answered.folds == fold
+    for seed, mine in answered.held_out():
+        stacked = in_order({m: answered.logits[arm, m][seed] for m in MODALITIES}, order)
         fitted: Mapping[str, WiseWeights] = ensembles(
             stacked[~mine], answered.truth[~mine], order=order, names=WEIGHINGS)
         for name, weights in fitted.items():
             answers = prefix_logits(stacked[mine], weights).argmax(axis=-1)
             right[name][mine] += (answers == answered.truth[mine, None]) / len(answered.seeds)
-    return Weighed(right)
+    return right
 
 
 def weighing_table(answered: Answered, arm: str) -> list[dict[str, Any]]:
@@ -88,15 +83,15 @@ def weighing_table(answered: Answered, arm: str) -> list[dict[str, Any]]:
     weighed = weigh(answered, arm)
     rows = []
     for k, position in enumerate(positions(answered.plan.recipe.default_order)):
-        wise = weighed.right["wise"][:, k]
+        wise = weighed["wise"][:, k]
         rows.append({
             "position": str(position),
             "accuracy": {name: answered.interval(values[:, k])
-                         for name, values in weighed.right.items()},
+                         for name, values in weighed.items()},
             "wise_less": {name: answered.interval(wise - values[:, k])
-                          for name, values in weighed.right.items() if name != "wise"},
+                          for name, values in weighed.items() if name != "wise"},
         })
-    means = {name: values.mean(axis=1) for name, values in weighed.right.items()}
+    means = {name: values.mean(axis=1) for name, values in weighed.items()}
     rows.append({
         "position": "mean of all", "accuracy": {n: answered.interval(v) for n, v in means.items()},
         "wise_less": {n: answered.interval(means["wise"] - v)

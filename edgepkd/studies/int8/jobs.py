@@ -29,7 +29,7 @@ from edgepkd.quantize.checkpoint import save_quantized
 from edgepkd.studies.answered import EXITS, holds_answers, write_answers
 from edgepkd.studies.parts import (
     TRUNK,
-    Lessons,
+    ExitInputs,
     backbone_job,
     contents,
     load_clips,
@@ -87,9 +87,9 @@ def _key(unit: Unit, networks: Networks, recipe: Int8Recipe) -> str:
 
 def _train_exits(unit: Unit, networks: Networks, fit: LabelledClips) -> None:
     """PKD, with the seed and the initial heads of the study of exits."""
-    lessons = Lessons.of(unit.part, networks, fit)
+    inputs = ExitInputs.of(unit.part, networks, fit)
     for modality, network in networks.items():
-        train_new_exits(unit, network, lessons, exit_seed=unit.exit_seeds[0],
+        train_new_exits(unit, network, inputs, exit_seed=unit.exit_seeds[0],
                         recipe=unit.part.recipe.exits_of(modality))
         save_network(network, unit.part.network_path(modality))
 

@@ -7,13 +7,12 @@ was fitted on the answers of the same form to all other folds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgepkd.cascade import Floats, Order, positions
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
@@ -85,7 +84,7 @@ def deploy_form(
     costs = np.cumsum([cost for modality in order for cost in gmac[modality]])
     names = (*MODALITIES, "full", "early", "exit", "saved")
     found = {name: np.zeros(len(answered.truth)) for name in names}
-    for seed, mine in _held_out(answered):
+    for seed, mine in answered.held_out():
         logits = {m: answered.logits[form, m][seed] for m in MODALITIES}
         fitted = fit_deployed(
             {m: values[~mine] for m, values in logits.items()}, answered.truth[~mine],
@@ -102,12 +101,6 @@ def deploy_form(
     mean = {name: values / len(answered.seeds) for name, values in found.items()}
     return Deployed({m: mean[m] for m in MODALITIES}, mean["full"], mean["early"], mean["exit"],
                     mean["saved"])
-
-
-def _held_out(answered: Answered) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Every seed with every fold, as (its number, which clips are the fold's [N])."""
-    for seed, fold in product(range(len(answered.seeds)), np.unique(answered.folds)):
-        yield seed, answered.folds == fold
 
 
 def network_table(answered: Answered, deployed: Mapping[str, Deployed]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from edgepkd.int8 import load_int8_recipe
 from edgepkd.studies.demo import build as module
 from edgepkd.studies.demo.build import BuildSettings, build, cross_fit
 from edgepkd.studies.parts import Part
-from tests.studies.tiny_parts import tiny_recipe
+from tests.studies.tiny_parts import tiny_recipe, write_index
 
 
 class Seen(Exception):
@@ -25,12 +25,7 @@ class Seen(Exception):
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildSettings:
     """Eight training clips in four groups, two test clips in one; nothing is trained."""
-    rows = ["path,label,dataset,group,split"]
-    for number in range(10):
-        (tmp_path / f"{number}.avi").write_bytes(bytes([number]))
-        rows.append(f"{number}.avi,{'ab'[number % 2]},Made,g{number // 2},"
-                    + ("test" if number >= 8 else "train"))
-    (tmp_path / "index.csv").write_text("\n".join(rows) + "\n")
+    write_index(tmp_path / "index.csv", num_groups=5, num_test=1)
 
     def run(parts: Sequence[Part], **_: Any) -> None:
         raise Seen(parts)

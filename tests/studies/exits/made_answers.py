@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -39,3 +40,12 @@ def made_answers(*, wrong_share: dict[str, float]) -> Answered:
         folds=np.arange(count) // (CLIPS_A_GROUP * 6), logits=logits,
         seconds={"trunk_mv": (1.0, 2.0), "exits": (3.0, 4.0)},
     )
+
+
+def made_flatness() -> dict[str, Any]:
+    """Of three trunks: residual is the flattest by every measure, the I-frame the least flat."""
+    return {m: {"backbone": "resnet18", "trace_per_parameter": 1e-4,
+                "trace": {"mean": k, "standard_error": 0.1, "relative_mean": k,
+                          "relative_standard_error": 0.1, "loss": 0.5},
+                "sharpness": {"value": k}}
+            for k, m in enumerate(("residual", "mv", "iframe"), start=1)}

@@ -55,11 +55,11 @@ def test_no_lateral_answers_as_the_exit_alone_and_wise_gains_from_independent_ex
 @pytest.mark.slow
 def test_a_fold_is_weighed_without_its_own_answers() -> None:
     """Other labels in a fold change the weights of the others' folds, never of its own."""
-    before = weigh(ANSWERED, "ce").right["wise"]
+    before = weigh(ANSWERED, "ce")["wise"]
     changed = made_answers(wrong_share={"ce": 0.6, "pkd": 0.2})
     mine = changed.folds == 0
     changed.truth[mine] = (changed.truth[mine] + 1) % 3
-    after = weigh(changed, "ce").right["wise"]
+    after = weigh(changed, "ce")["wise"]
     # Fold 0's answers are the same; only what counts as right is another label.
     assert (before[mine] + after[mine]).max() <= 1
     assert not np.array_equal(before[~mine], after[~mine])
