@@ -35,8 +35,6 @@ from edgepkd.models.segmented import Networks
 from edgepkd.quantize.network import is_quantized, weight_bits
 from edgepkd.training.recipe import TrainRecipe
 
-# ---- parity
-
 
 @dataclass(frozen=True)
 class Parity:
@@ -68,9 +66,6 @@ def checked_parity(
     if not allow_drift:
         refuse_drift(drifts)
     return Parity(rows, drifts)
-
-
-# ---- the bundle
 
 
 @dataclass(frozen=True, kw_only=True)

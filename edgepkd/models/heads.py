@@ -1,7 +1,7 @@
 """Exit heads: the paper's internal classifier, its pool-first form, and the last classifier.
 
 An internal classifier is conv -> BatchNorm -> 4x4 adaptive average pool -> linear (paper.md 2.1).
-Nothing in it is non-linear, so pooling can go before the convolution (design.md 4.3). With M the
+Nothing in it is non-linear, so pooling can go before the convolution. With M the
 (4k x H) matrix whose row p*k+t averages the inputs that tap t sees within pooling window p,
 
     head(x) = linear(BN(conv2d(M x M^T, W, stride=k)))
@@ -46,7 +46,7 @@ IC_HEADS: dict[str, tuple[HeadSpec, HeadSpec, HeadSpec]] = {
 
 
 def pool_matrix(size: int, *, kernel: int, padding: int, cells: int = POOL_CELLS) -> Tensor:
-    """Pooling matrix M of design.md 4.3 along one axis, float64 [cells * kernel, size].
+    """Pooling matrix M of the module docstring along one axis, float64 [cells * kernel, size].
 
     Windows are those of `torch.nn.AdaptiveAvgPool2d`: cell p spans floor(p*n/cells) up to
     ceil((p+1)*n/cells) of the n conv outputs, so uneven (14 -> 4) and repeated (3 -> 4) ones work.

@@ -107,7 +107,7 @@ class SegmentedNetwork(nn.Module):
     def pooled_inputs(self, x: Tensor) -> list[Tensor]:
         """Frames [N, C, H, W] -> all that each head needs: M x M^T for exits 1..3, [N, C] for 4.
 
-        Cache these to train heads on a frozen trunk (design.md 4.4), then `head.from_pooled`.
+        Cache these to train heads on a frozen trunk, then `head.from_pooled`.
         """
         return [
             segment.head.pooled_input(features)
@@ -122,7 +122,7 @@ class SegmentedNetwork(nn.Module):
     def pool_first(self) -> SegmentedNetwork:
         """A copy with pool-first heads: equal logits in eval mode, far fewer MACs.
 
-        design.md 4.3. BatchNorm in train mode would see other values: rewrite, then `.eval()`.
+        See `models.heads`. BatchNorm in train mode would see other values: rewrite, then `.eval()`.
         """
         rewritten = copy.deepcopy(self)
         for segment in rewritten:

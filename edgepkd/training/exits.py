@@ -1,10 +1,10 @@
 """Trains the internal classifiers by Progressive Knowledge Distillation on frozen trunks.
 
-A head is one affine map of M x M^T (design.md 4.3), and so the mean of its logits over temporal
-segments is its answer to the mean of their M x M^T. That mean, for some random views of each clip,
-is all that is needed (design.md 4.4): `features.py` keeps it on disk, the trunks run once, and
-heads train in seconds. Online training, for augmentation studies, runs the trunks for fresh views
-in every epoch. Views of one clip share crop and flip over all modalities, so that teacher and
+A head is one affine map of M x M^T (see `models.heads`), and so the mean of its logits over
+temporal segments is its answer to the mean of their M x M^T. That mean, for some random views of
+each clip, is all that is needed: `features.py` keeps it on disk, the trunks run once, and heads
+train in seconds. Online training, for augmentation studies, runs the trunks for fresh views in
+every epoch. Views of one clip share crop and flip over all modalities, so that teacher and
 student see the same thing.
 """
 
