@@ -1,6 +1,6 @@
 """Source → packets → GOP (lazy) → fields → clips; numpy in and out.
 
-`source` opens, `probe` chooses the route, `stream` reads part by part, `normalize` re-encodes what
+`source` opens, `probe` looks, `routes` chooses, `stream` reads part by part, `normalize` re-encodes what
 has no usable vectors, `gop` cuts and decodes on demand, `clips` makes what a network reads. What
 is named here is for users of the package, and is imported when it is first used; inside of it,
 import from the modules.
