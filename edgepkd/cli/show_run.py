@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
 from edgepkd.cli import output
-from edgepkd.pipeline.run import (
-    ClipDone,
-    RunEvent,
-    RunSummary,
-    SaveProgress,
-    SourceFailed,
-    SourcesSkipped,
-    SourceStarted,
-    SourceWarning,
-)
+from edgepkd.cli.source_view import SourceView, counted, drain, is_endless, troubles
+from edgepkd.pipeline.run import ClipDone, RunEvent, RunSummary, SaveProgress
 from edgepkd.runtime.backend import BackendChosen
-from edgepkd.text import shown
-from edgepkd.video.source_names import STDIN, is_live_source
 
 if TYPE_CHECKING:
-    from edgepkd.errors import EdgepkdError
     from edgepkd.runtime.answers import ClipAnswer
 
 TIMES = ("decode\nms", "load\nms", "nets\nms", "decide\nms")
@@ -40,128 +23,56 @@ def show(
     events: Generator[RunEvent, None, None], *, source: Sequence[str],
     json_to: output.JsonTarget, quiet: bool,
 ) -> RunView:
-    """Drain `events` onto stdout, stderr and `json_to`; returns what was shown.
-
-    What ends the run early, Ctrl-C too, is raised once all that was answered is shown and written
-    with its summary. `events` are closed on the way out: that removes a half-written video.
-    """
-    endless = any(one == STDIN or is_live_source(one) for one in source)
+    """Drain `events` onto stdout, stderr and `json_to` (`drain`); returns what was shown."""
+    endless = is_endless(source)
     view = RunView(as_lines=endless, on_stdout=json_to != output.STDOUT, quiet=quiet)
-    ended: BaseException | None = None
-    with output.JsonLines(json_to, stream=endless) as lines, view, closing(events):
-        try:
-            for event in events:
-                _take(event, lines, view)
-        except BaseException as error:
-            ended = error
-            _sum_up(events, error, lines, view)
-            if view.summary is None:
-                raise
-    view.finish()
-    if ended is not None and ended is not view.failure:
-        raise ended
+    drain(events, view, json_to=json_to, endless=endless)
     return view
 
 
-def _take(event: RunEvent, lines: output.JsonLines, view: RunView) -> None:
-    _write(lines, event)
-    view.take(event)
-
-
-def _sum_up(
-    events: Generator[RunEvent, None, None], error: BaseException, lines: output.JsonLines,
-    view: RunView,
-) -> None:
-    """Get the summary of a run that was ended while one of its events was shown."""
-    try:
-        summary = events.throw(error)
-    except BaseException:
-        return  # the run had ended itself and was summed up, or had not begun
-    _take(summary, lines, view)
-
-
-def _write(lines: output.JsonLines, event: RunEvent) -> None:
-    if isinstance(event, ClipDone):
-        lines.write("clip", {"source": event.source, **event.answer.as_json()})
-    elif isinstance(event, SourcesSkipped):
-        output.write_skipped(lines, event.skipped)
-    elif isinstance(event, SourceWarning):
-        lines.write("warning", asdict(event))
-    elif isinstance(event, SourceFailed):
-        lines.write("error", {"source": event.source, "message": event.error.message,
-                              "hint": event.error.hint})
-    elif isinstance(event, RunSummary):
-        lines.write("summary", asdict(event))
-        lines.keep()
-
-
-class RunView:
+class RunView(SourceView):
     """What a person sees of a run.
 
     Attributes:
-        labels: the answers so far (none kept with `as_lines`).
+        labels: the answers so far (none kept for cameras and pipes).
         summary: the last event; None until then.
-        failure: of the last source that failed, shown already.
     """
 
     def __init__(self, *, as_lines: bool, on_stdout: bool, quiet: bool) -> None:
-        """`as_lines`: print each answer as it comes instead of a table at the end."""
+        """As `SourceView`."""
+        super().__init__(as_lines=as_lines, on_stdout=on_stdout, quiet=quiet)
         self.labels: list[str] = []
         self.summary: RunSummary | None = None
-        self.failure: EdgepkdError | None = None
-        self._as_lines, self._on_stdout, self._quiet = as_lines, on_stdout, quiet
         self._rows: dict[str, list[tuple[str, ...]]] = {}
         self._warnings: dict[str, list[str]] = {}
-        self._out: Console = output.stdout()
         self._narrow = self._out.width < output.NARROW
-        self._err: Console = output.stderr()
-        bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(),
-                       TextColumn("{task.fields[unit]}", markup=False), TimeRemainingColumn(),
-                       console=self._err, transient=True,
-                       disable=quiet or as_lines or not self._err.is_terminal)
-        self._bar = bar
-        self._task: TaskID | None = None
 
-    def __enter__(self) -> RunView:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
+    @property
+    def last(self) -> RunSummary | None:
+        """The summary."""
+        return self.summary
 
     def take(self, event: RunEvent) -> None:
         """Show one event."""
         if isinstance(event, BackendChosen):
             if not self._quiet:
                 self._err.print(f"backend {event.backend}: {event.reason}")
-        elif isinstance(event, SourcesSkipped):
-            if not self._quiet:
-                output.show_skipped(self._err, event.skipped)
-        elif isinstance(event, SourceStarted):
-            self._start(event)
         elif isinstance(event, ClipDone):
             self._clip(event)
         elif isinstance(event, SaveProgress):
             self._progress(event.done_s, "saving")
-        elif isinstance(event, SourceWarning):
-            self._warn(event)
-        elif isinstance(event, SourceFailed):
-            self.failure = event.error
-            self._err.print(f"error: {event.error.message}")
-            if event.error.hint:
-                self._err.print(f"  next: {event.error.hint}")
-        else:
+        elif isinstance(event, RunSummary):
             self.summary = event
+        else:
+            self.take_source(event)
 
-    @property
-    def exit_code(self) -> int:
-        """0; where a source failed 1, or what the error of the only source says."""
-        if self.summary is None or self.failure is None:
-            return 0
-        return self.failure.exit_code if self.summary.num_sources == 1 else 1
+    def write(self, lines: output.JsonLines, event: RunEvent) -> None:
+        """Write the JSON line of an answer or of the summary."""
+        if isinstance(event, ClipDone):
+            lines.write("clip", {"source": event.source, **event.answer.as_json()})
+        elif isinstance(event, RunSummary):
+            lines.write("summary", asdict(event))
+            lines.keep()
 
     def finish(self) -> None:
         """Print the tables and the summary."""
@@ -178,32 +89,12 @@ class RunView:
         for line in summary_lines(self.summary):
             self._out.print(line)
 
-    def _warn(self, event: SourceWarning) -> None:
+    def _warn(self, source: str, line: str) -> None:
         """Under the table of its source; at once where there is no table."""
-        named = event.source in event.message
-        line = f"warning: {'' if named else event.source + ': '}{event.message}"
         if self._as_lines or not self._on_stdout:
-            self._err.print(line)
+            super()._warn(source, line)
         else:
-            self._warnings.setdefault(event.source, []).append(line)
-
-    def _start(self, event: SourceStarted) -> None:
-        info = event.info
-        if not self._quiet:
-            rate = f" {info.fps:.4g} fps" if info.fps else ""
-            count = f"[{event.number}/{event.num_sources}] " if event.num_sources > 1 else ""
-            self._err.print(f"{count}{event.source}: {info.codec} {info.width_px}x{info.height_px}"
-                            f"{rate}; {event.verdict.route}: {event.verdict.reason}")
-            for note in event.notes:
-                self._err.print(f"note: {note}")
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(shown(Path(event.source).name), total=info.duration_s,
-                                        unit="")
-
-    def _progress(self, done_s: float, unit: str) -> None:
-        if self._task is not None:
-            self._bar.update(self._task, completed=done_s, unit=shown(unit))
+            self._warnings.setdefault(source, []).append(line)
 
     def _clip(self, event: ClipDone) -> None:
         answer = event.answer
@@ -265,8 +156,9 @@ def skipped_text(answer: ClipAnswer) -> str:
 
 def summary_lines(summary: RunSummary) -> list[str]:
     """The run in three lines, or in one where nothing was answered."""
-    first = (f"{_count(summary.num_clips, 'clip')} in {summary.wall_s:.2f} s after"
-             f" {summary.load_s:.2f} s of loading{_troubles(summary)}")
+    went_wrong = "".join(f", {part}" for part in troubles(summary))
+    first = (f"{counted(summary.num_clips, 'clip')} in {summary.wall_s:.2f} s after"
+             f" {summary.load_s:.2f} s of loading{went_wrong}")
     if not summary.num_clips:
         return [first]
     exits = ", ".join(f"{place} {count}" for place, count in summary.exits.items())
@@ -279,20 +171,3 @@ def summary_lines(summary: RunSummary) -> list[str]:
         f"skipped: {summary.segments_skipped} of {total} segments, {saved:.0%} of"
         f" {summary.gmac_static:.3g} GMAC, {summary.packets_skipped} packets never decoded",
     ]
-
-
-def _troubles(summary: RunSummary) -> str:
-    parts = []
-    if summary.num_failed:
-        parts.append(f"{summary.num_failed} of {_count(summary.num_sources, 'source')} failed")
-    if summary.num_warnings:
-        parts.append(_count(summary.num_warnings, "warning"))
-    if summary.ended == "interrupted":
-        parts.append("interrupted")
-    elif summary.ended == "error":
-        parts.append("ended by an error")
-    return "".join(f", {part}" for part in parts)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,9 +1,9 @@
 """Source → packets → GOP (lazy) → fields → clips; numpy in and out.
 
-`source` opens, `probe` looks, `routes` chooses, `stream` reads part by part, `normalize` re-encodes what
-has no usable vectors, `gop` cuts and decodes on demand, `clips` makes what a network reads. What
-is named here is for users of the package, and is imported when it is first used; inside of it,
-import from the modules.
+`source` opens, `probe` looks, `routes` chooses, `stream` reads part by part, `normalize`
+re-encodes what has no usable vectors, `gop` cuts and decodes on demand, `clips` makes what a
+network reads. What is named here is for users of the package, and is imported when it is first
+used; inside of it, import from the modules.
 
 >>> import edgepkd.video
 >>> with edgepkd.video.open("clip.mp4") as clips:
