@@ -130,8 +130,8 @@ def test_exits_are_taught_by_all_trunks_and_know_their_rows(part: Part) -> None:
     assert inputs.labels.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]  # two views of each clip
     for modality, features in inputs.features.items():
         rows = torch.tensor([5])
-        inputs, own = features.batch(rows, epoch=0, teacher="own")
-        assert len(inputs) == 3
+        windows, own = features.batch(rows, epoch=0, teacher="own")
+        assert len(windows) == 3
         other = inputs.features["iframe"].batch(rows, epoch=0, teacher=modality)[1]
         assert own is not None
         assert other is not None
