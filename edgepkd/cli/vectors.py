@@ -19,9 +19,7 @@ ALL = "motion,residual,iframe"
 
 
 def vectors(
-    source: Annotated[list[str], typer.Argument(
-        help="Files, folders, patterns such as 'clips/*.mp4', pictures of one video as a folder or"
-             " 'seq/*.jpg', - (stdin), rtsp://... or /dev/video0.")],
+    source: options.Sources,
     out: Annotated[Path, typer.Option(
         metavar="DIR", help="New folder for the files; of several sources, with a folder for each"
                             " in it.")],
@@ -40,8 +38,7 @@ def vectors(
              " overlap.")] = None,
     gop_frames: Annotated[int, typer.Option(
         help="Longest GOP: a longer one is cut, and the frame there taken as an I-frame.")] = 12,
-    route: Annotated[str, typer.Option(
-        help="auto, native (vectors of the stream) or normalize (re-encode first).")] = "auto",
+    route: options.Route = "auto",
     plot: Annotated[str | None, typer.Option(
         metavar="png|video", help="Also draw: a PNG beside each file, with arrows over the I-frame"
         " and the residual, or the source's pictures with arrows as motion.mp4.")] = None,
