@@ -69,7 +69,7 @@ def test_closing_twice_is_harmless_and_use_after_it_a_clear_error(runner: Segmen
                 lambda: runner.run(Position("mv", 2), features)):
         with pytest.raises(ModelError, match=r"runner on .* is closed") as caught:
             use()
-        assert "Make another one" in str(caught.value.hint)
+        assert "edgepkd.load" in str(caught.value.hint)
 
 
 def test_a_runner_that_did_nothing_closes_too(runner: SegmentRunner) -> None:
