@@ -20,14 +20,19 @@ def _state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def _first_threads_of_torch() -> int:
+    """PyTorch's threads before any test; 0 where nothing has imported it."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else 0
+
+
 @pytest.fixture(autouse=True)
-def _threads_of_torch() -> Iterator[None]:
+def _threads_of_torch(_first_threads_of_torch: int) -> Iterator[None]:
     """Verbs, studies and tests set PyTorch's threads for their process: not for the next test."""
-    torch = sys.modules.get("torch")  # where it is not imported yet, the test may do without it
-    before = torch.get_num_threads() if torch else 0
-    yield
-    if torch:
-        torch.set_num_threads(before)
+    yield  # what a fixture of a whole module has set before this test is put back after it, too
+    if _first_threads_of_torch:
+        sys.modules["torch"].set_num_threads(_first_threads_of_torch)
 
 
 @pytest.fixture(scope="session")

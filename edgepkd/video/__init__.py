@@ -36,6 +36,6 @@ if not TYPE_CHECKING:  # else a type checker would find any name here
     __getattr__, __dir__ = lazy_names(__name__, {
         "Clip": "edgepkd.video.clips", "ClipReader": "edgepkd.video.clips",
         "DecodeSpec": "edgepkd.config", "Gop": "edgepkd.video.gop",
-        "Limits": "edgepkd.video.limits", "RouteChoice": "edgepkd.video.probe",
+        "Limits": "edgepkd.video.limits", "RouteChoice": "edgepkd.video.routes",
         "StreamInfo": "edgepkd.video.probe", "open": "edgepkd.video.opening",
     })
