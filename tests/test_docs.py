@@ -160,6 +160,7 @@ def walk() -> list[Step]:
 PACKET = section(ARCHITECTURE, "## The walk of a packet")
 
 
+@pytest.mark.slow
 def test_a_packet_walks_as_the_page_says(walk: list[Step]) -> None:
     numbered = [where for number, where, _ in rows(PACKET) if number]
     assert len(numbered) > 20

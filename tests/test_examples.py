@@ -111,6 +111,7 @@ def test_examples_of_a_docstring_print_what_they_say(module: str) -> None:
     run_examples(doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("file", CONSOLES)
 def test_examples_of_a_page_print_what_they_say(file: str, camera_port: int) -> None:
@@ -157,6 +158,7 @@ def run_script(name: str, *arguments: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_first_steps_with_the_shipped_clip(tmp_path: Path) -> None:
     said = run_script("first_steps.py", folder=tmp_path)
     assert re.findall(r"s to (\S+) s: no_fight", said) == ["6.0", "12.0", "18.0"]
@@ -173,6 +175,7 @@ def test_first_steps_with_the_shipped_clip(tmp_path: Path) -> None:
     assert pictures_of(said) == {"motion.png": (455, 256), "residual.png": (455, 256)}
 
 
+@pytest.mark.slow
 def test_first_steps_with_a_video_of_ones_own(tmp_path: Path) -> None:
     encode_clip(tmp_path / "own.avi", moving_scene(20, (340, 256)))
     said = run_script("first_steps.py", "own.avi", folder=tmp_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 from tests.processes import ROOT
 
 STEPS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -20,6 +22,7 @@ def mirror_of(module: Path) -> Path:
     return ROOT / "tests" / folder / f"test_{module.stem.lstrip('_')}.py"
 
 
+@pytest.mark.slow
 def test_every_module_has_a_test_file_of_its_name() -> None:
     modules = [path for path in sorted((ROOT / "edgepkd").rglob("*.py"))
                if not path.stem.startswith("__") and has_steps(path)]

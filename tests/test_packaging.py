@@ -51,6 +51,7 @@ def test_wheel_holds_exactly_the_package_and_its_recipes(wheel_names: set[str]) 
     }
 
 
+@pytest.mark.slow
 def test_sdist_holds_the_rooms_of_the_checkout(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)],

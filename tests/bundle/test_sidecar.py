@@ -16,6 +16,7 @@ from edgepkd.errors import BundleError
 from tests.stored_engines import store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "message"), [
     (lambda v: v.update(schema_version=2), "schema_version 2; this edgepkd reads up to 1"),
     (lambda v: v.update(target="tensorrt"), "target is 'tensorrt'"),

@@ -90,6 +90,7 @@ def test_synth(tmp_path: Path) -> None:
     assert "synth: 8 clips, 2 labels" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     (["prepare", "nowhere", "{out}"], 1, "nowhere is not a folder"),
     (["prepare", "{source}", "{source}/set"], 1, "lies in"),

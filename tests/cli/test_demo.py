@@ -11,6 +11,7 @@ from edgepkd.bundle.reading import Bundle
 from tests.cli.calling import invoke, lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("expected", "code", "verdict"), [
     ("right", 0, "The answer is right (2 of 2 clips)."),
     ("left", 1, "The answer is NOT right (0 of 2 clips)."),

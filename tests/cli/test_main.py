@@ -30,6 +30,7 @@ def verbs(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 VERBS = tuple(verbs(typer.main.get_command(app)))
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy_and_names_every_option() -> None:
     code = f"""
 import json, sys

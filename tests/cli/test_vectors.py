@@ -105,6 +105,7 @@ def test_compression_changes_the_size_alone(clips: Path, tmp_path: Path) -> None
             np.testing.assert_array_equal(one[key], other[key])
 
 
+@pytest.mark.slow
 def test_a_pipe_keeps_each_file_that_is_whole(tmp_path: Path) -> None:
     content = encode_clip(tmp_path / "a.avi", moving_scene(2000)).read_bytes()
     out = tmp_path / "out"

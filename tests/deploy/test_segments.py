@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx
+import pytest
 
 from edgepkd.config import InputSpec
 from edgepkd.deploy.segments import export_segments
@@ -14,6 +15,7 @@ INPUTS = {"mv": InputSpec("mv", 2, resize_px=CROP_PX, crop_px=CROP_PX),
           "iframe": InputSpec("iframe", 2, resize_px=CROP_PX, crop_px=CROP_PX)}
 
 
+@pytest.mark.slow
 def test_quantised_and_float_networks_go_into_one_set_of_segments() -> None:
     networks = {"mv": int8_network(), "iframe": small_network(modality="iframe")}
     segments = export_segments(networks, INPUTS)  # type: ignore[arg-type]

@@ -37,6 +37,7 @@ def build(bundle: Bundle, precision: Precision) -> EngineSet:
     return last.engines
 
 
+@pytest.mark.slow
 def test_all_segments_build_in_fp32_and_int8_and_int8_weights_are_8_bit(demo: Bundle) -> None:
     quantized = {s for s, content in contents_of(demo).items() if is_quantized(content)}
     assert len(quantized) == 12

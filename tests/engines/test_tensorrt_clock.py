@@ -27,6 +27,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     return install(monkeypatch)
 
 
+@pytest.mark.slow
 def test_every_call_is_waited_for_and_all_memory_is_given_back(fakes: Fakes) -> None:
     trt, cuda = fakes
     assert 0 < median_ms(trt, ErrorLog(trt).logger, PLAN, (3, 2, 32, 32)) < 1000
@@ -44,6 +45,7 @@ def test_what_fails_is_named_and_the_memory_is_given_back(fakes: Fakes) -> None:
     assert cuda.calls["cudaMalloc"] == cuda.calls["cudaFree"] == 3
 
 
+@pytest.mark.slow
 def test_a_builder_says_in_a_note_why_it_could_not_measure(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

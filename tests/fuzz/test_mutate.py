@@ -42,6 +42,7 @@ def test_inputs_are_the_same_every_time(seeds: Seeds) -> None:
     assert max(map(len, inputs)) <= LARGEST_BYTES
 
 
+@pytest.mark.slow
 def test_every_stream_plays_in_every_container_it_is_put_into(seeds: Seeds) -> None:
     for stream in seeds.streams:
         for name in set(HOLDS.get(stream.codec, ELSEWHERE)):

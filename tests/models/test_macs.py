@@ -73,6 +73,7 @@ def test_lite0_has_its_published_cost() -> None:
                                                 (1280, 7, 7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet", "efficientnet_lite0"])
 def test_the_documented_tables_are_what_is_counted(name: str) -> None:
     documented = Path(__file__).parents[2] / "docs" / "macs.md"

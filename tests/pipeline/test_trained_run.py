@@ -62,6 +62,7 @@ def test_half_a_network_is_an_error(run: Path, lost: str) -> None:
         open_run(run)
 
 
+@pytest.mark.slow
 def test_a_fit_must_be_of_these_very_weights(run: Path) -> None:
     fit(run, open_run(run).hashes["mv"])
     assert set(open_run(run).fitted) == {MV}

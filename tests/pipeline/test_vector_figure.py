@@ -23,6 +23,7 @@ from tests.pipeline.writing_vectors import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [("motion", "residual", "iframe"), ("motion",), ("residual",),
                                   ("iframe",), ("residual", "iframe")])
 def test_a_figure_beside_each_file(tmp_path: Path, clip: Path, what: Any) -> None:

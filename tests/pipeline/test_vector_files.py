@@ -7,6 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from edgepkd.pipeline.run import SourceWarning
 from edgepkd.pipeline.vectors import (
@@ -43,6 +44,7 @@ def test_clips_may_overlap(tmp_path: Path, clip: Path) -> None:
     np.testing.assert_array_equal(files[0]["residual"][12:], files[1]["residual"][:12])
 
 
+@pytest.mark.slow
 def test_a_stream_that_leaves_native_says_so_in_each_file(
     tmp_path: Path, shared_cases: Path
 ) -> None:
@@ -71,6 +73,7 @@ def test_b_frames_that_begin_late_change_the_route_of_later_files(tmp_path: Path
     assert set(routes) == {"native", "normalize"}
 
 
+@pytest.mark.slow
 def test_one_gop_is_in_memory_at_a_time(tmp_path: Path) -> None:
     peaks, most = {}, 0
     for num_frames in (48, 240):

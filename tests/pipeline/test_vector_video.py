@@ -34,6 +34,7 @@ def _yellow(rgb: NDArray[Any]) -> float:
     return float(((rgb[..., 0] > 190) & (rgb[..., 1] > 160) & (rgb[..., 2] < 120)).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per", ["gop", "clip"])
 def test_a_video_with_arrows_keeps_pictures_and_times(tmp_path: Path, per: Any) -> None:
     pts = [*range(20), *range(30, 40)]

@@ -103,6 +103,7 @@ def test_a_bound_ends_a_camera(tmp_path: Path, camera: str) -> None:
         "gop-000000.npz", "gop-000001.npz", "index.csv"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plot", [None, "png", "video"])
 @pytest.mark.parametrize("room", [0, 3_000, 40_000])
 def test_a_full_disk_is_an_error_and_leaves_nothing(

@@ -54,6 +54,7 @@ def has_bar(frame: av.VideoFrame) -> bool:
     return bool(np.median(luma[-3:]) < 80)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "codec"), [
     (".mp4", "h264"), (".mkv", "h264"), (".mov", "h264"), (".avi", "mpeg4")])
 def test_bar_shows_while_a_clip_lasts(tmp_path: Path, suffix: str, codec: str) -> None:

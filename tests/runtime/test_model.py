@@ -216,6 +216,7 @@ def test_pictures_of_p_frames_are_asked_for_by_the_residual_alone(
                 assert reader._decode.pixels is pixels
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_video(bundle: Bundle, tmp_path: Path) -> None:
     encode_clip(tmp_path / "long.mp4", translating_texture(480, SIZE, (2, 0)))
     with edgepkd.load(bundle.path) as model:

@@ -67,6 +67,7 @@ def test_a_number_of_processes_that_cannot_be_is_refused(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["demo", "exits", "int8"])
 def test_each_program_starts_as_a_module(program: str) -> None:
     command = [sys.executable, "-m", f"edgepkd.studies.{program}", "--help"]

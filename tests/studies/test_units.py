@@ -141,6 +141,7 @@ def test_an_error_stops_the_run(tmp_path: Path) -> None:
         run_jobs([partial(fail, "no clip")], processes=1, log=tmp_path / "progress.log")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_with_a_way_on(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"a job of the study failed: .*--jobs"):
         run_jobs([die], processes=1, log=tmp_path / "progress.log")

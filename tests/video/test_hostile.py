@@ -102,6 +102,7 @@ def outcome(source: Path | str, *, route: Route = "auto") -> tuple[str, int, int
     return reader.choice.route, len(pictures), num_frames, np.stack(pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_each_hostile_clip_ends_as_it_should(shared_data: Path, name: str) -> None:
     path, expected = shared_data / "clips" / name, OUTCOMES[name]

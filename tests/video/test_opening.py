@@ -123,6 +123,7 @@ def test_nothing_is_decoded_unless_asked_for_and_nothing_twice(clip: Path) -> No
         assert clips.counters.packets_decoded == 75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_clips", [True, False])
 def test_what_was_read_is_let_go(clip: Path, whole_clips: bool) -> None:
     """No array outlives its clip (24 frames), or its GOP (12 frames), by much."""
@@ -257,6 +258,7 @@ def test_every_public_name_is_there_and_listed() -> None:
     assert set(edgepkd.video.__all__) <= set(namespace)
 
 
+@pytest.mark.slow
 def test_importing_the_room_imports_nothing_heavy() -> None:
     code = ("import sys, edgepkd.video; dir(edgepkd.video); "
             "print(sorted({'av', 'numpy', 'numba', 'torch'} & set(sys.modules))); "

@@ -57,6 +57,7 @@ def read_all(reader: ClipReader, given: list[int]) -> None:
         given.append(clip.num_frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", CONTAINERS)
 def test_a_huge_picture_takes_no_memory(tmp_path: Path, suffix: str) -> None:
     path = put_into(h264(tmp_path, (16_000, 16_000)), suffix)
@@ -77,6 +78,7 @@ def test_a_huge_picture_takes_no_memory(tmp_path: Path, suffix: str) -> None:
     assert int(out[1]) / per_mb < 150  # a picture alone has 384 MB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["native", "normalize"])
 @pytest.mark.parametrize("suffix", CONTAINERS)
 def test_a_picture_that_grows_later_ends_the_clips(
@@ -103,6 +105,7 @@ PIXELS = {"gif": "rgb8", "apng": "rgb24", "mjpeg": "yuvj420p", "huffyuv": "yuv42
           "prores": "yuv422p10le"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "suffix"), CODECS)
 def test_every_codec_keeps_to_the_limit_and_to_a_raised_one(
     tmp_path: Path, codec: str, suffix: str

@@ -24,6 +24,7 @@ def test_vectors_are_found_where_a_frame_has_them(tmp_path: Path) -> None:
     assert side_data(frames[1], Type.DISPLAYMATRIX) is None
 
 
+@pytest.mark.slow
 def test_an_item_keeps_its_frame_alive_and_no_longer(tmp_path: Path) -> None:
     frame = list(plain_frames(encode_clip(tmp_path / "clip.avi", moving_scene(3))))[1]
     gc.collect()

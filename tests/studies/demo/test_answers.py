@@ -29,6 +29,7 @@ RECIPE = load_int8_recipe("int8", {"min_clips": 2, "finetune.epochs": 1,
                                    "finetune.batch_clips": 4})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_clips")
 def test_the_forms_are_those_of_the_networks_that_lie_there(tmp_path: Path) -> None:
     part = tiny_part(tmp_path, "fold0")

@@ -34,6 +34,7 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+@pytest.mark.slow
 def test_a_line_for_each_job_that_has_something_to_say(pool: ProcessPoolExecutor) -> None:
     shown = io.StringIO()
     console = Console(file=shown, width=100)
@@ -44,6 +45,7 @@ def test_a_line_for_each_job_that_has_something_to_say(pool: ProcessPoolExecutor
     assert any(line.startswith("exits") and "3/3" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("job", "kind", "words"), [
     (fail, DataError, "no clip"),
     (die, TrainingError, r"a process died in the stage 'INT8'.*fewer --jobs"),

@@ -30,6 +30,7 @@ def unit(tmp_path: Path) -> Unit:
     return unit
 
 
+@pytest.mark.slow
 def test_it_is_that_of_the_trunks_on_their_own_clips(unit: Unit) -> None:
     assert flatness_job(unit, num_clips=9, num_probes=2) == "small trunk1-fold0: flatness"
     found = read_flatness(unit)
@@ -46,6 +47,7 @@ def test_it_is_that_of_the_trunks_on_their_own_clips(unit: Unit) -> None:
     assert found["mv"]["sharpness"]["value"] == pytest.approx(own.value, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_it_is_measured_again_where_settings_or_trunks_are_others(unit: Unit) -> None:
     flatness_job(unit, num_clips=2, num_probes=2)
     assert flatness_job(unit, num_clips=2, num_probes=2).endswith("kept from an earlier run")

@@ -25,6 +25,7 @@ def arrays(unit: Unit, seed: int) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
+@pytest.mark.slow
 def test_a_fold_is_answered_by_every_arm_under_every_seed(tmp_path: Path) -> None:
     unit = tiny_unit(tmp_path, exit_seeds=(7, 8))
     assert answers_path(unit, 7) == tmp_path / "run" / "trunk1-fold0" / "answers-7.npz"
@@ -48,6 +49,7 @@ def test_a_fold_is_answered_by_every_arm_under_every_seed(tmp_path: Path) -> Non
     assert not np.array_equal(one["pkd/mv"], one["pkd_last_iframe/mv"])
 
 
+@pytest.mark.slow
 def test_only_seeds_that_are_missing_are_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ RECIPE = load_int8_recipe("int8", {"min_clips": 2, "calibration_clips": 3, "fine
                                    "finetune.batch_clips": 4})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_clips")
 def test_every_form_answers_and_lies_where_it_is_looked_for(tmp_path: Path) -> None:
     unit = tiny_unit(tmp_path)
