@@ -172,6 +172,7 @@ def test_a_packet_walks_as_the_page_says(walk: list[Step]) -> None:
             f"{name} does not come here, or no more"
 
 
+@pytest.mark.slow
 def test_a_packet_enters_the_files_that_the_page_names(walk: list[Step]) -> None:
     on_the_way = re.search(r"^On the way, .*?\n\n", PACKET, re.M | re.S)
     assert on_the_way

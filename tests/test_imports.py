@@ -74,6 +74,7 @@ def cycle_in(graph: Mapping[str, set[str]]) -> list[str]:
     return next(filter(None, (visit(name, []) for name in sorted(graph))), [])
 
 
+@pytest.mark.slow
 def test_no_module_imports_itself_through_others() -> None:
     graph = import_graph(ROOT / "edgepkd")
     assert len(graph) > 100

@@ -142,6 +142,7 @@ def test_the_hash_of_clips_knows_no_order() -> None:
 # ---- networks
 
 
+@pytest.mark.slow
 def test_ranges_come_from_the_test_views(
     quantized: SegmentedNetwork, data: LabelledClips, networks: dict[Modality, SegmentedNetwork]
 ) -> None:
@@ -200,6 +201,7 @@ def test_training_on_moves_weights_and_leaves_ranges_and_its_input(
         assert not any(torch.equal(after[name], before[name]) for name in names)
 
 
+@pytest.mark.slow
 def test_ranges_that_are_known_make_no_difference(
     networks: dict[Modality, SegmentedNetwork], quantized: SegmentedNetwork, clips: Int8Clips,
     recipe: Int8Recipe,

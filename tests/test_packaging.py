@@ -63,6 +63,7 @@ def test_sdist_holds_the_rooms_of_the_checkout(tmp_path: Path) -> None:
         assert {name for name in names if name.startswith(f"{room}/")} == tracked(room)
 
 
+@pytest.mark.slow
 def test_recipe_rooms_ship_no_artifact(wheel_names: set[str]) -> None:
     shipped = {name for name in wheel_names if name.startswith("edgepkd/_recipes/")}
     assert shipped

@@ -39,6 +39,7 @@ def test_a_good_bundle(path: Path) -> None:
     assert "whole, every SHA-256 is right\nopenvino: ok\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_engines_of_another_version_exit_with_3_and_the_command(path: Path) -> None:
     sidecar = path / "engines/openvino/engines.json"
     values = json.loads(sidecar.read_text())

@@ -68,6 +68,7 @@ def test_the_list_of_verbs_says_of_each_what_it_does(
     assert not [name for name, text in said.items() if not text.endswith(".") or "..." in text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_every_option_is_explained(verb: tuple[str, ...]) -> None:
     command = typer.main.get_command(app)
@@ -80,6 +81,7 @@ def test_every_option_is_explained(verb: tuple[str, ...]) -> None:
         assert text[0].isupper(), text
 
 
+@pytest.mark.slow
 def test_no_verb_imports_another() -> None:
     """What two verbs share stands in a module that is none."""
     graph = import_graph(ROOT / "edgepkd")

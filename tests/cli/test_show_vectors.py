@@ -21,6 +21,7 @@ def clip(tmp_path: Path) -> Path:
     return encode_clip(tmp_path / "a.avi", translating_texture(24, (96, 64), (1, 0)))
 
 
+@pytest.mark.slow
 def test_a_folder_is_a_row_and_every_file_a_json_line(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

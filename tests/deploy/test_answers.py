@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from edgepkd.config import InputSpec
@@ -16,6 +17,7 @@ INPUTS = {"residual": InputSpec("residual", num_segments=2, resize_px=64, crop_p
 CLIPS = [fake_clip(seed=i, brightness=170 * (i % 2)) for i in range(3)]
 
 
+@pytest.mark.slow
 def test_torch_and_deployed_segments_answer_alike_clip_by_clip() -> None:
     network = small_network(modality="residual")
     mine = torch_answers({"residual": network}, INPUTS, CLIPS)["residual"]

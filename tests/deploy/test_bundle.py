@@ -73,6 +73,7 @@ def test_a_manifest_tells_its_origin_in_one_order() -> None:
     assert origin(quantization={"method": "qad"}).facts()["quantization"] == {"method": "qad"}
 
 
+@pytest.mark.slow
 def test_a_bundle_says_what_its_recipe_and_networks_are(tmp_path: Path) -> None:
     order: Order = ("mv",)
     inputs = {"mv": InputSpec("mv", num_segments=2, resize_px=32, crop_px=32)}

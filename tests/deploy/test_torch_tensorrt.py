@@ -78,6 +78,7 @@ def test_names_profile_and_answers(library: FakeLibrary) -> None:
                        for a, b in zip(got, part(frames(count=count)), strict=True))
 
 
+@pytest.mark.slow
 def test_the_last_segment_gives_only_logits(library: FakeLibrary) -> None:
     part = segment(4)
     channels = next(part.trunk.parameters()).shape[1]
@@ -96,6 +97,7 @@ def test_fp16_is_inside_and_the_segment_stays_as_it_was(library: FakeLibrary) ->
     assert all(p.requires_grad for p in part.parameters())
 
 
+@pytest.mark.slow
 def test_int8_is_traced_in_the_mode_that_gives_operators() -> None:
     # The operators themselves appear on a CUDA device only.
     from modelopt.torch.quantization.utils import is_torch_export_mode

@@ -50,6 +50,7 @@ def test_a_good_bundle_is_ok(path: Path) -> None:
     assert found.notes == ("INT8 possible: 4 of 4 segments are quantised",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "reason"), [
     (lambda v: v["built_on"].update(library_version="2024.4.0"),
      "built with openvino 2024.4.0, here is"),

@@ -24,6 +24,7 @@ def run(content: bytes, x: np.ndarray) -> np.ndarray:
     return np.asarray(outputs["logits"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_float_forms_hold_no_quantiser_and_the_8_bit_weights(precision: str) -> None:
     for content in int8_segments().values():
@@ -46,6 +47,7 @@ def test_the_fp32_form_is_the_dequantised_network() -> None:
     assert abs(run(form, x) - logits).max() <= 0.05 * abs(logits).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
 def test_the_int8_form_computes_the_rest_in_fp16_behind_fp32_borders(name: BackboneName) -> None:
     content = int8_segments(name)["mv", 1]

@@ -65,6 +65,7 @@ def test_the_version_is_what_a_builder_alone_is_asked(
     assert ask({"builder": SPEC}, "gpu") == ({"version": "10.3.0"}, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("act", "what", "number"), [
     ("SIGKILL", "crashed (SIGKILL)", signal.SIGKILL), ("bug", "crashed (exit code 1)", None)])
 def test_a_child_that_dies_says_how_and_what_it_printed_last(

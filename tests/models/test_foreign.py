@@ -121,6 +121,7 @@ def test_torchvision_resnet50_fills_an_iframe_trunk(networks: dict) -> None:
     assert_in_place(networks["resnet50", "iframe"], state)
 
 
+@pytest.mark.slow
 def test_torchvision_resnet18_fills_a_motion_trunk_but_for_its_own_layers(networks: dict) -> None:
     network = networks["resnet18", "mv"]
     before = {k: v.clone() for k, v in network.state_dict().items()}

@@ -11,6 +11,7 @@ from edgepkd.models.registry import build_from_spec, build_network
 from edgepkd.models.segmented import BACKBONES, BackboneName, HeadForm, NetworkSpec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["paper", "pool_first"])
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_network_is_what_its_spec_says(name: BackboneName, form: HeadForm) -> None:

@@ -18,6 +18,7 @@ def test_a_bundle_without_engines_is_fine(tmp_path: Path) -> None:
     assert (found.verdict, found.reasons, found.targets) == ("ok", (), ())
 
 
+@pytest.mark.slow
 def test_the_worst_target_decides(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     sidecar = add_openvino_engines(bundle) / "engines.json"

@@ -66,6 +66,7 @@ def test_a_row_a_score_with_its_interval(tmp_path: Path) -> None:
                for row in rows)
 
 
+@pytest.mark.slow
 def test_plots_are_drawn_or_it_is_said_why_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

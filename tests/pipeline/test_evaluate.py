@@ -60,6 +60,7 @@ def evaluated(run: Path, cache: Path, **settings: Any) -> EvalResult:
     return evaluate(EvalConfig(**{"run": run, "cache": cache, "split": "calibration", **settings}))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_all_files_are_written_and_say_the_same(run: Path, cache: Path) -> None:
     seen: list[tuple[str, int, int]] = []
@@ -113,6 +114,7 @@ def test_a_moved_index_is_cut_alike(run: Path, cache: Path, data: Path, tmp_path
                                       own.predicted.answered.logits["mv"])
 
 
+@pytest.mark.slow
 def test_calibration_was_held_out_of_training(run: Path, cache: Path) -> None:
     groups = {split: set(evaluated(run, cache, split=split).predicted.answered.groups)
               for split in ("train", "calibration", "test")}
@@ -144,6 +146,7 @@ def test_a_clip_that_cannot_be_read_is_left_out_and_listed(
     assert len(result.predicted.answered) == 1
 
 
+@pytest.mark.slow
 def test_results_elsewhere_are_replaced_only_with_force(
     run: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +175,7 @@ def test_wrong_requests_leave_no_look(
     assert not (run / "eval-log.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_flatness_is_of_training_clips(run: Path, cache: Path) -> None:
     result = evaluated(run, cache, flatness=FlatnessConfig(num_clips=2, num_probes=2, steps=1))
     facts = read_facts(result)["flatness"]

@@ -34,6 +34,7 @@ def settings(**changes: Any) -> FlatnessConfig:
     return FlatnessConfig(**{"num_clips": 3, "num_probes": 2, "steps": 1, **changes})
 
 
+@pytest.mark.slow
 def test_so_many_training_clips_the_same_for_the_same_seed(
     run: TrainedRun, data: Path, cache: Path
 ) -> None:

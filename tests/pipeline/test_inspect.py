@@ -48,6 +48,7 @@ def test_what_names_a_bundle_must_be_one(bundle: Bundle, tmp_path: Path) -> None
         list(inspect(bundle.path))
 
 
+@pytest.mark.slow
 def test_engines_are_whole_covered_or_unreadable(bundle: Bundle) -> None:
     folder = add_openvino_engines(bundle)
 

@@ -117,6 +117,7 @@ def test_static_runs_everything(clips: Path, bundle: Bundle) -> None:
     assert summary(events).exit_rule == "static"
 
 
+@pytest.mark.slow
 def test_threshold_and_max_exit(clips: Path, bundle: Bundle) -> None:
     events = run(clips / "right.mp4", bundle, threshold=1.0, max_exit=3)
     assert {answer.exit_number for answer in answers(events)} == {3}
@@ -429,6 +430,7 @@ def test_without_engines_there_is_nothing_to_choose(bundle: Bundle) -> None:
     assert chosen(bundle) == ("openvino", None)
 
 
+@pytest.mark.slow
 def test_auto_takes_engines_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

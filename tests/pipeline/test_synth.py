@@ -14,6 +14,7 @@ from edgepkd.pipeline.synth import SynthConfig, synth
 from tests.datasets.sets import contents, problems
 
 
+@pytest.mark.slow
 def test_the_set_verifies_and_is_made_again_alike(tmp_path: Path) -> None:
     config = SynthConfig(tmp_path / "set", num_classes=3, num_clips=14, clip_frames=4, seed=5)
     *_, summary = synth(config)

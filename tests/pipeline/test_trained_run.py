@@ -77,6 +77,7 @@ def test_a_fit_must_be_of_these_very_weights(run: Path) -> None:
     assert set(open_run(run).fitted) == {MV}, "of a network that is not here nothing is said"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "[1]", "3"])
 def test_a_damaged_record_of_quantising_is_refused(run: Path, text: str) -> None:
     (run / "quantize.json").write_text(json.dumps({"method": "ptq"}))

@@ -57,6 +57,7 @@ def test_a_stream_that_leaves_native_says_so_in_each_file(
     assert (int(one["motion_width_px"]), int(one["motion_height_px"])) == (340, 256)
 
 
+@pytest.mark.slow
 def test_b_frames_that_begin_late_change_the_route_of_later_files(tmp_path: Path) -> None:
     plain = encode_clip(tmp_path / "a", moving_scene(400), codec="libx264", gop=25,
                         options={"bf": "0", "refs": "1"}, container_format="mpegts")

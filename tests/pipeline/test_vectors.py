@@ -85,6 +85,7 @@ def test_a_camera_keeps_what_is_whole(tmp_path: Path, camera: str) -> None:
     assert load(out / seen[1])["motion"].shape == (12, 8, 12, 2)
 
 
+@pytest.mark.slow
 def test_a_camera_that_stops_sending_is_an_error_that_costs_no_file(
     tmp_path: Path, camera: str
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_damaged_tail_is_a_warning(tmp_path: Path) -> None:
     assert 2 <= summary.num_files == len(index(tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crash11_490.h264", "exc_17009.ts", "exc_21649.avi",
                                   "heap-overflow-write.mp4", "huge-picture-12kB.avi"])
 def test_hostile_videos_are_written_or_refused(

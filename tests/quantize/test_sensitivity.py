@@ -54,6 +54,7 @@ def test_every_quantised_layer_is_measured_once(
     assert all(q.is_enabled for _, q in quantizers(network))
 
 
+@pytest.mark.slow
 def test_exits_before_a_layer_are_not_touched(measured: dict[str, LayerSensitivity]) -> None:
     for one in measured.values():
         before = int(one.layer.split(".")[1])  # segments.K. ...

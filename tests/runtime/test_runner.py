@@ -45,6 +45,7 @@ def runner(
     return make(make_bundle(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_chain_hands_features_on_and_gives_logits_of_each_frame(runner: SegmentRunner) -> None:
     features: object = X
     for k in range(1, 5):
@@ -54,12 +55,14 @@ def test_a_chain_hands_features_on_and_gives_logits_of_each_frame(runner: Segmen
     assert runner.backend
 
 
+@pytest.mark.slow
 def test_a_segment_that_was_not_prepared_is_loaded_when_it_runs(runner: SegmentRunner) -> None:
     _, first = runner.run(Position("mv", 1), X)
     _, again = runner.run(Position("mv", 1), X)
     assert np.array_equal(first, again)
 
 
+@pytest.mark.slow
 def test_closing_twice_is_harmless_and_use_after_it_a_clear_error(runner: SegmentRunner) -> None:
     features, _ = runner.run(Position("mv", 1), X)
     runner.close()

@@ -87,6 +87,7 @@ def heads(network: SegmentedNetwork) -> list[torch.Tensor]:
             if ".head." in name and not name.startswith("segments.3.")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_clips")
 def test_exits_depend_on_their_seed_and_not_on_what_was_there(tmp_path: Path) -> None:
     unit = tiny_unit(tmp_path)

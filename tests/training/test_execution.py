@@ -48,6 +48,7 @@ def test_gradients_of_two_ranks_are_those_of_one_process(of_ranks: list[dict[str
                                        atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 def test_all_ranks_end_with_the_same_network(of_ranks: list[dict[str, Any]]) -> None:
     """Statistics of BatchNorm too, of which each rank has seen its own, and the same epoch."""
     first, second = (found["trunk"] for found in of_ranks)

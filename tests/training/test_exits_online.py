@@ -78,6 +78,7 @@ def test_views_of_the_first_epoch_are_those_of_the_cache(tmp_path: Path, teacher
     assert online(trunks).num_rows == cached(trunks, tmp_path).num_rows == 12
 
 
+@pytest.mark.slow
 def test_views_of_the_next_epoch_are_fresh_and_repeat() -> None:
     features, rows = online(networks()), torch.arange(4)
     first, second, again = (features.batch(rows, epoch=e, teacher="labels")[0] for e in (0, 1, 1))

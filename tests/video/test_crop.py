@@ -129,6 +129,7 @@ def test_motion_is_counted_in_pictures_of_the_shown_size(whole: Path) -> None:
     assert clip.gops[0].source_size_px == (112, 80)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", [Crop(34, 6, 4, 10), Crop(80, 64), NO_CROP], ids=str)
 def test_the_normalised_picture_is_the_window_and_no_more(
     scene: Path, tmp_path: Path, crop: Crop

@@ -109,6 +109,7 @@ def test_a_large_source_keeps_full_resolution_quarter_pixels(tmp_path: Path) -> 
 # -- the identity -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid_px", [1, 4, 8])
 @pytest.mark.parametrize(("codec", "size"), [("mpeg4", (338, 250)), ("libx264", (176, 144))])
 def test_warped_anchor_plus_residual_is_the_decoded_frame(

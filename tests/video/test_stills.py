@@ -49,6 +49,7 @@ def decoded(source, **settings) -> tuple[list[np.ndarray], list[float]]:
     return [frame.to_ndarray(format="rgb24") for frame in frames], times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tiff", "webp", "ppm"])
 def test_a_folder_of_pictures_is_one_video(tmp_path: Path, suffix: str) -> None:
     pictures(tmp_path / "seq", suffix=suffix)
@@ -137,6 +138,7 @@ def test_a_picture_is_no_video(tmp_path: Path, form: str) -> None:
         assert "seq/*.jpg" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "suffix"), [
     ("WEBP", "webp"), ("GIF", "gif"), ("PNG", "png"), ("PNG", "apng")])
 def test_an_animated_picture_is_a_video_with_its_own_times(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from edgepkd.logits.metrics import Interval
 from edgepkd.studies.exits.page import page
 from edgepkd.studies.exits.tables import SetResult, compute
@@ -26,6 +28,7 @@ def less_ce(found: SetResult, arm: str) -> Interval:
     return interval
 
 
+@pytest.mark.slow
 def test_a_gain_is_called_one() -> None:
     found = result({"ce": 0.6, "pkd": 0.2})
     gain = less_ce(found, "pkd")
@@ -34,6 +37,7 @@ def test_a_gain_is_called_one() -> None:
             "internal classifiers, PKD is better.") in text(found)
 
 
+@pytest.mark.slow
 def test_a_loss_is_called_one_and_none_none() -> None:
     worse = result({"ce": 0.1, "pkd": 0.5})
     assert less_ce(worse, "pkd").high < 0
@@ -41,6 +45,7 @@ def test_a_loss_is_called_one_and_none_none() -> None:
     assert "internal classifiers, no difference shown." in text(result({"ce": 0.4, "pkd": 0.4}))
 
 
+@pytest.mark.slow
 def test_every_table_and_plot_of_a_set_is_there() -> None:
     plots = (Path("x/reproduce-weizmann-wise.png"), Path("x/another-set-wise.png"))
     lines = text(result({}), plots=plots)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from edgepkd.int8 import load_int8_recipe
 from edgepkd.studies.answered import Answered
 from edgepkd.studies.int8.page import page
@@ -58,6 +60,7 @@ def test_conditions_caveats_and_tables_are_there() -> None:
         assert f"## {head}\n" in found
 
 
+@pytest.mark.slow
 def test_few_groups_are_said() -> None:
     answered = made_int8({})
     few = replace(answered, groups=tuple(str(int(g[1:]) % 9) for g in answered.groups))
