@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+Float32 = NDArray[np.float32]
 
 IN_SHORT_SIDE = 18
 """Arrows that stand along the short side of a picture."""
@@ -32,7 +32,7 @@ def spacing_px(width_px: int, height_px: int) -> float:
 def arrows(
     field: NDArray[np.int16], *, size_px: tuple[int, int], source_size_px: tuple[int, int],
     margins: Sequence[float], unit_px: float, shortest_px: float = 1.0,
-) -> Floats:
+) -> Float32:
     """Arrows over a picture of `size_px` (width, height), float32 [n, 4]: x and y, from and to.
 
     `field` [rows, columns, 2] counts `unit_px` of pictures of `source_size_px`; `margins` are the
@@ -50,11 +50,11 @@ def arrows(
     scale = np.array([width / source_size_px[0], height / source_size_px[1]]) * unit_px
     moved = (field[np.ix_(row, column)] * scale).reshape(-1, 2)
     ends = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    found: Floats = np.hstack([ends - moved, ends]).astype(np.float32)
+    found: Float32 = np.hstack([ends - moved, ends]).astype(np.float32)
     return found[np.hypot(moved[:, 0], moved[:, 1]) >= shortest_px]
 
 
-def draw_arrows(planes: Sequence[Bytes], found: Floats) -> None:
+def draw_arrows(planes: Sequence[Bytes], found: Float32) -> None:
     """Draw `arrows` into Y [H, W], U and V [H / 2, W / 2] in place: yellow, with a black rim."""
     if not len(found):
         return
@@ -69,7 +69,7 @@ def draw_arrows(planes: Sequence[Bytes], found: Floats) -> None:
             plane[:] = np.rint(plane * (1 - share) + value * share).astype(np.uint8)
 
 
-def _ink(found: Floats, size_px: tuple[int, int], *, line_px: float, more_px: float) -> Bytes:
+def _ink(found: Float32, size_px: tuple[int, int], *, line_px: float, more_px: float) -> Bytes:
     """Coverage 0..255 of all arrows, [height, width], each `more_px` wider on every side."""
     picture = Image.new("L", (size_px[0] * _FINER, size_px[1] * _FINER), 0)
     draw = ImageDraw.Draw(picture)
