@@ -298,6 +298,7 @@ def missing_path(token: str) -> str | None:
     return None if path.exists() else f"no {path}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_names_is_there(page: str) -> None:
     wrong = {token: why for token in tokens_of(PAGES[page]) if (why := missing(token))}

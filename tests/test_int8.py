@@ -165,6 +165,7 @@ def test_views_to_train_on_are_other_ones_than_those_of_the_exits(data: Labelled
                                own.view(data.clips[0], index=0, view=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("modality", "changes", "teachers"), [
     ("iframe", {"epochs": 6}, {"mv", "residual", "iframe"}),
     ("mv", {"scheme": "iframe"}, {"mv", "iframe"}),

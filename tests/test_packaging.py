@@ -70,6 +70,7 @@ def test_recipe_rooms_ship_no_artifact(wheel_names: set[str]) -> None:
     assert all(name.endswith((".toml", "/README.md")) for name in shipped)
 
 
+@pytest.mark.slow
 def test_demo_bundle_ships_and_is_small(wheel_names: set[str]) -> None:
     bundle = ROOT / "edgepkd" / "_bundles" / "demo.edgepkd"
     folder = bundle.relative_to(ROOT).as_posix() + "/segments/"

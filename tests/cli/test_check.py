@@ -51,6 +51,7 @@ def test_engines_of_another_version_exit_with_3_and_the_command(path: Path) -> N
     assert f"next: edgepkd export {path} --target openvino --precision fp32\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_damaged_bundle_exits_with_1_and_the_json_says_why(path: Path) -> None:
     segment = path / "segments/mv_2.onnx"
     segment.write_bytes(segment.read_bytes()[:-1] + b"?")

@@ -67,6 +67,7 @@ def test_json_lines(clips: Path, tmp_path: Path) -> None:
     assert (lines[-1]["ended"], lines[-1]["num_files"]) == ("source failed", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     ("{clips}/none.mp4 --out {out}", 1, "does not exist"),
     ("{bad} --out {out}", 1, "cannot be opened"),

@@ -37,6 +37,7 @@ def test_motions_go_where_their_names_say() -> None:
     assert change("shrink")[3] < -0.8
 
 
+@pytest.mark.slow
 def test_the_shape_is_seen_to_move_in_the_vectors() -> None:
     """Decoded vectors of a clip to the right point right, in the mean."""
     scene = make_scene(2, seed=0)

@@ -24,6 +24,7 @@ def test_quantised_and_float_networks_go_into_one_set_of_segments() -> None:
         key: key[0] == "mv" for key in segments}
 
 
+@pytest.mark.slow
 def test_pictures_have_the_size_of_the_inputs_and_batches_may_be_fixed() -> None:
     segments = export_segments({"mv": small_network()}, INPUTS, batch=2)  # type: ignore[arg-type]
     graph = onnx.load_from_string(segments["mv", 1]).graph
@@ -31,6 +32,7 @@ def test_pictures_have_the_size_of_the_inputs_and_batches_may_be_fixed() -> None
         2, 2, CROP_PX, CROP_PX]
 
 
+@pytest.mark.slow
 def test_float_weights_are_stored_as_asked() -> None:
     networks = {"mv": small_network()}
     full, half = (export_segments(networks, INPUTS, weights=weights)  # type: ignore[arg-type]

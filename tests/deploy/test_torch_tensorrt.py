@@ -86,6 +86,7 @@ def test_the_last_segment_gives_only_logits(library: FakeLibrary) -> None:
     assert len(library.program.graph_signature.user_outputs) == 1
 
 
+@pytest.mark.slow
 def test_fp16_is_inside_and_the_segment_stays_as_it_was(library: FakeLibrary) -> None:
     part = segment()
     build(part, "fp16")
@@ -108,6 +109,7 @@ def test_int8_is_traced_in_the_mode_that_gives_operators() -> None:
         assert not is_torch_export_mode()
 
 
+@pytest.mark.slow
 def test_no_scale_is_lost_in_fp16(
     library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def test_stale_engines_will_be_rebuilt_by_the_command_given(
     assert found.command.startswith(f"edgepkd export {path} --target openvino")
 
 
+@pytest.mark.slow
 def test_engines_from_elsewhere_will_be_rebuilt(path: Path) -> None:
     sidecar = path / "engines/openvino/engines.json"
     sidecar.write_bytes(sidecar.read_bytes() + b"\n")

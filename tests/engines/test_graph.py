@@ -38,6 +38,7 @@ def test_float_forms_hold_no_quantiser_and_the_8_bit_weights(precision: str) -> 
         assert sorted(w.size for w in weights) == stored
 
 
+@pytest.mark.slow
 def test_the_fp32_form_is_the_dequantised_network() -> None:
     x = frames(count=1).numpy()
     form = graph.with_precision(int8_segments()["mv", 1], "fp32")

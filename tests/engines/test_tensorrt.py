@@ -32,6 +32,7 @@ def rtx() -> TensorRtBuilder:
     return open_tensorrt_rtx()
 
 
+@pytest.mark.slow
 def test_int8_plans_are_smaller_than_fp16_and_fp32(rtx: TensorRtBuilder) -> None:
     content = convolution(2, quantized=True)
     sizes = {precision: len(build(rtx, content, precision=precision, shapes=INNER).content)

@@ -137,6 +137,7 @@ def test_torchvision_resnet18_fills_a_motion_trunk_but_for_its_own_layers(networ
     assert_in_place(network, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arch", "modality"), [
     ("resnet18", "mv"), ("resnet18", "residual"), ("resnet50", "iframe")])
 @pytest.mark.parametrize("prefix", ["module.", ""])

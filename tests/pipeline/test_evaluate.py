@@ -78,6 +78,7 @@ def test_all_files_are_written_and_say_the_same(run: Path, cache: Path) -> None:
     assert kinds == ["exit"] * 8 + ["modality"] * 2 + ["prefix"] * 8
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_logits(run: Path, cache: Path) -> None:
     result = evaluated(run, cache, split="train")
     answered = load_logits(result.out / "logits.npz")
@@ -88,6 +89,7 @@ def test_scores_are_those_of_the_logits(run: Path, cache: Path) -> None:
         np.mean(sums == answered.labels))
 
 
+@pytest.mark.slow
 def test_the_cascade_follows_the_policy_that_was_fitted(run: Path, cache: Path) -> None:
     hashes = {m: json.loads((run / f"{m}.json").read_text())["weights_sha256"] for m in TRAINED}
     weights = WiseWeights(TRAINED, tuple((0.0,) * k + (1.0,) for k in range(8)))

@@ -47,6 +47,7 @@ def test_so_many_training_clips_the_same_for_the_same_seed(
     assert one.sharpness.worst_loss >= one.sharpness.loss
 
 
+@pytest.mark.slow
 def test_clips_that_cannot_be_read_are_passed_over(
     run: TrainedRun, data: Path, cache: Path, tmp_path: Path
 ) -> None:

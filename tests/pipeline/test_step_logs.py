@@ -14,6 +14,7 @@ from edgepkd.pipeline.step_logs import QUANTIZE_FILE, kept_extra, refuse_quantiz
 from tests.models.networks import small_network
 
 
+@pytest.mark.slow
 def test_the_last_row_of_all_logs_is_kept(tmp_path: Path) -> None:
     text = StringIO()
     with step_logs(tmp_path / "step", title="backbone mv", epochs=2, resume=False,

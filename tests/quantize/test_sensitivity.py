@@ -66,6 +66,7 @@ def test_exits_before_a_layer_are_not_touched(measured: dict[str, LayerSensitivi
     assert head.kl_last == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_linear_layer_is_what_quantising_it_by_hand_gives(
     measured: dict[str, LayerSensitivity]
 ) -> None:

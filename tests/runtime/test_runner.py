@@ -75,6 +75,7 @@ def test_closing_twice_is_harmless_and_use_after_it_a_clear_error(runner: Segmen
         assert "edgepkd.load" in str(caught.value.hint)
 
 
+@pytest.mark.slow
 def test_a_runner_that_did_nothing_closes_too(runner: SegmentRunner) -> None:
     runner.close()
     with pytest.raises(ModelError, match="is closed"):

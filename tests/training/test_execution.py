@@ -55,6 +55,7 @@ def test_all_ranks_end_with_the_same_network(of_ranks: list[dict[str, Any]]) -> 
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_online_exits_of_two_ranks_are_those_of_one_process(of_ranks: list[dict[str, Any]]) -> None:
     expected = ranks.exits()
     for found in of_ranks:

@@ -111,6 +111,7 @@ def test_students_learn_what_the_teacher_says_not_what_the_labels_say() -> None:
         assert (answers == other).float().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_exit_training_is_deterministic_by_seed() -> None:
     def trained(seed: int) -> dict[str, Tensor]:
         network = small_network()

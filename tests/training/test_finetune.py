@@ -208,6 +208,7 @@ def test_as_many_views_as_epochs_but_no_more_than_the_plan() -> None:
     assert views_needed(plan(num_views=2), steps(epochs=3)) == 2
 
 
+@pytest.mark.slow
 def test_view_logits_are_means_over_segments_of_the_plans_views(
     networks: dict[Modality, SegmentedNetwork], data: LabelledClips, taught: Taught
 ) -> None:
@@ -246,6 +247,7 @@ def test_qad_brings_every_exit_back_to_the_float_network(
         assert not torch.equal(student.state_dict()[name], weights[name])
 
 
+@pytest.mark.slow
 def test_qat_lowers_the_cross_entropy_and_needs_no_teacher(
     student: SegmentedNetwork, data: LabelledClips
 ) -> None:

@@ -110,6 +110,7 @@ def test_numbers_that_are_not_finite_are_kept_and_stay_valid_json(tmp_path: Path
     assert not (tmp_path / "loss.png").exists()  # nothing to draw
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_so_and_is_drawn(tmp_path: Path) -> None:
     def interrupted() -> None:
         with RunLog(tmp_path) as log:

@@ -98,6 +98,7 @@ def test_native_arrays_are_those_of_the_whole_picture_cut(whole: Path, crop: Cro
         assert gop.motion(7).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid_px", [1, 4])
 @pytest.mark.parametrize("crop", [CROPS[0], CROPS[6]], ids=str)
 def test_other_grids_are_cut_alike(whole: Path, crop: Crop, grid_px: Any) -> None:

@@ -68,6 +68,7 @@ def was_kept(function: Any) -> bool:
     return sum(function.stats.cache_hits.values()) == 1
 
 
+@pytest.mark.slow
 def test_numbas_own_place_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "__pycache__").unlink()
     assert jit.cache_folder(fresh(tmp_path)) == tmp_path / "__pycache__"

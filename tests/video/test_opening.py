@@ -36,6 +36,7 @@ def arrays_of(gop: edgepkd.video.Gop) -> list[Any]:
 # -- what it gives ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["native", "normalize"])
 def test_every_gop_comes_once_and_with_the_arrays_of_a_clip_reader(clip: Path, route: Any) -> None:
     inputs = {"mv": InputSpec("mv", num_segments=2, resize_px=64, crop_px=64)}

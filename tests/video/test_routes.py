@@ -47,6 +47,7 @@ def test_b_frames_that_are_no_references_stay_native(tmp_path, codec: str) -> No
     assert "B-frames" in choice.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("params", "b_frames", "refs", "route"), [
     ("ref=1:bframes=0", False, 1, "native"), ("ref=4:bframes=0", False, 4, "native"),
     ("ref=2:bframes=2:b-adapt=0", True, None, "normalize"),

@@ -88,6 +88,7 @@ def test_training_places_exist_and_are_p_frames_where_there_are_any(rule, length
                 assert place.t > 0
 
 
+@pytest.mark.slow
 def test_training_draws_cover_the_clip_and_share_gops_only_under_the_gop_rule() -> None:
     rng = np.random.default_rng(1)
     same_segments: dict[Modality, int] = {"mv": 3, "residual": 3, "iframe": 3}

@@ -182,6 +182,7 @@ def _with_b_frames_later(path: Path, *, suffix: str = "ts") -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["ts", "264"])
 def test_b_frames_that_begin_late_are_normalised(tmp_path: Path, suffix: str) -> None:
     path = _with_b_frames_later(tmp_path / f"late.{suffix}", suffix=suffix)

@@ -24,6 +24,7 @@ def text(wrong: Wrong) -> str:
     return text_of(made_int8(wrong))
 
 
+@pytest.mark.slow
 def test_a_loss_of_qad_is_called_one() -> None:
     found = text({"qad": {"all": range(20), "residual_3": range(30)}})
     assert "QAD is within 1.0 point of FP32 at 0 of 12 exits (PTQ 12, QAT 12)" in found
@@ -34,6 +35,7 @@ def test_a_loss_of_qad_is_called_one() -> None:
     assert "| mv_1 | 100.0 [100.0, 100.0] | 100.0 | 100.0 | 80.0 |" in found
 
 
+@pytest.mark.slow
 def test_a_gain_of_qad_over_ptq_is_called_one() -> None:
     found = text({"ptq": {"all": range(40)}, "qat": {"all": range(20)}})
     assert "at 12 of 12 exits (PTQ 0, QAT 0); the interval alone shows it at 12" in found
@@ -42,6 +44,7 @@ def test_a_gain_of_qad_over_ptq_is_called_one() -> None:
     assert found.count("QAD is better") == 2  # than PTQ, and than QAT
 
 
+@pytest.mark.slow
 def test_where_nothing_tells_ptq_apart_it_says_so() -> None:
     found = text({"ptq": {"all": [3]}, "qad": {"all": [4]}, "qat": {"all": [5]}})
     assert "no difference shown: as far as these clips tell, PTQ is as good" in found
@@ -50,6 +53,7 @@ def test_where_nothing_tells_ptq_apart_it_says_so() -> None:
     assert "PTQ mv_1, mv_2, mv_3 and 9 more (-1.0)" in found
 
 
+@pytest.mark.slow
 def test_conditions_caveats_and_tables_are_there() -> None:
     found = text({})
     for words in ("trunks 4711", "exits (PKD) 4711", "weights of 7 bits", "calibrator max",
