@@ -63,3 +63,8 @@ def _escape(found: re.Match[str]) -> str:
     char = found.group()
     code = ord(char)
     return _NAMED.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def about(source: str, message: str) -> str:
+    """`message` with the name of the source that it is about, unless it names it itself."""
+    return message if source in message else f"{source}: {message}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepkd.text import command, markdown, shown
+from edgepkd.text import about, command, markdown, shown
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -77,3 +77,8 @@ def test_a_shell_reads_back_what_was_meant(word: str) -> None:
     line = command("printf", "%s", Path(word))
     done = subprocess.run(["bash", "-c", os.fsencode(line)], capture_output=True, check=True)
     assert os.fsdecode(done.stdout) == (f"./{word}" if word.startswith("-") else word)
+
+
+def test_a_message_names_its_source_once() -> None:
+    assert about("a.mp4", "it breaks off.") == "a.mp4: it breaks off."
+    assert about("a.mp4", "a.mp4 is cut off.") == "a.mp4 is cut off."

@@ -30,27 +30,20 @@ def show(
     return view
 
 
-class RunView(SourceView):
+class RunView(SourceView[RunSummary]):
     """What a person sees of a run.
 
     Attributes:
         labels: the answers so far (none kept for cameras and pipes).
-        summary: the last event; None until then.
     """
 
     def __init__(self, *, as_lines: bool, on_stdout: bool, quiet: bool) -> None:
         """As `SourceView`."""
         super().__init__(as_lines=as_lines, on_stdout=on_stdout, quiet=quiet)
         self.labels: list[str] = []
-        self.summary: RunSummary | None = None
         self._rows: dict[str, list[tuple[str, ...]]] = {}
         self._warnings: dict[str, list[str]] = {}
         self._narrow = self._out.width < output.NARROW
-
-    @property
-    def last(self) -> RunSummary | None:
-        """The summary."""
-        return self.summary
 
     def take(self, event: RunEvent) -> None:
         """Show one event."""

@@ -29,23 +29,13 @@ def show(
     return view.exit_code
 
 
-class VectorsView(SourceView):
-    """What a person sees.
-
-    Attributes:
-        summary: the last event; None until then.
-    """
+class VectorsView(SourceView[VectorsSummary]):
+    """What a person sees."""
 
     def __init__(self, *, as_lines: bool, on_stdout: bool, quiet: bool) -> None:
         """As `SourceView`."""
         super().__init__(as_lines=as_lines, on_stdout=on_stdout, quiet=quiet)
-        self.summary: VectorsSummary | None = None
         self._rows: list[tuple[str, ...]] = []
-
-    @property
-    def last(self) -> VectorsSummary | None:
-        """The summary."""
-        return self.summary
 
     def take(self, event: VectorsEvent) -> None:
         """Show one event."""

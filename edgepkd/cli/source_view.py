@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from edgepkd.cli import output
 from edgepkd.errors import EdgepkdError
 from edgepkd.pipeline.run import SourceFailed, SourcesSkipped, SourceStarted, SourceWarning
-from edgepkd.text import shown
+from edgepkd.text import about, shown
 from edgepkd.video.source_names import STDIN, is_live_source
 
 
@@ -33,15 +33,20 @@ class Summary(Protocol):
     def num_warnings(self) -> int: ...
 
 
-class SourceView(ABC):
+S = TypeVar("S", bound=Summary)
+
+
+class SourceView(ABC, Generic[S]):
     """What a person sees of a verb that reads sources, event by event.
 
     Attributes:
+        summary: the last event; None until then.
         failure: of the last source that failed, shown already.
     """
 
     def __init__(self, *, as_lines: bool, on_stdout: bool, quiet: bool) -> None:
         """`as_lines`: print each result as it comes instead of a table at the end."""
+        self.summary: S | None = None
         self.failure: EdgepkdError | None = None
         self._as_lines, self._on_stdout, self._quiet = as_lines, on_stdout, quiet
         self._out: Console = output.stdout()
@@ -74,16 +79,11 @@ class SourceView(ABC):
         """Print the tables and the summary."""
 
     @property
-    @abstractmethod
-    def last(self) -> Summary | None:
-        """The summary, the last event; None until then."""
-
-    @property
     def exit_code(self) -> int:
         """0; where a source failed 1, or what the error of the only source says."""
-        if self.last is None or self.failure is None:
+        if self.summary is None or self.failure is None:
             return 0
-        return self.failure.exit_code if self.last.num_sources == 1 else 1
+        return self.failure.exit_code if self.summary.num_sources == 1 else 1
 
     def take_source(self, event: object) -> None:
         """Show what happens to a source."""
@@ -93,8 +93,7 @@ class SourceView(ABC):
         elif isinstance(event, SourceStarted):
             self._start(event)
         elif isinstance(event, SourceWarning):
-            named = "" if event.source in event.message else f"{event.source}: "
-            self._warn(event.source, f"warning: {named}{event.message}")
+            self._warn(event.source, f"warning: {about(event.source, event.message)}")
         elif isinstance(event, SourceFailed):
             self.failure = event.error
             self._err.print(f"error: {event.error.message}")
@@ -130,7 +129,7 @@ def is_endless(source: Sequence[str]) -> bool:
 
 
 def drain(
-    events: Generator[Any, None, None], view: SourceView, *, json_to: output.JsonTarget,
+    events: Generator[Any, None, None], view: SourceView[Any], *, json_to: output.JsonTarget,
     endless: bool,
 ) -> None:
     """Show all `events` and write their JSON lines.
@@ -146,14 +145,14 @@ def drain(
         except BaseException as error:
             ended = error
             _sum_up(events, error, lines, view)
-            if view.last is None:
+            if view.summary is None:
                 raise
     view.finish()
     if ended is not None and ended is not view.failure:
         raise ended
 
 
-def _take(event: object, lines: output.JsonLines, view: SourceView) -> None:
+def _take(event: object, lines: output.JsonLines, view: SourceView[Any]) -> None:
     if isinstance(event, SourcesSkipped):
         output.write_skipped(lines, event.skipped)
     elif isinstance(event, SourceWarning):
@@ -168,7 +167,7 @@ def _take(event: object, lines: output.JsonLines, view: SourceView) -> None:
 
 def _sum_up(
     events: Generator[Any, None, None], error: BaseException, lines: output.JsonLines,
-    view: SourceView,
+    view: SourceView[Any],
 ) -> None:
     """Get the summary of a run that was ended while one of its events was shown."""
     try:

@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from edgepkd.video.source_names import Source, SourceArgument
 
 
-
-# ---- run
-
-
 @dataclass(frozen=True)
 class RunConfig:
     """Settings of `run`; None means: as the bundle says."""
@@ -154,8 +150,7 @@ class SourceFailed:
 
 
 RunEvent = (BackendChosen | SourcesSkipped | SourceStarted | ClipDone | SourceWarning
-            | SaveProgress | SourceFailed
-            | RunSummary)
+            | SaveProgress | SourceFailed | RunSummary)
 
 
 def run(config: RunConfig) -> Generator[RunEvent, None, None]:
@@ -180,12 +175,12 @@ def run(config: RunConfig) -> Generator[RunEvent, None, None]:
     if sources.skipped:
         yield SourcesSkipped(sources.skipped)
     loading = time.perf_counter()
-    bundle = load_bundle(config.model)
-    runner, choice = open_runner(bundle, config.answering)
+    bundle, answering = load_bundle(config.model), config.answering
+    runner, choice = open_runner(bundle, answering)
     with closing(runner):
         if choice is not None:
             yield choice
-        model = Model(bundle, config.answering, runner=runner)
+        model = Model(bundle, answering, runner=runner)
         yield from _answered(model, config, sources, target, loading_since=loading)
 
 
@@ -245,9 +240,7 @@ def _warm_up(model: Model, config: RunConfig, sources: Sequence[Source]) -> None
     """Load what every clip needs; for a camera also what only hard clips need."""
     from edgepkd.video.source import is_live_source
 
-    model.warm_up_decoding(config.reading)
-    if any(is_live_source(source) for source in sources):
-        model.session.warm_up()
+    model.warm_up(config.reading, segments=any(is_live_source(source) for source in sources))
 
 
 def _run_source(

@@ -11,6 +11,7 @@ Whatever decodes or computes is imported inside the functions: `import edgepkd` 
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from edgepkd.cascade import ExitRule, parse_order
 from edgepkd.closing import Closing
-from edgepkd.config import Route
+from edgepkd.config import InputSpec, Modality, Route
 from edgepkd.errors import (
     BundleError,
     ConfigError,
@@ -32,6 +33,7 @@ from edgepkd.errors import (
 )
 from edgepkd.runtime.backend import open_runner
 from edgepkd.runtime.settings import ModelConfig, ReadConfig
+from edgepkd.text import about
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "_bundles"
 DEMO_BUNDLE = SHIPPED / "demo.edgepkd"
-
 
 
 class Model(Closing):
@@ -104,8 +105,8 @@ class Model(Closing):
             ['no_fight']
 
         Among several sources (a folder, a pattern, a list) one that cannot be read is skipped
-        with a `EdgepkdWarning`; each answer says of which source it is. What is wrong with a source
-        that is answered all the same is a `EdgepkdWarning`, too.
+        with an `EdgepkdWarning`; each answer says of which source it is. What is wrong with a
+        source that is answered all the same is an `EdgepkdWarning`, too.
 
         Args:
             source: a file, folder, pattern, '-', rtsp://… or /dev/video*; a path; a file opened
@@ -139,7 +140,7 @@ class Model(Closing):
 
         sources = resolve_sources(source)
         if any(is_live_source(one) for one in sources):
-            self.warm_up()
+            self.warm_up(reading)
         num_answers, failure = 0, None
         for one in sources:
             try:
@@ -151,7 +152,7 @@ class Model(Closing):
                 if len(sources) == 1:
                     raise
                 failure = error
-                warnings.warn(EdgepkdWarning(str(error)), stacklevel=2)
+                _warn(str(error))
         if failure is not None and num_answers == 0:
             raise failure
 
@@ -182,8 +183,7 @@ class Model(Closing):
         manifest = self.bundle.manifest
         # Only the residual looks at the pictures of P-frames.
         decode = replace(manifest.decode, pixels="residual" in self.session.modalities)
-        inputs = {modality: manifest.inputs[modality] for modality in self.session.modalities}
-        return ClipReader(source, clip=reading.clip_spec(manifest.clip), inputs=inputs,
+        return ClipReader(source, clip=reading.clip_spec(manifest.clip), inputs=self._inputs,
                           decode=decode, route=reading.route, fps=reading.fps,
                           limits=reading.limits)
 
@@ -192,18 +192,23 @@ class Model(Closing):
         for answer in self.session.stream(islice(reader, clips)):
             yield replace(answer, source=reader.info.source)
 
-    def warm_up(self) -> None:
-        """Load the decoding kernels and every segment that may run, so that no clip pays for it."""
-        self.warm_up_decoding(ReadConfig())
-        self.session.warm_up()
+    def warm_up(self, reading: ReadConfig | None = None, *, segments: bool = True) -> None:
+        """Load the decoding kernels and every segment that may run, so that no clip pays for it.
 
-    def warm_up_decoding(self, reading: ReadConfig) -> None:
-        """Load the decoding kernels alone."""
+        `segments` false: the kernels alone, and each segment when a clip first needs it.
+        """
         from edgepkd.runtime.warm_up import warm_up_decoding
 
-        manifest = self.bundle.manifest
-        warm_up_decoding(inputs={m: manifest.inputs[m] for m in self.session.modalities},
-                         clip=reading.clip_spec(manifest.clip), decode=manifest.decode)
+        clip = (reading or ReadConfig()).clip_spec(self.bundle.manifest.clip)
+        warm_up_decoding(inputs=self._inputs, clip=clip, decode=self.bundle.manifest.decode)
+        if segments:
+            self.session.warm_up()
+
+    @property
+    def _inputs(self) -> dict[Modality, InputSpec]:
+        """Of the modalities that may be asked for."""
+        inputs = self.bundle.manifest.inputs
+        return {modality: inputs[modality] for modality in self.session.modalities}
 
     # ---- the end
 
@@ -221,8 +226,16 @@ class Model(Closing):
 def _warn_of(reader: ClipReader, num_told: int) -> int:
     """Pass on what the reader has found wrong since; returns how much that is by now."""
     for message in reader.warnings[num_told:]:
-        warnings.warn(EdgepkdWarning(f"{reader.info.source}: {message}"), stacklevel=4)
+        _warn(about(reader.info.source, message))
     return len(reader.warnings)
+
+
+def _warn(message: str) -> None:
+    """Warn at the line of the caller that is not in this file, however deep the generators are."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(EdgepkdWarning(message), stacklevel=level)
 
 
 def load(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgepkd.cascade import ExitRule
-from edgepkd.config import ClipSpec, Route, check
+from edgepkd.config import ClipSpec, Route, check, check_fps
 from edgepkd.errors import UsageError
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
@@ -77,8 +77,6 @@ class ReadConfig:
     """How much a source may ask for."""
 
     def __post_init__(self) -> None:
-        from edgepkd.config import check_fps
-
         for name in ("clips", "clip_frames", "stride_frames"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, got=value, allowed="1 or more")

@@ -24,18 +24,12 @@ class End:
     num_warnings: int = 0
 
 
-class View(SourceView):
+class View(SourceView[End]):
     """Shows words."""
-
-    end: End | None = None
-
-    @property
-    def last(self) -> End | None:
-        return self.end
 
     def take(self, event: Any) -> None:
         if isinstance(event, End):
-            self.end = event
+            self.summary = event
         else:
             self.take_source(event)
 
@@ -45,7 +39,7 @@ class View(SourceView):
             lines.keep()
 
     def finish(self) -> None:
-        self._out.print(f"finished: {self.end}")
+        self._out.print(f"finished: {self.summary}")
 
 
 def shown(events: Generator[Any, None, None], tmp_path: Path) -> tuple[View, list[str]]:

@@ -29,7 +29,7 @@ from edgepkd.runtime import openvino_runner
 from edgepkd.runtime.answers import ClipAnswer
 from edgepkd.runtime.model import Model
 from edgepkd.runtime.settings import ModelConfig, ReadConfig
-from tests.clips import encode_clip, translating_texture
+from tests.clips import encode_clip, right_and_left, translating_texture
 from tests.processes import ROOT
 from tests.runtime.bundles import make_bundle
 
@@ -44,10 +44,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with right.mp4 and left.avi: 60 frames each, three clips of 24 or fewer frames."""
-    folder = tmp_path_factory.mktemp("clips")
-    encode_clip(folder / "right.mp4", translating_texture(60, SIZE, (2, 0)))
-    encode_clip(folder / "left.avi", translating_texture(60, SIZE, (-2, 0)))
-    return folder
+    return right_and_left(tmp_path_factory.mktemp("clips"))
 
 
 def timeless(answer: ClipAnswer) -> ClipAnswer:
@@ -133,8 +130,10 @@ def test_a_file_that_breaks_off_is_a_warning_and_the_rest_is_answered(
     content = (clips / "left.avi").read_bytes()
     (tmp_path / "cut.avi").write_bytes(content[: len(content) // 2])
     with (edgepkd.load(bundle.path) as model,
-          pytest.warns(EdgepkdWarning, match=r"cut\.avi")):
+          pytest.warns(EdgepkdWarning, match=r"cut\.avi") as caught):
         assert model(tmp_path / "cut.avi")
+    assert str(caught[0].message).count("cut.avi") == 1
+    assert caught[0].filename == __file__
 
 
 def test_settings_that_are_wrong_are_refused_at_once(bundle: Bundle, tmp_path: Path) -> None:
