@@ -130,3 +130,10 @@ def moving_scene(
         left, top = (3 * t) % (width - side), (2 * t) % (height - side)
         frames[t, top : top + side, left : left + side] = square
     return frames
+
+
+def right_and_left(folder: Path, *, num_frames: int = 60) -> Path:
+    """`folder` with right.mp4 and left.avi: texture that moves; 60 frames are five GOPs."""
+    encode_clip(folder / "right.mp4", translating_texture(num_frames, (160, 96), (2, 0)))
+    encode_clip(folder / "left.avi", translating_texture(num_frames, (160, 96), (-2, 0)))
+    return folder

@@ -13,7 +13,7 @@ from edgepkd.errors import BundleError, ConfigError, SourceError
 from edgepkd.pipeline.inspect import BundleReport, VideoReport, inspect
 from edgepkd.pipeline.run import SourceFailed, SourcesSkipped
 from tests import stored_engines
-from tests.clips import encode_clip, translating_texture
+from tests.clips import right_and_left, translating_texture
 from tests.runtime.bundles import make_bundle
 from tests.runtime.openvino_engines import add_openvino_engines
 
@@ -22,10 +22,7 @@ SIZE = (160, 96)
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    encode_clip(folder / "right.mp4", translating_texture(24, SIZE, (2, 0)))
-    encode_clip(folder / "left.avi", translating_texture(24, SIZE, (-2, 0)))
-    return folder
+    return right_and_left(tmp_path_factory.mktemp("clips"), num_frames=24)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from edgepkd.runtime.model import open_session
 from edgepkd.runtime.openvino_runner import OpenVinoRunner
 from edgepkd.runtime.settings import ModelConfig
 from edgepkd.video.clips import Clip, ClipReader
-from tests.clips import encode_clip, translating_texture
+from tests.clips import encode_clip, right_and_left, translating_texture
 from tests.runtime.bundles import make_bundle
 from tests.runtime.fake_gpu import TARGET, add_engines, install
 
@@ -46,10 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with right.mp4 and left.avi: 60 frames each, five GOPs."""
-    folder = tmp_path_factory.mktemp("clips")
-    encode_clip(folder / "right.mp4", translating_texture(60, SIZE, (2, 0)))
-    encode_clip(folder / "left.avi", translating_texture(60, SIZE, (-2, 0)))
-    return folder
+    return right_and_left(tmp_path_factory.mktemp("clips"))
 
 
 def run(source: Path | str, bundle: Bundle, **settings: Any) -> list[pipeline.RunEvent]:

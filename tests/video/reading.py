@@ -10,13 +10,16 @@ from typing import Any
 import av
 import numpy as np
 from av.packet import Packet
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from edgepkd.config import DecodeSpec
 from edgepkd.video.decoder import CodecParams, codec_params_from_stream
 from edgepkd.video.gop import Gop
 from edgepkd.video.gop_reader import GopReader
+from edgepkd.video.probe import StreamInfo, probe
 from edgepkd.video.vectors import vector_words
+from tests.clips import encode_clip, moving_scene
 
 MV_DTYPE = np.dtype({
     "names": ["source", "w", "h", "src_x", "src_y", "dst_x", "dst_y", "flags",
@@ -100,3 +103,28 @@ class CoviarPort:
     def residual(self, now: NDArray[np.uint8], anchor: NDArray[np.uint8]) -> NDArray[np.int64]:
         """[H, W, 3] decoded frame minus anchor at the source map."""
         return now.astype(np.int64) - anchor[self.source[..., 1], self.source[..., 0]]
+
+
+def cover_only(path: Path) -> Path:
+    """A file of sound with a cover and no video."""
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("mp3" if path.suffix == ".mp3" else "aac", rate=44100)
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 96, 64, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(moving_scene(1)[0], format="rgb24")
+        container.mux([*cover.encode(picture), *cover.encode(None)])
+        for _ in range(20):
+            frame = av.AudioFrame(format="s16p" if path.suffix == ".mp3" else "fltp",
+                                  layout="stereo", samples=1024)
+            frame.rate = 44100
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    return path
+
+
+def look(tmp_path, name: str = "clip.mp4", num_frames: int = 40, **kw) -> StreamInfo:
+    """What the probe says of a clip of a moving scene."""
+    return probe(str(encode_clip(tmp_path / name, moving_scene(num_frames), **kw)))

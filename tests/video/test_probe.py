@@ -9,14 +9,11 @@ import pytest
 
 from edgepkd.errors import SourceError
 from edgepkd.video import probe as probe_module
-from edgepkd.video.probe import StreamInfo, probe
+from edgepkd.video.probe import probe
 from edgepkd.video.routes import choose_route
 from edgepkd.video.source import open_video
 from tests.clips import encode_clip, moving_scene
-
-
-def look(tmp_path, name: str = "clip.mp4", num_frames: int = 40, **kw) -> StreamInfo:
-    return probe(str(encode_clip(tmp_path / name, moving_scene(num_frames), **kw)))
+from tests.video.reading import look
 
 
 def test_mpeg4_b_frames_are_seen_in_the_headers_far_behind_the_decoded_frames(tmp_path) -> None:

@@ -6,13 +6,8 @@ import dataclasses
 
 import pytest
 
-from edgepkd.video.probe import StreamInfo, probe
 from edgepkd.video.routes import choose_route
-from tests.clips import encode_clip, moving_scene
-
-
-def look(tmp_path, name: str = "clip.mp4", num_frames: int = 40, **kw) -> StreamInfo:
-    return probe(str(encode_clip(tmp_path / name, moving_scene(num_frames), **kw)))
+from tests.video.reading import look
 
 
 @pytest.mark.smoke

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from av.stream import Disposition
 
 from edgepkd.errors import ConfigError, SourceError
 from edgepkd.video.probe import probe
@@ -251,25 +250,6 @@ def test_the_frame_rate_given_is_handed_on(clip) -> None:
         assert video.fps == Fraction(2997, 100)
     with open_video(clip) as video:
         assert video.fps is None
-
-
-def cover_only(path: Path) -> Path:
-    with av.open(str(path), "w") as container:
-        sound = container.add_stream("mp3" if path.suffix == ".mp3" else "aac", rate=44100)
-        cover = container.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt = 96, 64, "yuvj420p"
-        cover.disposition = Disposition.attached_pic
-        picture = av.VideoFrame.from_ndarray(moving_scene(1)[0], format="rgb24")
-        container.mux([*cover.encode(picture), *cover.encode(None)])
-        for _ in range(20):
-            frame = av.AudioFrame(format="s16p" if path.suffix == ".mp3" else "fltp",
-                                  layout="stereo", samples=1024)
-            frame.rate = 44100
-            for plane in frame.planes:
-                plane.update(bytes(plane.buffer_size))
-            container.mux(sound.encode(frame))
-        container.mux(sound.encode(None))
-    return path
 
 
 def test_paths_that_cannot_be_looked_at_are_said(tmp_path, clip) -> None:

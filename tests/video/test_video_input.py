@@ -7,13 +7,13 @@ from pathlib import Path
 
 import av
 import pytest
-from av.stream import Disposition
 
 from edgepkd.errors import SourceError
 from edgepkd.video.probe import probe
 from edgepkd.video.source import open_video
 from edgepkd.video.video_input import VideoInput
 from tests.clips import encode_clip, moving_scene
+from tests.video.reading import cover_only
 
 
 @pytest.fixture(scope="module")
@@ -24,25 +24,6 @@ def clip(tmp_path_factory) -> Path:
 def sizes(source) -> list[int]:
     with open_video(source) as video:
         return [p.size for p in video.packets()]
-
-
-def cover_only(path: Path) -> Path:
-    with av.open(str(path), "w") as container:
-        sound = container.add_stream("mp3" if path.suffix == ".mp3" else "aac", rate=44100)
-        cover = container.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt = 96, 64, "yuvj420p"
-        cover.disposition = Disposition.attached_pic
-        picture = av.VideoFrame.from_ndarray(moving_scene(1)[0], format="rgb24")
-        container.mux([*cover.encode(picture), *cover.encode(None)])
-        for _ in range(20):
-            frame = av.AudioFrame(format="s16p" if path.suffix == ".mp3" else "fltp",
-                                  layout="stereo", samples=1024)
-            frame.rate = 44100
-            for plane in frame.planes:
-                plane.update(bytes(plane.buffer_size))
-            container.mux(sound.encode(frame))
-        container.mux(sound.encode(None))
-    return path
 
 
 def test_an_input_shows_no_password(tmp_path) -> None:
