@@ -10,6 +10,7 @@ import typer
 from edgepkd.cli.options import Cache, Dataset, Quiet
 from edgepkd.cli.training_options import Data, Device, Threads
 from edgepkd.errors import UsageError
+from edgepkd.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,6 +61,7 @@ def evaluate(
 
     Scores each exit alone, all exits up to each, each network, and the cascade with early exits.
     """
+    from edgepkd.bars import Steps
     from edgepkd.cli import output
     from edgepkd.pipeline.eval_log import LOG_FILE
     from edgepkd.pipeline.evaluate import EvalConfig, read_facts
@@ -76,8 +78,8 @@ def evaluate(
     )
     place = output.json_target(json, force=force, reads=run_read(run, data, cache),
                                writes=[*config.files, run / LOG_FILE])
-    with output.JsonLines(place) as lines, _Progress(output.stderr(), quiet=quiet) as progress:
-        result = run_eval(config, on_progress=progress)
+    with output.JsonLines(place) as lines, Steps(output.stderr(), quiet=quiet) as steps:
+        result = run_eval(config, on_progress=steps.update)
         lines.write("eval", read_facts(result))
     if json != "-":
         _show(output.stdout(), result)
@@ -101,35 +103,13 @@ def parse_segments(text: str | None) -> dict[Modality, int] | None:
     return {cast("Modality", name): int(count) for name, _, count in pairs}
 
 
-class _Progress:
-    """A bar for each stage on a terminal; nothing elsewhere."""
-
-    def __init__(self, console: Console, *, quiet: bool) -> None:
-        from rich.progress import Progress
-
-        self._bars = Progress(console=console, transient=True,
-                              disable=quiet or not console.is_terminal)
-        self._tasks: dict[str, object] = {}
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._tasks[stage], completed=done)  # type: ignore[arg-type]
-
-    def __enter__(self) -> _Progress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bars.stop()
-
-
 def _show(console: Console, result: EvalResult) -> None:
     from edgepkd.cli import output
 
     answered, evaluation = result.predicted.answered, result.evaluation
     groups = evaluation.scores[0].top1.num_groups
-    console.print(f"{answered.split} split: {len(answered)} clips of {groups} groups;"
+    console.print(f"{answered.split} split: {counted(len(answered), 'clip')} of"
+                  f" {counted(groups, 'group')};"
                   f" views: {answered.views}")
     console.print(f"floor (most frequent label) {100 * result.floor:.1f} %; 95 % intervals over"
                   f" groups; order {','.join(evaluation.order)}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgepkd.cli.options import Cache, Dataset
+from edgepkd.text import counted
 
 if TYPE_CHECKING:
     from edgepkd.bundle.engines import PlanRecord
@@ -164,7 +165,7 @@ def _show_table(built: EnginesBuilt) -> None:
     console.print(output.table(columns, rows, right=columns[2:6], whole=columns[:2]))
     size_mb = sum(plan.bytes for plan in engines.plans.values()) / 1e6
     there = "were up to date" if built.up_to_date else "built"
-    console.print(f"{len(engines.plans)} engines {there}, {size_mb:.1f} MB, with"
+    console.print(f"{counted(len(engines.plans), 'engine')} {there}, {size_mb:.1f} MB, with"
                   f" {engines.built_on.library} {engines.built_on.library_version}")
     console.print(f"{built.folder}{os.sep}")
 

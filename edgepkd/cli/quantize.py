@@ -114,7 +114,8 @@ def _show(console: Console, finished: Sequence[QuantDone]) -> None:
                        if name.startswith("accuracy_calibration")),
              "kept" if done.kept else f"{done.seconds:.0f}", str(done.path)) for done in finished]
     columns = ("network", "method", "loss", "calibration loss", "calibration %", "s", "file")
-    console.print(output.table(columns, rows, right=["loss", "calibration loss", "s"]))
+    output.print_table(console, columns, rows, paths=["file"],
+                       right=["loss", "calibration loss", "s"])
     for done in finished:
         if done.sensitivity:
             _show_sensitivity(console, done)
@@ -131,7 +132,7 @@ def _show_sensitivity(console: Console, done: QuantDone) -> None:
         for one in done.sensitivity[:SHOWN_LAYERS]], right=columns[1:]))
     floats = worth_float(done.sensitivity)
     console.print(f"below {MIN_SQNR_DB:g} dB: {keep_float_option(floats)}" if floats
-                  else f"no layer is below {MIN_SQNR_DB:g} dB", soft_wrap=True)
+                  else f"no layer is below {MIN_SQNR_DB:g} dB")
 
 
 def _number(value: float | None) -> str:

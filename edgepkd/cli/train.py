@@ -133,4 +133,4 @@ def _show(steps: Iterator[StepDone], json: JsonTarget) -> None:
                          "kept" if done.kept else f"{done.seconds:.0f}", str(done.path)))
     if json != output.STDOUT and rows:
         columns = ("network", "step", "loss", "calibration %", "s", "file")
-        output.stdout().print(output.table(columns, rows, right=["loss", "s"]))
+        output.print_table(output.stdout(), columns, rows, paths=["file"], right=["loss", "s"])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.text import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -116,7 +118,7 @@ def _show(console: Console, result: WiseFitResult) -> None:
     from edgepkd.cli import output
 
     first = result.orders[0]
-    console.print(f"order {','.join(first.order)}: {result.num_clips} clips, the same that the"
+    console.print(f"order {','.join(first.order)}: {counted(result.num_clips, 'clip')}, the same that the"
                   " weights were fitted on")
     console.print(output.table(COLUMNS, _rows(first), right=NUMBERS, whole=["exit"]))
     if len(result.orders) > 1:
