@@ -1,7 +1,7 @@
 """How far a long task is: a bar in a terminal, elsewhere a line now and then.
 
-In a narrow terminal the title is cut and the numbers beside the bar give way; the bar, the count and
-the time left stay whole.
+In a narrow terminal the title is cut and the numbers beside the bar give way; the bar, the count
+and the time left stay whole.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ def _engine_text(found: EnginesFound) -> str:
     if found.engines is None:
         return f"cannot be used: {found.error}"
     built_on = found.engines.built_on
-    return (f"{counted(len(found.engines.plans), 'plan')}, {built_on.library} {built_on.library_version}, "
-            + ("built here by this user" if found.is_covered else
+    return (f"{counted(len(found.engines.plans), 'plan')}, {built_on.library}"
+            f" {built_on.library_version}, " + ("built here by this user" if found.is_covered else
                "not built here by this user: run uses them only with --trust-engines"))
 
 
@@ -100,7 +100,8 @@ def _show_bundle(console: Console, report: BundleReport, *, shown: bool) -> None
     clip = manifest.clip
     output.print_facts(console, [
         ("bundle", f"{manifest.name} ({bundle.path})"),
-        ("whole", f"yes: {counted(len(manifest.files), 'file')}, {size_mb:.1f} MB, every SHA-256 is right"),
+        ("whole", f"yes: {counted(len(manifest.files), 'file')}, {size_mb:.1f} MB, every SHA-256"
+                  " is right"),
         ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels)}"),
         ("clip", f"{clip.clip_frames} frames, every {clip.stride_frames}; GOP of"
                  f" {clip.gop_frames}; sampling {clip.sampling}"),

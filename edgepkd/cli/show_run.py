@@ -163,5 +163,6 @@ def summary_lines(summary: RunSummary) -> list[str]:
         f" {summary.exit_rule}",
         f"exits taken: {exits} (mean position {summary.mean_exit:.1f})",
         f"skipped: {summary.segments_skipped} of {total} segments, {saved:.0%} of"
-        f" {summary.gmac_static:.3g} GMAC, {counted(summary.packets_skipped, 'packet')} never decoded",
+        f" {summary.gmac_static:.3g} GMAC, {counted(summary.packets_skipped, 'packet')} never"
+        " decoded",
     ]

@@ -118,8 +118,8 @@ def _show(console: Console, result: WiseFitResult) -> None:
     from edgepkd.cli import output
 
     first = result.orders[0]
-    console.print(f"order {','.join(first.order)}: {counted(result.num_clips, 'clip')}, the same that the"
-                  " weights were fitted on")
+    console.print(f"order {','.join(first.order)}: {counted(result.num_clips, 'clip')}, the same"
+                  " that the weights were fitted on")
     console.print(output.table(COLUMNS, _rows(first), right=NUMBERS, whole=["exit"]))
     if len(result.orders) > 1:
         ends = [(",".join(fitted.order), *_rows(fitted)[-1][2:]) for fitted in result.orders]

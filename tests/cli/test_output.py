@@ -256,8 +256,8 @@ def test_names_of_files_stay_whole_in_a_narrow_terminal(
     console = output.stdout()
     console.print(f"written: {LONG}, and more")
     output.print_facts(console, [("bundle", LONG), ("labels", 30 * "walk, ")], whole=["bundle"])
-    output.print_table(console, ("network", "s", "file"), [("mv", "12", LONG), ("iframe", "3", "b")],
-                       paths=["file"], right=["s"])
+    rows = [("mv", "12", LONG), ("iframe", "3", "b")]
+    output.print_table(console, ("network", "s", "file"), rows, paths=["file"], right=["s"])
     found = capsys.readouterr().out.splitlines()
     assert found[0] == f"written: {LONG}, and more"
     assert found[1] == f"bundle {LONG}"
