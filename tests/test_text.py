@@ -81,6 +81,7 @@ def test_a_shell_reads_back_what_was_meant(word: str) -> None:
 
 def test_one_of_a_kind_has_no_s() -> None:
     assert [counted(n, "clip") for n in (0, 1, 2)] == ["0 clips", "1 clip", "2 clips"]
+    assert counted(2, "entry", plural="entries") == "2 entries"
 
 
 def test_a_message_names_its_source_once() -> None:

@@ -1,4 +1,4 @@
-"""`edgepkd data`: prepare, verify and synth."""
+"""`edgepkd data`: prepare, verify, synth and cache."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgepkd.cli import options
+from edgepkd.cli.data_cache import cache
 from edgepkd.text import counted
 from edgepkd.video.limits import limits_of
 
@@ -26,6 +27,7 @@ SHOWN_SKIPPED = 3
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
                        help="Prepare, make or check sets of labelled clips.")
+data_app.command("cache")(cache)
 
 Jobs = Annotated[int | None, typer.Option(
     help="Processes that work at once; default: one for each core.")]

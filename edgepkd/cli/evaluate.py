@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from edgepkd.cli.options import Cache, Dataset, Quiet
+from edgepkd.cli.options import Cache, CacheGb, Dataset, Quiet
 from edgepkd.cli.training_options import Data, Device, Threads
 from edgepkd.errors import UsageError
 from edgepkd.text import counted
@@ -39,7 +39,7 @@ def evaluate(
              " recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(
         help="Folder for the results; default: RUN/eval/SPLIT-VIEWS.")] = None,
-    cache: Cache = Path("runs/cache"),
+    cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0,
     flatness: Annotated[bool, typer.Option(
         "--flatness", help="Also measure how flat the training loss is around the weights.",
     )] = False,
@@ -72,7 +72,7 @@ def evaluate(
     config = EvalConfig(
         run=run, data=data, dataset=dataset, segments=parse_segments(segments), order=order,
         split=split, views=views,  # type: ignore[arg-type]
-        out=out, force=force, cache=cache, device=device, threads=threads,
+        out=out, force=force, cache=cache, cache_gb=cache_gb, device=device, threads=threads,
         flatness=FlatnessConfig(num_clips=flatness_clips, num_probes=flatness_probes,
                                 epsilon=epsilon) if flatness else None,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli.options import Cache, Dataset
+from edgepkd.cli.options import Cache, CacheGb, Dataset
 from edgepkd.text import counted
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def export(
         help="Training run only: clips to calibrate on, a folder with an index.csv or the index"
              " itself; default: the run's.")] = None,
     dataset: Dataset = None,
-    cache: Cache = Path("runs/cache"),
+    cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0,
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for each segment, then one for all engines.",
     )] = None,
@@ -84,7 +84,8 @@ def export(
         workspace_mb=workspace_mb, max_frames=batch, version_compatible=version_compatible,
         hardware_compatible=hardware_compatible, dla=dla, resume=resume, force=force,
         require_timing_cache=require_timing_cache, via=via,  # type: ignore[arg-type]
-        out=out, allow_drift=allow_drift, static=static, data=data, dataset=dataset, cache=cache)
+        out=out, allow_drift=allow_drift, static=static, data=data, dataset=dataset, cache=cache,
+        cache_gb=cache_gb)
     place = output.json_target(json, force=force, writes=[out] if out else [], reads=run_read(
         source, data, cache, target if target.endswith(".toml") else None))
     _show(_events(config), json_to=place)

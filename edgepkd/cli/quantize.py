@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli.options import Cache, Dataset
+from edgepkd.cli.options import Cache, CacheGb, Dataset
 from edgepkd.cli.training_options import (
     Device,
     Jobs,
@@ -64,7 +64,8 @@ def quantize(
                         " --force-few.")] = False,
     force_few: Annotated[bool, typer.Option(
         "--force-few", help="Accept fewer calibration clips than the recipe asks for.")] = False,
-    cache: Cache = Path("runs/cache"), jobs: Jobs = 2, threads: Threads = None,
+    cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0, jobs: Jobs = 2,
+    threads: Threads = None,
     device: Device = "auto", tensorboard: TensorBoard = False, json: Json = None,
 ) -> None:
     """Make the INT8 networks of a run.
@@ -84,7 +85,7 @@ def quantize(
         modalities=None if modality == "all" else modalities(modality),
         calibrator=calibrator, calibration_clips=calib_clips,  # type: ignore[arg-type]
         data=data, dataset=dataset, seed=seed, resume=resume, force=force, force_few=force_few,
-        cache=cache, jobs=jobs, threads=threads, execution=execution(device),
+        cache=cache, cache_gb=cache_gb, jobs=jobs, threads=threads, execution=execution(device),
         sensitivity=sensitivity, tensorboard=tensorboard, console=output.stderr())
     place = json_target(json, config)
     finished = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli.options import Cache, Dataset
+from edgepkd.cli.options import Cache, CacheGb, Dataset
 from edgepkd.cli.training_options import (
     Compile,
     Data,
@@ -55,7 +55,8 @@ def backbone(
         metavar="REGEX=TEXT", help="Rename keys in the file of --init; may be given again.",
     )] = None,
     seed: Seed = None, resume: Resume = False, force: Force = False,
-    cache: Cache = Path("runs/cache"), jobs: Jobs = 2, threads: Threads = None,
+    cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0, jobs: Jobs = 2,
+    threads: Threads = None,
     device: Device = "auto", workers: Workers = 0, amp: Mixed = False, compiled: Compile = False,
     tensorboard: TensorBoard = False, json: Json = None,
 ) -> None:
@@ -70,6 +71,7 @@ def backbone(
     config = TrainConfig(
         run=run, data=data, dataset=dataset, recipe=recipe, changes=recipe_changes(changes),
         modalities=modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
+        cache_gb=cache_gb,
         jobs=jobs, threads=threads, execution=execution(device, workers, amp, compiled),
         tensorboard=tensorboard, console=output.stderr())
     pairs = dict(pair(text, option="--key-map") for text in key_map or ())
@@ -92,10 +94,10 @@ def exits(
         " features.")] = False,
     features: Annotated[Path, typer.Option(help="Folder where features are kept.")]
     = Path("runs/features"),
-    cache_limit: Annotated[float, typer.Option(help="Most that folder may hold, in GB.")] = 20.0,
     data: Data = None, dataset: Dataset = None, recipe: Recipe = None, changes: Set = None,
     modality: Modalities = "all", seed: Seed = None, resume: Resume = False, force: Force = False,
-    cache: Cache = Path("runs/cache"), jobs: Jobs = 2, threads: Threads = None,
+    cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0, jobs: Jobs = 2,
+    threads: Threads = None,
     device: Device = "auto", tensorboard: TensorBoard = False, json: Json = None,
 ) -> None:
     """Train the other exits on the frozen trunks."""
@@ -110,10 +112,11 @@ def exits(
     config = ExitsConfig(
         run=run, data=data, dataset=dataset, recipe=recipe, changes=recipe_changes(changes),
         modalities=modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
+        cache_gb=cache_gb,
         jobs=jobs, threads=threads, execution=execution(device),
         tensorboard=tensorboard, console=output.stderr(), method=method,  # type: ignore[arg-type]
         last_teacher=last_teacher, online=online,  # type: ignore[arg-type]
-        features=FeatureCache(features, cache_limit))
+        features=FeatureCache(features, cache_gb))
     _show(train_all_exits(config), json_target(json, config))
 
 

@@ -195,7 +195,7 @@ def test_a_wrong_request_is_one_message(
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     (["--method", "kd"], 2, "method is 'kd'; allowed: pkd, anticurriculum, iframe, ce"),
     (["--last-teacher", "mv"], 2, "last_teacher is 'mv'; allowed: own, iframe"),
-    (["--cache-limit", "0.000001"], 1, "the features need"),
+    (["--cache-gb", "0.000001"], 1, "clips need about"),
 ])
 def test_a_wrong_request_for_exits_is_one_message(
     run: Path, shared: Path, tmp_path: Path, arguments: list[str], code: int, message: str
