@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli import options
+from edgepkd.cli import next_steps, options
 from edgepkd.cli.data_cache import cache
 from edgepkd.text import counted
 from edgepkd.video.limits import limits_of
@@ -100,6 +100,7 @@ def prepare(
         json, force=force, reads=[one for one in (source, index, split_files) if one],
         writes=files_of(folder))
     _show(verb.prepare(config), json_to=place, quiet=quiet)
+    output.next_step(next_steps.after_data(folder), quiet=quiet)
 
 
 @data_app.command()
@@ -125,6 +126,7 @@ def synth(
                               Shares(test_share, calibration_share, seed))
     place = output.json_target(json, force=force, writes=files_of(folder))
     _show(verb.synth(config), json_to=place, quiet=quiet)
+    output.next_step(next_steps.after_data(folder), quiet=quiet)
 
 
 @data_app.command()
@@ -150,7 +152,9 @@ def verify(
                                limits_of(limit or ()))
     place = output.json_target(json, force=force, reads=[folder])
     report = _show_verify(verb.verify(config), json_to=place, quiet=quiet)
-    raise typer.Exit(1 if report.problems else 0)
+    if report.problems:
+        raise typer.Exit(1)
+    output.next_step(next_steps.after_data(folder), quiet=quiet)
 
 
 def _show(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from edgepkd.cli import next_steps
 from edgepkd.cli.options import Cache, CacheGb, Dataset, Quiet
 from edgepkd.cli.training_options import Data, Device, Threads
 from edgepkd.errors import UsageError
@@ -85,6 +86,12 @@ def evaluate(
         _show(output.stdout(), result)
     for note in () if quiet else result.notes:
         output.note(f"note: {note}")
+    output.note_cache(cache, limit_gb=cache_gb, quiet=quiet)
+    int8 = sorted(path.parent for path in run.glob("int8-*/quantize.json"))
+    output.next_step(next_steps.after_eval(
+        run, result.out, split=split, is_fitted=bool(result.run.fitted),
+        is_quantized=result.run.is_quantized, int8=int8[-1] if int8 else None, cache=cache),
+        quiet=quiet)
 
 
 def parse_segments(text: str | None) -> dict[Modality, int] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.cli import next_steps
 from edgepkd.cli.options import Cache, CacheGb, Dataset
 from edgepkd.text import counted
 
@@ -76,7 +77,7 @@ def export(
     export it; no PyTorch is needed.
     """
     from edgepkd.cli import output
-    from edgepkd.pipeline.export_bundle import ExportConfig
+    from edgepkd.pipeline.export_bundle import ExportConfig, is_bundle
     from edgepkd.pipeline.reads import run_read
 
     config = ExportConfig(
@@ -88,7 +89,10 @@ def export(
         cache_gb=cache_gb)
     place = output.json_target(json, force=force, writes=[out] if out else [], reads=run_read(
         source, data, cache, target if target.endswith(".toml") else None))
-    _show(_events(config), json_to=place)
+    made = _show(_events(config), json_to=place)
+    if not is_bundle(source):
+        output.note_cache(cache, limit_gb=cache_gb)
+    output.next_step(next_steps.after_export(made or source))
 
 
 def _events(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, None, None]:
@@ -104,13 +108,14 @@ def _events(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, None,
     return export_run(config)
 
 
-def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) -> None:
-    """Progress to stderr as it comes; the table at the end."""
+def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) -> Path | None:
+    """Progress to stderr as it comes, the table at the end; returns the bundle that was made."""
     from dataclasses import asdict
 
     from edgepkd.cli import output
     from edgepkd.engines.build import EnginesBuilt, SegmentBuilt, SegmentStarted, Waiting
 
+    bundle: Path | None = None
     with output.JsonLines(json_to) as lines:
         for event in events:
             if isinstance(event, Waiting):
@@ -133,6 +138,8 @@ def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) 
                     _show_table(event)
             else:
                 _show_bundle(event, lines, shown=json_to != output.STDOUT)
+                bundle = event.bundle.path
+    return bundle
 
 
 def _show_bundle(written: BundleWritten, lines: JsonLines, *, shown: bool) -> None:

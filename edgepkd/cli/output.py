@@ -71,6 +71,20 @@ def note(line: str) -> None:
     typer.echo(shown(line), err=True)
 
 
+def next_step(line: str, *, quiet: bool = False) -> None:
+    """What to do next (`next_steps`), as one line to stderr; nothing where there is nothing."""
+    if line and not quiet:
+        note(f"next: {line}")
+
+
+def note_cache(folder: Path, *, limit_gb: float, quiet: bool = False) -> None:
+    """How full a cache of decoded clips is, as one line to stderr."""
+    from edgepkd.training.entries import cache_line
+
+    if folder.is_dir() and not quiet:
+        note(cache_line(folder, limit_gb=limit_gb))
+
+
 def table(
     columns: Iterable[str], rows: Iterable[Iterable[str]], *,
     right: Iterable[str] = (), whole: Iterable[str] = (),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.cli import next_steps
 from edgepkd.cli.options import Cache, CacheGb, Dataset
 from edgepkd.cli.training_options import (
     Device,
@@ -95,6 +96,7 @@ def quantize(
             finished.append(done)
     if json != "-":
         _show(output.stdout(), finished)
+    output.next_step(next_steps.after_quantize(config.out, cache=cache))
 
 
 def _facts(done: QuantDone) -> dict[str, object]:

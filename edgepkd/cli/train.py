@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.cli import next_steps
 from edgepkd.cli.options import Cache, CacheGb, Dataset
 from edgepkd.cli.training_options import (
     Compile,
@@ -25,11 +26,13 @@ from edgepkd.cli.training_options import (
     Threads,
     Workers,
     execution,
+    is_first,
     json_target,
     modalities,
     pair,
     recipe_changes,
 )
+from edgepkd.config import MODALITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +80,8 @@ def backbone(
     pairs = dict(pair(text, option="--key-map") for text in key_map or ())
     place = json_target(json, config, init)
     _show(train_backbones(config, init=init, key_map=pairs or None), place)
+    trunks = [m for m in MODALITIES if Path(f"{run / m}-trunk.json").exists()]
+    output.next_step(next_steps.after_backbone(run, trunks, cache=cache), quiet=not is_first())
 
 
 @train.command("exits")
@@ -118,6 +123,8 @@ def exits(
         last_teacher=last_teacher, online=online,  # type: ignore[arg-type]
         features=FeatureCache(features, cache_gb))
     _show(train_all_exits(config), json_target(json, config))
+    trained = [m for m in MODALITIES if (run / f"{m}.json").exists()]
+    output.next_step(next_steps.after_exits(run, trained, cache=cache), quiet=not is_first())
 
 
 def _show(steps: Iterator[StepDone], json: JsonTarget) -> None:

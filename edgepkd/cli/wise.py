@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.cli import next_steps
 from edgepkd.text import counted
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def fit(
         output.note(f"note: {note}")
     if json != "-":
         _show(output.stdout(), result)
+    if (out / "run.json").exists():
+        output.next_step(next_steps.after_wise_fit(out))
 
 
 def _write_lines(lines: JsonLines, result: WiseFitResult) -> None:
