@@ -28,7 +28,7 @@ DEFAULT_GB = 20.0
 FACTS = "facts.json"
 EARLIER = "made by an earlier version"
 _NAME = re.compile("[0-9a-f]{32}")
-_FILE = re.compile(r"facts\.json|(mv|residual|iframe|windows_[123]|logits)\.(npy|bin)")
+_FILE = re.compile(r"facts\.json|(mv|residual|iframe|windows_[123]|logits)\.npy")
 
 
 @dataclass(frozen=True)

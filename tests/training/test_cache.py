@@ -76,7 +76,7 @@ def test_other_settings_are_another_entry(sample: Sample, tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", ["mv.bin", "residual.bin", "iframe.npy", "facts.json"])
+@pytest.mark.parametrize("name", ["mv.npy", "residual.npy", "iframe.npy", "facts.json"])
 def test_a_damaged_entry_is_named(sample: Sample, tmp_path: Path, name: str) -> None:
     cached_clip(sample, spec=SPEC, folder=tmp_path)
     (entry,) = tmp_path.iterdir()
