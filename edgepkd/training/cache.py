@@ -9,8 +9,8 @@ crops come from the code that runs on the device.
 The name of an entry is a hash of the file's content and of the settings that matter to it, so the
 same clip prepared elsewhere is found again. Writers do not disturb each other: an entry is written
 to a temporary folder and renamed. How large the folder may get is the business of
-`training.entries`. Arrays lie there as they are: packed by zlib they take less than half (residuals
-a third), but to unpack a residual takes 0.9 ms of a core, five times as long as making a view of it.
+`training.entries`. Arrays lie there as they are: packed by zlib they take less than half, but to
+unpack a residual takes 0.9 ms of a core, five times as long as making a view of it.
 """
 
 from __future__ import annotations
