@@ -141,6 +141,13 @@ class TemporaryFile(Temporary):
         super().close()
 
 
+def discard(folder: Path) -> None:
+    """Remove `folder`, in one step for whoever reads it; what a kill leaves is swept."""
+    gone = _name(folder, "tmp")
+    os.rename(folder, gone)
+    _remove(gone)
+
+
 def sweep(folder: Path) -> None:
     """Remove what this user's dead writers left in `folder`.
 

@@ -65,6 +65,11 @@ def _escape(found: re.Match[str]) -> str:
     return _NAMED.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
+def counted(number: int, what: str, *, plural: str = "") -> str:
+    """'1 clip', '2 clips'; `plural` where that is not `what` and an s."""
+    return f"{number} {what if number == 1 else plural or f'{what}s'}"
+
+
 def about(source: str, message: str) -> str:
     """`message` with the name of the source that it is about, unless it names it itself."""
     return message if source in message else f"{source}: {message}"

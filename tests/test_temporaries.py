@@ -16,7 +16,7 @@ import pytest
 from edgepkd import renames, temporaries
 from edgepkd.errors import StorageError
 from edgepkd.files import new_folder, recover_folder, write_atomically
-from edgepkd.temporaries import Temporary, TemporaryFile, identity, recover, sweep
+from edgepkd.temporaries import Temporary, TemporaryFile, discard, identity, recover, sweep
 from tests.processes import started
 
 KILLED = -signal.SIGKILL
@@ -370,3 +370,20 @@ def test_a_link_or_a_file_is_not_replaced_by_a_folder(tmp_path: Path, kind: str)
         replace(tmp_path / "it")
     assert content(tmp_path / "elsewhere") == "old"
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "it"]
+
+
+def test_what_is_discarded_is_gone_and_a_kill_leaves_what_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("content")
+    discard(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    monkeypatch.setattr(temporaries, "_remove", lambda _: None)  # killed after the rename
+    discard(tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    monkeypatch.undo()
+    temporaries._quiet_until.clear()
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepkd.text import about, command, markdown, shown
+from edgepkd.text import about, command, counted, markdown, shown
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -77,6 +77,11 @@ def test_a_shell_reads_back_what_was_meant(word: str) -> None:
     line = command("printf", "%s", Path(word))
     done = subprocess.run(["bash", "-c", os.fsencode(line)], capture_output=True, check=True)
     assert os.fsdecode(done.stdout) == (f"./{word}" if word.startswith("-") else word)
+
+
+def test_one_of_a_kind_has_no_s() -> None:
+    assert [counted(n, "clip") for n in (0, 1, 2)] == ["0 clips", "1 clip", "2 clips"]
+    assert counted(2, "entry", plural="entries") == "2 entries"
 
 
 def test_a_message_names_its_source_once() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli import options
+from edgepkd.cli import next_steps, options
 
 if TYPE_CHECKING:
     from edgepkd.pipeline.check import BundleCheck
@@ -41,6 +41,7 @@ def check(
         lines.write("check", {**asdict(found), "path": str(found.path)})
     if json != "-":
         _show(found)
+    output.next_step(next_steps.after_check(bundle, found.verdict))
     raise typer.Exit(EXIT_CODES[found.verdict])
 
 

@@ -1,4 +1,4 @@
-"""`edgepkd data`: prepare, verify and synth."""
+"""`edgepkd data`: prepare, verify, synth and cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli import options
+from edgepkd.cli import next_steps, options
+from edgepkd.cli.data_cache import cache
+from edgepkd.text import counted
 from edgepkd.video.limits import limits_of
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ SHOWN_SKIPPED = 3
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
                        help="Prepare, make or check sets of labelled clips.")
+data_app.command("cache")(cache)
 
 Jobs = Annotated[int | None, typer.Option(
     help="Processes that work at once; default: one for each core.")]
@@ -97,6 +100,7 @@ def prepare(
         json, force=force, reads=[one for one in (source, index, split_files) if one],
         writes=files_of(folder))
     _show(verb.prepare(config), json_to=place, quiet=quiet)
+    output.next_step(next_steps.after_data(folder), quiet=quiet)
 
 
 @data_app.command()
@@ -122,6 +126,7 @@ def synth(
                               Shares(test_share, calibration_share, seed))
     place = output.json_target(json, force=force, writes=files_of(folder))
     _show(verb.synth(config), json_to=place, quiet=quiet)
+    output.next_step(next_steps.after_data(folder), quiet=quiet)
 
 
 @data_app.command()
@@ -147,7 +152,9 @@ def verify(
                                limits_of(limit or ()))
     place = output.json_target(json, force=force, reads=[folder])
     report = _show_verify(verb.verify(config), json_to=place, quiet=quiet)
-    raise typer.Exit(1 if report.problems else 0)
+    if report.problems:
+        raise typer.Exit(1)
+    output.next_step(next_steps.after_data(folder), quiet=quiet)
 
 
 def _show(
@@ -166,8 +173,8 @@ def _show(
             if isinstance(event, data.DataStarted):
                 bar.update(task, total=event.num_clips)
                 if not quiet:
-                    console.print(f"{event.layout}: {event.num_clips} clips, "
-                                  f"{event.num_labels} labels")
+                    console.print(f"{event.layout}: {counted(event.num_clips, 'clip')}, "
+                                  f"{counted(event.num_labels, 'label')}")
                     for note in (*event.notes, *_skipped(event.skipped)):
                         console.print(f"note: {note}")
             elif isinstance(event, data.ClipPrepared):
@@ -205,7 +212,7 @@ def _show_summary(summary: DataSummary) -> None:
     rows.append(("groups", *(str(summary.num_groups[split]) for split in splits)))
     console.print(output.table(("label", *splits), rows, right=splits))
     console.print(
-        f"{summary.num_clips} clips in {summary.folder} ({summary.num_done} made, "
+        f"{counted(summary.num_clips, 'clip')} in {summary.folder} ({summary.num_done} made, "
         f"{summary.num_kept} kept, {len(summary.failures)} left out, {summary.num_damaged} of "
         f"damaged sources) in {summary.wall_s:.1f} s")
     for note in (*summary.notes, *_skipped(summary.skipped)):
@@ -244,27 +251,17 @@ def _show_verify(
         return report
     console = output.stdout()
     for path, problem in report.problems:
-        console.print(f"{path}: {problem}", soft_wrap=True)
+        console.print(f"{path}: {problem}")
     counts = ", ".join(f"{count} {split or 'without split'}"
                        for split, count in sorted(report.counts.items()))
     how = "checked and decoded" if report.decoded else "checked"
-    verdict = f"{len(report.problems)} problems" if report.problems else "all is well"
-    console.print(f"{report.num_clips} clips {how} ({counts}): {verdict}")
+    verdict = counted(len(report.problems), "problem") if report.problems else "all is well"
+    console.print(f"{counted(report.num_clips, 'clip')} {how} ({counts}): {verdict}")
     return report
 
 
 def _bar(quiet: bool) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
+    from edgepkd import bars
     from edgepkd.cli import output
 
-    console = output.stderr()
-    return Progress(TextColumn("{task.description}", markup=False), BarColumn(),
-                    MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True,
-                    disable=quiet or not console.is_terminal)
+    return bars.progress(output.stderr(), hidden=quiet)

@@ -25,7 +25,7 @@ def doctor(
     if json == "-":
         return
     console = output.stdout()
-    console.print(output.facts([
+    output.print_facts(console, [
         ("edgepkd", machine.edgepkd),
         ("python", f"{machine.python} on {machine.platform}"),
         ("cpu", f"{machine.cpu}, {machine.num_cores} cores"),
@@ -34,7 +34,7 @@ def doctor(
         *((f"backend {name}", devices) for name, devices in machine.backends.items()),
         ("kernels", machine.kernels),
         ("engines", machine.engines),
-    ]))
+    ], whole=["kernels"])
     rows = [(name, version or "not installed",
              f"edgepkd[{machine.extras[name]}]" if name in machine.extras else "core")
             for name, version in machine.packages.items()]

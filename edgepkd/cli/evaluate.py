@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from edgepkd.cli.options import Cache, Dataset, Quiet
+from edgepkd.cli import next_steps
+from edgepkd.cli.options import Cache, CacheGb, Dataset, Quiet
 from edgepkd.cli.training_options import Data, Device, Threads
 from edgepkd.errors import UsageError
+from edgepkd.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +40,7 @@ def evaluate(
              " recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(
         help="Folder for the results; default: RUN/eval/SPLIT-VIEWS.")] = None,
-    cache: Cache = Path("runs/cache"),
+    cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0,
     flatness: Annotated[bool, typer.Option(
         "--flatness", help="Also measure how flat the training loss is around the weights.",
     )] = False,
@@ -60,6 +62,7 @@ def evaluate(
 
     Scores each exit alone, all exits up to each, each network, and the cascade with early exits.
     """
+    from edgepkd.bars import Steps
     from edgepkd.cli import output
     from edgepkd.pipeline.eval_log import LOG_FILE
     from edgepkd.pipeline.evaluate import EvalConfig, read_facts
@@ -70,19 +73,25 @@ def evaluate(
     config = EvalConfig(
         run=run, data=data, dataset=dataset, segments=parse_segments(segments), order=order,
         split=split, views=views,  # type: ignore[arg-type]
-        out=out, force=force, cache=cache, device=device, threads=threads,
+        out=out, force=force, cache=cache, cache_gb=cache_gb, device=device, threads=threads,
         flatness=FlatnessConfig(num_clips=flatness_clips, num_probes=flatness_probes,
                                 epsilon=epsilon) if flatness else None,
     )
     place = output.json_target(json, force=force, reads=run_read(run, data, cache),
                                writes=[*config.files, run / LOG_FILE])
-    with output.JsonLines(place) as lines, _Progress(output.stderr(), quiet=quiet) as progress:
-        result = run_eval(config, on_progress=progress)
+    with output.JsonLines(place) as lines, Steps(output.stderr(), quiet=quiet) as steps:
+        result = run_eval(config, on_progress=steps.update)
         lines.write("eval", read_facts(result))
     if json != "-":
         _show(output.stdout(), result)
     for note in () if quiet else result.notes:
         output.note(f"note: {note}")
+    output.note_cache(cache, limit_gb=cache_gb, quiet=quiet)
+    int8 = sorted(path.parent for path in run.glob("int8-*/quantize.json"))
+    output.next_step(next_steps.after_eval(
+        run, result.out, split=split, is_fitted=bool(result.run.fitted),
+        is_quantized=result.run.is_quantized, int8=int8[-1] if int8 else None, cache=cache),
+        quiet=quiet)
 
 
 def parse_segments(text: str | None) -> dict[Modality, int] | None:
@@ -101,35 +110,13 @@ def parse_segments(text: str | None) -> dict[Modality, int] | None:
     return {cast("Modality", name): int(count) for name, _, count in pairs}
 
 
-class _Progress:
-    """A bar for each stage on a terminal; nothing elsewhere."""
-
-    def __init__(self, console: Console, *, quiet: bool) -> None:
-        from rich.progress import Progress
-
-        self._bars = Progress(console=console, transient=True,
-                              disable=quiet or not console.is_terminal)
-        self._tasks: dict[str, object] = {}
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._tasks[stage], completed=done)  # type: ignore[arg-type]
-
-    def __enter__(self) -> _Progress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bars.stop()
-
-
 def _show(console: Console, result: EvalResult) -> None:
     from edgepkd.cli import output
 
     answered, evaluation = result.predicted.answered, result.evaluation
     groups = evaluation.scores[0].top1.num_groups
-    console.print(f"{answered.split} split: {len(answered)} clips of {groups} groups;"
+    console.print(f"{answered.split} split: {counted(len(answered), 'clip')} of"
+                  f" {counted(groups, 'group')};"
                   f" views: {answered.views}")
     console.print(f"floor (most frequent label) {100 * result.floor:.1f} %; 95 % intervals over"
                   f" groups; order {','.join(evaluation.order)}")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli.options import Cache, Dataset
+from edgepkd.cli import next_steps
+from edgepkd.cli.options import Cache, CacheGb, Dataset
+from edgepkd.text import counted
 
 if TYPE_CHECKING:
     from edgepkd.bundle.engines import PlanRecord
@@ -63,7 +65,7 @@ def export(
         help="Training run only: clips to calibrate on, a folder with an index.csv or the index"
              " itself; default: the run's.")] = None,
     dataset: Dataset = None,
-    cache: Cache = Path("runs/cache"),
+    cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0,
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for each segment, then one for all engines.",
     )] = None,
@@ -75,7 +77,7 @@ def export(
     export it; no PyTorch is needed.
     """
     from edgepkd.cli import output
-    from edgepkd.pipeline.export_bundle import ExportConfig
+    from edgepkd.pipeline.export_bundle import ExportConfig, is_bundle
     from edgepkd.pipeline.reads import run_read
 
     config = ExportConfig(
@@ -83,10 +85,14 @@ def export(
         workspace_mb=workspace_mb, max_frames=batch, version_compatible=version_compatible,
         hardware_compatible=hardware_compatible, dla=dla, resume=resume, force=force,
         require_timing_cache=require_timing_cache, via=via,  # type: ignore[arg-type]
-        out=out, allow_drift=allow_drift, static=static, data=data, dataset=dataset, cache=cache)
+        out=out, allow_drift=allow_drift, static=static, data=data, dataset=dataset, cache=cache,
+        cache_gb=cache_gb)
     place = output.json_target(json, force=force, writes=[out] if out else [], reads=run_read(
         source, data, cache, target if target.endswith(".toml") else None))
-    _show(_events(config), json_to=place)
+    made = _show(_events(config), json_to=place)
+    if not is_bundle(source):
+        output.note_cache(cache, limit_gb=cache_gb)
+    output.next_step(next_steps.after_export(made or source))
 
 
 def _events(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, None, None]:
@@ -102,13 +108,14 @@ def _events(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, None,
     return export_run(config)
 
 
-def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) -> None:
-    """Progress to stderr as it comes; the table at the end."""
+def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) -> Path | None:
+    """Progress to stderr as it comes, the table at the end; returns the bundle that was made."""
     from dataclasses import asdict
 
     from edgepkd.cli import output
     from edgepkd.engines.build import EnginesBuilt, SegmentBuilt, SegmentStarted, Waiting
 
+    bundle: Path | None = None
     with output.JsonLines(json_to) as lines:
         for event in events:
             if isinstance(event, Waiting):
@@ -131,6 +138,8 @@ def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) 
                     _show_table(event)
             else:
                 _show_bundle(event, lines, shown=json_to != output.STDOUT)
+                bundle = event.bundle.path
+    return bundle
 
 
 def _show_bundle(written: BundleWritten, lines: JsonLines, *, shown: bool) -> None:
@@ -164,7 +173,7 @@ def _show_table(built: EnginesBuilt) -> None:
     console.print(output.table(columns, rows, right=columns[2:6], whole=columns[:2]))
     size_mb = sum(plan.bytes for plan in engines.plans.values()) / 1e6
     there = "were up to date" if built.up_to_date else "built"
-    console.print(f"{len(engines.plans)} engines {there}, {size_mb:.1f} MB, with"
+    console.print(f"{counted(len(engines.plans), 'engine')} {there}, {size_mb:.1f} MB, with"
                   f" {engines.built_on.library} {engines.built_on.library_version}")
     console.print(f"{built.folder}{os.sep}")
 

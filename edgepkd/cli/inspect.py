@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgepkd.cli import options
+from edgepkd.text import counted
 from edgepkd.video.limits import limits_of
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ def _engine_text(found: EnginesFound) -> str:
     if found.engines is None:
         return f"cannot be used: {found.error}"
     built_on = found.engines.built_on
-    return (f"{len(found.engines.plans)} plans, {built_on.library} {built_on.library_version}, "
-            + ("built here by this user" if found.is_covered else
+    return (f"{counted(len(found.engines.plans), 'plan')}, {built_on.library}"
+            f" {built_on.library_version}, " + ("built here by this user" if found.is_covered else
                "not built here by this user: run uses them only with --trust-engines"))
 
 
@@ -97,9 +98,10 @@ def _show_bundle(console: Console, report: BundleReport, *, shown: bool) -> None
     bundle, manifest = report.bundle, report.bundle.manifest
     size_mb = sum(entry.bytes for entry in manifest.files.values()) / 1e6
     clip = manifest.clip
-    console.print(output.facts([
+    output.print_facts(console, [
         ("bundle", f"{manifest.name} ({bundle.path})"),
-        ("whole", f"yes: {len(manifest.files)} files, {size_mb:.1f} MB, every SHA-256 is right"),
+        ("whole", f"yes: {counted(len(manifest.files), 'file')}, {size_mb:.1f} MB, every SHA-256"
+                  " is right"),
         ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels)}"),
         ("clip", f"{clip.clip_frames} frames, every {clip.stride_frames}; GOP of"
                  f" {clip.gop_frames}; sampling {clip.sampling}"),
@@ -109,7 +111,7 @@ def _show_bundle(console: Console, report: BundleReport, *, shown: bool) -> None
         ("orders", "; ".join(sorted(bundle.wise))),
         *((f"engines {found.target}", _engine_text(found)) for found in report.engines),
         *((f"provenance {key}", str(value)) for key, value in manifest.provenance.items()),
-    ]))
+    ], whole=["bundle"])
     policy = bundle.policy[",".join(manifest.cascade.default_order)]
     rows, total = [], 0.0
     for number, (modality, exit_) in enumerate(product(
@@ -123,7 +125,8 @@ def _show_bundle(console: Console, report: BundleReport, *, shown: bool) -> None
                      f"{total:.4f}", f"{policy.thresholds[number]:.3f}",
                      f"{policy.temperatures[number]:.2f}"))
     columns = ("", "exit", "file", "MB", "GMAC/clip", "so far", "thresh.", "temp.")
-    console.print(output.table(columns, rows, right=[columns[0], *columns[3:]], whole=["exit"]))
+    output.print_table(console, columns, rows, paths=["file"], right=[columns[0], *columns[3:]],
+                       whole=["exit"])
 
 
 def _show_video(console: Console, report: VideoReport, *, shown: bool) -> None:
@@ -135,7 +138,7 @@ def _show_video(console: Console, report: VideoReport, *, shown: bool) -> None:
     header = f", header says {info.num_frames_from_header} frames" \
         if info.num_frames_from_header else ""
     yes = {True: "yes", False: "no"}
-    console.print(output.facts([
+    output.print_facts(console, [
         ("video", info.source),
         ("stream", f"{info.codec} {info.profile or ''} in {info.container},"
                    f" {info.pix_fmt or 'unknown pixels'}"),
@@ -152,7 +155,7 @@ def _show_video(console: Console, report: VideoReport, *, shown: bool) -> None:
         ("reference frames", "-" if info.num_ref_frames is None else str(info.num_ref_frames)),
         ("motion vectors", yes[info.exports_vectors]),
         ("route", f"{report.verdict.route}: {report.verdict.reason}"),
-    ]))
+    ], whole=["video"])
     console.print()
 
 

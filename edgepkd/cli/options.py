@@ -50,6 +50,9 @@ AllowPlaylists = Annotated[bool, typer.Option(
     "--allow-playlists", help="Open playlists (HLS, DASH), concat scripts and SDP files, and with"
     " them every file and address that they name.")]
 Cache = Annotated[Path, typer.Option(help="Folder where decoded clips are kept.")]
+CacheGb = Annotated[float, typer.Option(
+    metavar="GB", help="Most that a cache folder may hold; what was used longest ago goes"
+    " first.")]
 
 # ---- which clips of a set
 

@@ -12,7 +12,9 @@ from typing import Any, BinaryIO, Literal, TextIO
 
 import typer
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -31,6 +33,7 @@ PIPE_WIDTH = 160
 NARROW = 100
 """Below so many columns tables say less."""
 SHOWN_SKIPPED = 20
+_ANY_WIDTH = 100_000
 
 
 class PlainConsole(Console):
@@ -41,7 +44,13 @@ class PlainConsole(Console):
                          markup=False, emoji=False)
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """As rich's; strings go through `text.shown`, so that none can break out of its line."""
+        """As rich's; strings go through `text.shown`, so that none can break out of its line.
+
+        A line of strings is not wrapped here: a terminal does that by itself, and what is copied
+        from it is then still one line, with whole file names.
+        """
+        if objects and all(isinstance(one, str) for one in objects):
+            settings.setdefault("soft_wrap", True)
         super().print(*(shown(one) if isinstance(one, str) else one for one in objects),
                       **settings)
 
@@ -60,6 +69,20 @@ def stderr() -> Console:
 def note(line: str) -> None:
     """One line to stderr, for what is no error: 'note: …', 'saved …'."""
     typer.echo(shown(line), err=True)
+
+
+def next_step(line: str, *, quiet: bool = False) -> None:
+    """What to do next (`next_steps`), as one line to stderr; nothing where there is nothing."""
+    if line and not quiet:
+        note(f"next: {line}")
+
+
+def note_cache(folder: Path, *, limit_gb: float, quiet: bool = False) -> None:
+    """How full a cache of decoded clips is, as one line to stderr."""
+    from edgepkd.training.entries import cache_line
+
+    if folder.is_dir() and not quiet:
+        note(cache_line(folder, limit_gb=limit_gb))
 
 
 def table(
@@ -81,6 +104,30 @@ def table(
     return made
 
 
+def print_table(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]], *,
+    paths: Iterable[str], right: Iterable[str] = (), whole: Iterable[str] = (),
+) -> None:
+    """Print a table in which the columns named in `paths` hold names of files or folders.
+
+    Where the terminal is too narrow for them they stand below it, each row's on a line of its
+    own, with the row's number: a name that is broken cannot be copied.
+    """
+    paths, right, whole = set(paths), set(right), set(whole)
+    made = table(columns, rows, right=right, whole=whole | paths)
+    room = console.options.update(max_width=_ANY_WIDTH)
+    if Measurement.get(console, room, made).maximum <= console.width:
+        console.print(made)
+        return
+    kept = [i for i, name in enumerate(columns) if name not in paths]
+    numbered = [(str(number), *(row[i] for i in kept)) for number, row in enumerate(rows, start=1)]
+    console.print(table(("", *(columns[i] for i in kept)), numbered, right=right | {""},
+                        whole=whole))
+    for number, row in enumerate(rows, start=1):
+        named = "  ".join(row[i] for i, name in enumerate(columns) if name in paths)
+        console.print(f"{number}  {named}")
+
+
 def show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
     """Say what is in a folder and is not taken."""
     for one in skipped[:SHOWN_SKIPPED]:
@@ -95,14 +142,31 @@ def write_skipped(lines: JsonLines, skipped: Iterable[Skipped]) -> None:
         lines.write("skipped", {"path": str(one.path), "reason": one.reason})
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> Table:
-    """Two columns without a head: name and value."""
-    made = Table(box=None, show_header=False, pad_edge=False)
-    made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
+def print_facts(
+    console: Console, pairs: Sequence[tuple[str, str]], *, whole: Iterable[str] = ()
+) -> None:
+    """Print pairs of name and value, one below the other.
+
+    Long values go on in the next line, between words; those named in `whole` stay on one.
+    """
+    kept, indent = set(whole), max((len(shown(name)) for name, _ in pairs), default=0) + 1
     for name, value in pairs:
-        made.add_row(Text(shown(name)), Text(shown(value)))
-    return made
+        text, room = shown(value), console.width - indent
+        for number, line in enumerate([text] if name in kept else _between_words(text, room)):
+            head = shown(name).ljust(indent) if number == 0 else " " * indent
+            console.print(Text.assemble((head, "bold"), line), soft_wrap=True)
+
+
+def _between_words(text: str, columns: int) -> list[str]:
+    """`text` in lines of so many columns; a word that is longer has a line of its own."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and cell_len(longer) > columns:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def json_target(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli.options import Cache, Dataset
+from edgepkd.cli import next_steps
+from edgepkd.cli.options import Cache, CacheGb, Dataset
 from edgepkd.cli.training_options import (
     Device,
     Jobs,
@@ -64,7 +65,8 @@ def quantize(
                         " --force-few.")] = False,
     force_few: Annotated[bool, typer.Option(
         "--force-few", help="Accept fewer calibration clips than the recipe asks for.")] = False,
-    cache: Cache = Path("runs/cache"), jobs: Jobs = 2, threads: Threads = None,
+    cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0, jobs: Jobs = 2,
+    threads: Threads = None,
     device: Device = "auto", tensorboard: TensorBoard = False, json: Json = None,
 ) -> None:
     """Make the INT8 networks of a run.
@@ -84,7 +86,7 @@ def quantize(
         modalities=None if modality == "all" else modalities(modality),
         calibrator=calibrator, calibration_clips=calib_clips,  # type: ignore[arg-type]
         data=data, dataset=dataset, seed=seed, resume=resume, force=force, force_few=force_few,
-        cache=cache, jobs=jobs, threads=threads, execution=execution(device),
+        cache=cache, cache_gb=cache_gb, jobs=jobs, threads=threads, execution=execution(device),
         sensitivity=sensitivity, tensorboard=tensorboard, console=output.stderr())
     place = json_target(json, config)
     finished = []
@@ -94,6 +96,7 @@ def quantize(
             finished.append(done)
     if json != "-":
         _show(output.stdout(), finished)
+    output.next_step(next_steps.after_quantize(config.out, cache=cache))
 
 
 def _facts(done: QuantDone) -> dict[str, object]:
@@ -114,7 +117,8 @@ def _show(console: Console, finished: Sequence[QuantDone]) -> None:
                        if name.startswith("accuracy_calibration")),
              "kept" if done.kept else f"{done.seconds:.0f}", str(done.path)) for done in finished]
     columns = ("network", "method", "loss", "calibration loss", "calibration %", "s", "file")
-    console.print(output.table(columns, rows, right=["loss", "calibration loss", "s"]))
+    output.print_table(console, columns, rows, paths=["file"],
+                       right=["loss", "calibration loss", "s"])
     for done in finished:
         if done.sensitivity:
             _show_sensitivity(console, done)
@@ -131,7 +135,7 @@ def _show_sensitivity(console: Console, done: QuantDone) -> None:
         for one in done.sensitivity[:SHOWN_LAYERS]], right=columns[1:]))
     floats = worth_float(done.sensitivity)
     console.print(f"below {MIN_SQNR_DB:g} dB: {keep_float_option(floats)}" if floats
-                  else f"no layer is below {MIN_SQNR_DB:g} dB", soft_wrap=True)
+                  else f"no layer is below {MIN_SQNR_DB:g} dB")
 
 
 def _number(value: float | None) -> str:

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from edgepkd.cli import output
-from edgepkd.cli.source_view import SourceView, counted, drain, is_endless, troubles
+from edgepkd.cli.source_view import SourceView, drain, is_endless, troubles
 from edgepkd.pipeline.run import ClipDone, RunEvent, RunSummary, SaveProgress
 from edgepkd.runtime.backend import BackendChosen
+from edgepkd.text import counted
 
 if TYPE_CHECKING:
     from edgepkd.runtime.answers import ClipAnswer
@@ -73,12 +74,12 @@ class RunView(SourceView[RunSummary]):
             return
         for source in dict.fromkeys([*self._rows, *self._warnings]):
             self._out.print()
-            self._out.print(source, soft_wrap=True)
+            self._out.print(source)
             if rows := self._rows.get(source):
                 self._out.print(output.table(columns(narrow=self._narrow), rows, right=NUMBERS,
                                              whole=("exit",)))
             for warning in self._warnings.get(source, ()):
-                self._out.print(warning, soft_wrap=True)
+                self._out.print(warning)
         for line in summary_lines(self.summary):
             self._out.print(line)
 
@@ -94,7 +95,7 @@ class RunView(SourceView[RunSummary]):
         self._progress(answer.end_s, f"clip {answer.index + 1}: {answer.label}")
         if self._as_lines:
             if self._on_stdout:
-                self._out.print(one_line(answer), soft_wrap=True)
+                self._out.print(one_line(answer))
             return
         self.labels.append(answer.label)
         self._rows.setdefault(event.source, []).append(row(answer, narrow=self._narrow))
@@ -139,11 +140,11 @@ def skipped_text(answer: ClipAnswer) -> str:
     """What was not run and not decoded."""
     if not answer.segments_skipped:
         return "nothing"
-    parts = [f"{len(answer.segments_skipped)} segments"]
+    parts = [counted(len(answer.segments_skipped), "segment")]
     if answer.modalities_skipped:
         parts.append(f"all of {' and '.join(answer.modalities_skipped)}")
     if answer.decode.packets_skipped:
-        parts.append(f"{answer.decode.packets_skipped} packets")
+        parts.append(counted(answer.decode.packets_skipped, "packet"))
     return ", ".join(parts)
 
 
@@ -162,5 +163,6 @@ def summary_lines(summary: RunSummary) -> list[str]:
         f" {summary.exit_rule}",
         f"exits taken: {exits} (mean position {summary.mean_exit:.1f})",
         f"skipped: {summary.segments_skipped} of {total} segments, {saved:.0%} of"
-        f" {summary.gmac_static:.3g} GMAC, {summary.packets_skipped} packets never decoded",
+        f" {summary.gmac_static:.3g} GMAC, {counted(summary.packets_skipped, 'packet')} never"
+        " decoded",
     ]

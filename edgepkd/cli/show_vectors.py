@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict
 
 from edgepkd.cli import output
-from edgepkd.cli.source_view import SourceView, counted, drain, is_endless, troubles
+from edgepkd.cli.source_view import SourceView, drain, is_endless, troubles
 from edgepkd.pipeline.run import SaveProgress
 from edgepkd.pipeline.vectors import (
     FolderWritten,
@@ -14,6 +14,7 @@ from edgepkd.pipeline.vectors import (
     VectorsSummary,
     VectorsWritten,
 )
+from edgepkd.text import counted
 
 COLUMNS = ("source", "folder", "files", "frames", "time (s)", "MB")
 
@@ -68,7 +69,8 @@ class VectorsView(SourceView[VectorsSummary]):
         if not self._on_stdout or self.summary is None:
             return
         if self._rows and not self._as_lines:
-            self._out.print(output.table(COLUMNS, self._rows, right=COLUMNS[2:]))
+            output.print_table(self._out, COLUMNS, self._rows, paths=COLUMNS[:2],
+                               right=COLUMNS[2:])
         self._out.print(summary_line(self.summary))
 
     def _file(self, event: VectorsWritten) -> None:
@@ -76,7 +78,7 @@ class VectorsView(SourceView[VectorsSummary]):
         if self._as_lines and self._on_stdout:
             row = event.row
             self._out.print(f"{row.start_s:9.2f}-{row.end_s:.2f} s  {event.path}  {row.frames}"
-                            f" frames  {event.num_bytes / 1e6:.2f} MB", soft_wrap=True)
+                            f" frames  {event.num_bytes / 1e6:.2f} MB")
 
 
 def summary_line(summary: VectorsSummary) -> str:

@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 
+from edgepkd import bars
 from edgepkd.cli import output
 from edgepkd.errors import EdgepkdError
 from edgepkd.pipeline.run import SourceFailed, SourcesSkipped, SourceStarted, SourceWarning
-from edgepkd.text import about, shown
+from edgepkd.text import about, counted
 from edgepkd.video.source_names import STDIN, is_live_source
 
 
@@ -51,10 +52,7 @@ class SourceView(ABC, Generic[S]):
         self._as_lines, self._on_stdout, self._quiet = as_lines, on_stdout, quiet
         self._out: Console = output.stdout()
         self._err: Console = output.stderr()
-        self._bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(),
-                             TextColumn("{task.fields[unit]}", markup=False),
-                             TimeRemainingColumn(), console=self._err, transient=True,
-                             disable=quiet or as_lines or not self._err.is_terminal)
+        self._bar = bars.progress(self._err, counts=False, hidden=quiet or as_lines)
         self._task: TaskID | None = None
 
     def __enter__(self) -> None:
@@ -115,12 +113,12 @@ class SourceView(ABC, Generic[S]):
                 self._err.print(f"note: {note}")
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(shown(Path(event.source).name), total=info.duration_s,
-                                        unit="")
+        self._task = self._bar.add_task(Path(event.source).name, total=info.duration_s,
+                                        numbers="")
 
     def _progress(self, done_s: float, unit: str) -> None:
         if self._task is not None:
-            self._bar.update(self._task, completed=done_s, unit=shown(unit))
+            self._bar.update(self._task, completed=done_s, numbers=unit)
 
 
 def is_endless(source: Sequence[str]) -> bool:
@@ -187,8 +185,3 @@ def troubles(summary: Summary) -> list[str]:
     if summary.ended in ("interrupted", "error"):
         parts.append("interrupted" if summary.ended == "interrupted" else "ended by an error")
     return parts
-
-
-def counted(number: int, what: str) -> str:
-    """'1 clip', '2 clips'."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepkd.cli.options import Cache, Dataset
+from edgepkd.cli import next_steps
+from edgepkd.cli.options import Cache, CacheGb, Dataset
 from edgepkd.cli.training_options import (
     Compile,
     Data,
@@ -25,11 +26,13 @@ from edgepkd.cli.training_options import (
     Threads,
     Workers,
     execution,
+    is_first,
     json_target,
     modalities,
     pair,
     recipe_changes,
 )
+from edgepkd.config import MODALITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +58,8 @@ def backbone(
         metavar="REGEX=TEXT", help="Rename keys in the file of --init; may be given again.",
     )] = None,
     seed: Seed = None, resume: Resume = False, force: Force = False,
-    cache: Cache = Path("runs/cache"), jobs: Jobs = 2, threads: Threads = None,
+    cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0, jobs: Jobs = 2,
+    threads: Threads = None,
     device: Device = "auto", workers: Workers = 0, amp: Mixed = False, compiled: Compile = False,
     tensorboard: TensorBoard = False, json: Json = None,
 ) -> None:
@@ -70,11 +74,14 @@ def backbone(
     config = TrainConfig(
         run=run, data=data, dataset=dataset, recipe=recipe, changes=recipe_changes(changes),
         modalities=modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
+        cache_gb=cache_gb,
         jobs=jobs, threads=threads, execution=execution(device, workers, amp, compiled),
         tensorboard=tensorboard, console=output.stderr())
     pairs = dict(pair(text, option="--key-map") for text in key_map or ())
     place = json_target(json, config, init)
     _show(train_backbones(config, init=init, key_map=pairs or None), place)
+    trunks = [m for m in MODALITIES if Path(f"{run / m}-trunk.json").exists()]
+    output.next_step(next_steps.after_backbone(run, trunks, cache=cache), quiet=not is_first())
 
 
 @train.command("exits")
@@ -92,10 +99,10 @@ def exits(
         " features.")] = False,
     features: Annotated[Path, typer.Option(help="Folder where features are kept.")]
     = Path("runs/features"),
-    cache_limit: Annotated[float, typer.Option(help="Most that folder may hold, in GB.")] = 20.0,
     data: Data = None, dataset: Dataset = None, recipe: Recipe = None, changes: Set = None,
     modality: Modalities = "all", seed: Seed = None, resume: Resume = False, force: Force = False,
-    cache: Cache = Path("runs/cache"), jobs: Jobs = 2, threads: Threads = None,
+    cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0, jobs: Jobs = 2,
+    threads: Threads = None,
     device: Device = "auto", tensorboard: TensorBoard = False, json: Json = None,
 ) -> None:
     """Train the other exits on the frozen trunks."""
@@ -110,11 +117,14 @@ def exits(
     config = ExitsConfig(
         run=run, data=data, dataset=dataset, recipe=recipe, changes=recipe_changes(changes),
         modalities=modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
+        cache_gb=cache_gb,
         jobs=jobs, threads=threads, execution=execution(device),
         tensorboard=tensorboard, console=output.stderr(), method=method,  # type: ignore[arg-type]
         last_teacher=last_teacher, online=online,  # type: ignore[arg-type]
-        features=FeatureCache(features, cache_limit))
+        features=FeatureCache(features, cache_gb))
     _show(train_all_exits(config), json_target(json, config))
+    trained = [m for m in MODALITIES if (run / f"{m}.json").exists()]
+    output.next_step(next_steps.after_exits(run, trained, cache=cache), quiet=not is_first())
 
 
 def _show(steps: Iterator[StepDone], json: JsonTarget) -> None:
@@ -133,4 +143,4 @@ def _show(steps: Iterator[StepDone], json: JsonTarget) -> None:
                          "kept" if done.kept else f"{done.seconds:.0f}", str(done.path)))
     if json != output.STDOUT and rows:
         columns = ("network", "step", "loss", "calibration %", "s", "file")
-        output.stdout().print(output.table(columns, rows, right=["loss", "s"]))
+        output.print_table(output.stdout(), columns, rows, paths=["file"], right=["loss", "s"])

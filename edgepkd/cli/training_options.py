@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +57,11 @@ def execution(
     elif device == "cuda":
         device = gpu_of_rank()
     return Execution(device=device, workers=workers, mixed_precision=amp, compile=compiled)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks, of those that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def modalities(text: str) -> Any:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.cli import next_steps
+from edgepkd.text import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -93,6 +96,8 @@ def fit(
         output.note(f"note: {note}")
     if json != "-":
         _show(output.stdout(), result)
+    if (out / "run.json").exists():
+        output.next_step(next_steps.after_wise_fit(out))
 
 
 def _write_lines(lines: JsonLines, result: WiseFitResult) -> None:
@@ -116,8 +121,8 @@ def _show(console: Console, result: WiseFitResult) -> None:
     from edgepkd.cli import output
 
     first = result.orders[0]
-    console.print(f"order {','.join(first.order)}: {result.num_clips} clips, the same that the"
-                  " weights were fitted on")
+    console.print(f"order {','.join(first.order)}: {counted(result.num_clips, 'clip')}, the same"
+                  " that the weights were fitted on")
     console.print(output.table(COLUMNS, _rows(first), right=NUMBERS, whole=["exit"]))
     if len(result.orders) > 1:
         ends = [(",".join(fitted.order), *_rows(fitted)[-1][2:]) for fitted in result.orders]

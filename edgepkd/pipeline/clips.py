@@ -15,11 +15,13 @@ from typing import Literal
 from rich.console import Console
 from torch import distributed as dist
 
+from edgepkd.datasets.hashes import content_of
 from edgepkd.datasets.index import Sample, check_no_leak, read_index
 from edgepkd.datasets.prepared import INDEX
 from edgepkd.datasets.splits import SYNONYMS, assign_splits, check_splits, split_three
 from edgepkd.errors import DataError
 from edgepkd.training.cache import CacheSpec, cache_spec, cached_clip, decode_all
+from edgepkd.training.entries import DEFAULT_GB, cache_line
 from edgepkd.training.execution import rank, world_size
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.recipe import TrainRecipe
@@ -183,27 +185,34 @@ class Clips:
 
     def keys(self, samples: Sequence[Sample]) -> list[str]:
         """Names of `samples` by content and decoding."""
-        return [self.spec.key(s.sha256 or str(s.path), s.form) for s in samples]
+        return [self.spec.key(content_of(s), s.form) for s in samples]
 
 
 def decoded_clips(
-    run: Run, samples: tuple[Sample, ...], *, folder: Path, jobs: int, console: Console | None
+    run: Run, samples: tuple[Sample, ...], *, folder: Path, jobs: int, console: Console | None,
+    limit_gb: float = DEFAULT_GB,
 ) -> Clips:
     """Clips that can be read, in splits, kept in `folder`; RUN/skipped.csv lists the others.
 
+    The folder holds at most `limit_gb`: what was used longest ago goes.
+
     Raises:
         DataError: none can be read, or a split is empty or leaks.
+        StorageError: the clips do not fit in the limit.
     """
     named = split_three(samples)
     used = (*named.train, *named.calibration)
     clips = Clips(named.train, named.calibration, run, folder)
     if rank() == 0:
         with _counter(console, "decode", len(used)) as count:
-            _, reasons = decode_all(used, spec=clips.spec, folder=folder, jobs=jobs, on_clip=count)
+            _, reasons = decode_all(used, spec=clips.spec, folder=folder, jobs=jobs,
+                                    limit_gb=limit_gb, on_clip=count)
         write_skipped(run, reasons)
+        if console:
+            console.print(cache_line(folder, limit_gb=limit_gb))
     if world_size() > 1:
         dist.barrier()
-        _, reasons = decode_all(used, spec=clips.spec, folder=folder, jobs=1)
+        _, reasons = decode_all(used, spec=clips.spec, folder=folder, jobs=1, limit_gb=limit_gb)
     if len(reasons) == len(used):
         raise DataError(f"none of {len(used)} clips can be read; the first: "
                         f"{next(iter(reasons.values()))}")

@@ -43,6 +43,7 @@ from edgepkd.pipeline.eval_log import log_look
 from edgepkd.pipeline.eval_notes import notes_on
 from edgepkd.pipeline.flatness import Flatness, FlatnessConfig, measure_flatness
 from edgepkd.pipeline.trained_run import TrainedRun, clip_gmac, open_run
+from edgepkd.training.entries import DEFAULT_GB, check_limit, trim
 from edgepkd.training.execution import Execution, auto_device
 from edgepkd.training.predict import Predicted, predict, views_protocol
 
@@ -51,6 +52,8 @@ METRICS_FILE, LOGITS_FILE = "metrics.json", "logits.npz"
 FILES = (METRICS_FILE, LOGITS_FILE, EXITS_CSV, EXITS_PNG, CONFUSION_CSV, CONFUSION_PNG)
 Views = Literal["centre", "10crop"]
 CROPS: Mapping[Views, int] = {"centre": 1, "10crop": 10}
+
+_CLIPS_BETWEEN_TRIMS = 50
 
 OnProgress = Callable[[str, int, int], None]
 """What is going on, items done, items in all."""
@@ -78,6 +81,8 @@ class EvalConfig:
     """Replace results that are in `out` already."""
     cache: Path = Path("runs/cache")
     """Where decoded clips are kept."""
+    cache_gb: float = DEFAULT_GB
+    """Most that this folder may hold."""
     flatness: FlatnessConfig | None = None
     """None: not measured."""
     device: str = "cpu"
@@ -92,6 +97,7 @@ class EvalConfig:
         for modality, count in (self.segments or {}).items():
             check(modality in MODALITIES, "segments", got=modality, allowed=", ".join(MODALITIES))
             check(count >= 1, f"segments of {modality}", got=count, allowed="1 or more")
+        check_limit(self.cache_gb)
         check(self.threads is None or self.threads >= 1, "threads", got=self.threads,
               allowed="1 or more")
 
@@ -202,6 +208,8 @@ def _predict(
     def on_clip() -> None:
         nonlocal done
         done += 1
+        if done % _CLIPS_BETWEEN_TRIMS == 0 or done == len(samples):
+            trim(config.cache, limit_gb=config.cache_gb)  # each clip is needed once
         tell("clips", done, len(samples))
 
     predicted = predict(run.networks, samples, spec=run.cache_spec, labels=run.record.labels,

@@ -51,10 +51,13 @@ class ExportConfig:
     dataset: str | None = None
     cache: Path = Path("runs/cache")
     """Of a run: where decoded clips are kept."""
+    cache_gb: float = 20.0
+    """Most that this folder may hold."""
 
     def __post_init__(self) -> None:
         check(self.precision is None or self.precision in get_args(AskedPrecision), "precision",
               got=self.precision, allowed=", ".join(get_args(AskedPrecision)))
+        check(self.cache_gb > 0, "cache-gb", got=self.cache_gb, allowed="above 0, in GB")
         check(self.via in get_args(Via), "via", got=self.via, allowed=", ".join(get_args(Via)))
 
 

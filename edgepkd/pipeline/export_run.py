@@ -41,6 +41,7 @@ from edgepkd.pipeline.step_logs import QUANTIZE_FILE
 from edgepkd.pipeline.trained_run import TrainedRun, open_run
 from edgepkd.quantize.network import is_quantized
 from edgepkd.training.cache import ClipArrays, cached_clip
+from edgepkd.training.entries import trim
 from edgepkd.training.runs import RUN_FILE
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ def _calibration_clips(config: ExportConfig, run: TrainedRun) -> _Clips:
             continue
         labels.append(run.record.labels.index(sample.label))
         groups.append(sample.group)
+    trim(config.cache, limit_gb=config.cache_gb)
     if len(set(labels)) < 2:
         raise DataError(f"the calibration split has clips of {len(set(labels))} labels that can be"
                         " read; allowed: two or more.",

@@ -136,7 +136,7 @@ def _open(config: QuantizeConfig) -> _Job:
     calibration_rows(len(split_three(samples).train), recipe, seed=seed, force=few)
     run = replace(run, folder=config.out, seed=seed)
     clips = decoded_clips(run, samples, folder=config.cache, jobs=config.jobs,
-                          console=config.console)
+                          limit_gb=config.cache_gb, console=config.console)
     rows = calibration_rows(len(clips.train), recipe, seed=seed, force=few)
     start_folder(replace(run, seed=source.seed), method=config.method, force=config.force)
     return _Job(run, modalities, recipes, networks,

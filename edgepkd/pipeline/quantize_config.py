@@ -14,6 +14,7 @@ from edgepkd.errors import UsageError
 from edgepkd.int8 import METHODS, QuantMethod
 from edgepkd.quantize.sensitivity import LayerSensitivity
 from edgepkd.quantize.spec import Calibrator
+from edgepkd.training.entries import DEFAULT_GB, check_limit
 from edgepkd.training.execution import Execution
 
 DEFAULT_RECIPE = "int8"
@@ -50,6 +51,8 @@ class QuantizeConfig:
     """Few clips will do, though their ranges are chance."""
     cache: Path = Path("runs/cache")
     """Where decoded clips are kept."""
+    cache_gb: float = DEFAULT_GB
+    """Most that this folder may hold."""
     jobs: int = 2
     """Processes that decode."""
     threads: int | None = None
@@ -66,6 +69,7 @@ class QuantizeConfig:
         named = self.modalities
         check(named is None or 0 < len(named) == len(set(named) & set(MODALITIES)), "modality",
               got=named, allowed=f"each of {', '.join(MODALITIES)} at most once")
+        check_limit(self.cache_gb)
         check(self.jobs >= 1, "jobs", got=self.jobs, allowed="1 or more")
         check(self.threads is None or self.threads >= 1, "threads", got=self.threads,
               allowed="1 or more")

@@ -107,7 +107,7 @@ def _started(config: TrainConfig) -> Iterator[tuple[Run, Clips]]:
             torch.set_num_threads(config.threads)
         run, samples = _open_run(config)
         yield run, decoded_clips(run, samples, folder=config.cache, jobs=config.jobs,
-                                 console=config.console)
+                                 limit_gb=config.cache_gb, console=config.console)
 
 
 def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:

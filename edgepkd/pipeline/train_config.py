@@ -11,6 +11,7 @@ from rich.console import Console
 
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.errors import UsageError
+from edgepkd.training.entries import DEFAULT_GB, check_limit
 from edgepkd.training.execution import Execution
 from edgepkd.training.features import FeatureCache
 from edgepkd.training.recipe import LastTeacher, Scheme
@@ -41,6 +42,8 @@ class TrainConfig:
     """Replace networks that are there."""
     cache: Path = Path("runs/cache")
     """Where decoded clips are kept."""
+    cache_gb: float = DEFAULT_GB
+    """Most that this folder may hold."""
     jobs: int = 2
     """Processes that decode."""
     threads: int | None = None
@@ -53,6 +56,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(0 < len(self.modalities) == len(set(self.modalities) & set(MODALITIES)), "modality",
               got=self.modalities, allowed=f"each of {', '.join(MODALITIES)} at most once")
+        check_limit(self.cache_gb)
         check(self.jobs >= 1, "jobs", got=self.jobs, allowed="1 or more")
         check(self.threads is None or self.threads >= 1, "threads", got=self.threads,
               allowed="1 or more")

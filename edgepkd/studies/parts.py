@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from edgepkd.config import MODALITIES, Modality
+from edgepkd.datasets.hashes import content_of
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ModelError
 from edgepkd.files import write_atomically
@@ -82,13 +83,12 @@ class Part:
 
     def keys(self, samples: Sequence[Sample]) -> list[str]:
         """Names of `samples` by content and decoding."""
-        return [self.cache_spec.key(content, s.form)
-                for content, s in zip(contents(samples), samples, strict=True)]
+        return [self.cache_spec.key(content_of(s), s.form) for s in samples]
 
 
 def contents(samples: Sequence[Sample]) -> list[str]:
     """Names of `samples` by content."""
-    return [s.sha256 or str(s.path) for s in samples]
+    return [content_of(sample) for sample in samples]
 
 
 # ---- jobs

@@ -6,8 +6,11 @@ those that could be read natively: a network must not see which encoder made a c
 are the very value images of `edgepkd.video`, at full size, so that training, calibration and test
 crops come from the code that runs on the device.
 
-The name of an entry is a hash of the file's content and of the settings. Writers do not disturb
-each other: an entry is written to a temporary folder and renamed.
+The name of an entry is a hash of the file's content and of the settings that matter to it, so the
+same clip prepared elsewhere is found again. Writers do not disturb each other: an entry is written
+to a temporary folder and renamed. How large the folder may get is the business of
+`training.entries`. Arrays lie there as they are: packed by zlib they take less than half, but to
+unpack a residual takes 0.9 ms of a core, five times as long as making a view of it.
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ from numpy.typing import NDArray
 
 from edgepkd import plain_json
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route
-from edgepkd.datasets.hashes import sha256_of
+from edgepkd.datasets.hashes import content_of
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.pools import Crash, LocalPool
 from edgepkd.datasets.training_form import training_form
 from edgepkd.errors import DataError, SourceError
 from edgepkd.files import new_folder
+from edgepkd.training import entries
 from edgepkd.training.recipe import TrainRecipe
 from edgepkd.video import transforms
 from edgepkd.video.clips import Clip, ClipReader
@@ -38,7 +42,7 @@ from edgepkd.video.sampling import Place
 from edgepkd.video.transforms import Geometry, Uint8, ValueImage
 
 VERSION = 1
-"""Raise it when what `edgepkd.video` makes changes: old entries are then not found any more."""
+"""Raise it when what `edgepkd.video` makes changes: all that came of old entries is then void."""
 WHOLE_FILE_FRAMES = 1_000_000
 
 
@@ -53,10 +57,31 @@ class CacheSpec:
     """GOP positions whose residual is kept for training, besides the places of the test rule."""
 
     def key(self, content_sha256: str, form: str = "") -> str:
-        """Name of the entry of the file with this content, prepared in this form (or in none)."""
-        values = {"version": VERSION, **asdict(self), **({"form": form} if form else {})}
-        settings = json.dumps(values, sort_keys=True, default=str)
-        return hashlib.sha256(f"{content_sha256}\n{settings}".encode()).hexdigest()[:32]
+        """Name of what networks see of the file with this content, prepared in this form (or in
+        none); what is made of it is named by it."""
+        return _hash(content_sha256, form, {"version": VERSION, **asdict(self)})
+
+    def entry(self, content_sha256: str, form: str = "") -> str:
+        """Name of its entry: as `key`, but settings that change no byte of it do not count."""
+        values = asdict(self)
+        for name in ("clip_frames", "stride_frames"):  # a file is one clip
+            del values["clip"][name]
+        for one in values["inputs"].values():  # whole pictures are kept
+            del one["resize_px"], one["crop_px"]
+        return _hash(content_sha256, form, {"version": VERSION, **values})
+
+    @property
+    def summary(self) -> str:
+        """The settings in a line, for people."""
+        counts = ", ".join(f"{m} x{one.num_segments}" for m, one in self.inputs.items())
+        return (f"{counts}; {self.clip.sampling}, GOP {self.clip.gop_frames}, residuals at "
+                f"{' '.join(map(str, self.train_positions))}")
+
+
+def _hash(content_sha256: str, form: str, values: dict[str, Any]) -> str:
+    settings = json.dumps({**values, **({"form": form} if form else {})}, sort_keys=True,
+                          default=str)
+    return hashlib.sha256(f"{content_sha256}\n{settings}".encode()).hexdigest()[:32]
 
 
 def cache_spec(recipe: TrainRecipe) -> CacheSpec:
@@ -102,30 +127,45 @@ def cached_clip(sample: Sample, *, spec: CacheSpec, folder: Path) -> ClipArrays:
         SourceError: the clip cannot be decoded.
         DataError: an entry in the cache is damaged.
     """
-    entry = folder / spec.key(sample.sha256 or sha256_of(sample.path), sample.form)
-    if not entry.is_dir():
-        # Re-encoded once by `edgepkd data`; a second time would only lose quality.
-        is_prepared = sample.form == training_form(spec.clip.gop_frames)
-        _write_entry(entry, _decode(sample.path, spec, "native" if is_prepared else "normalize"))
-    return _read_entry(entry)
+    entry = folder / spec.entry(content_of(sample), sample.form)
+    for _ in range(3):
+        if not entry.is_dir():
+            # Re-encoded once by `edgepkd data`; a second time would only lose quality.
+            is_prepared = sample.form == training_form(spec.clip.gop_frames)
+            route: Route = "native" if is_prepared else "normalize"
+            _write_entry(entry, _decode(sample.path, spec, route), summary=spec.summary)
+        try:
+            clip = _read_entry(entry)
+        except DataError:
+            if entry.is_dir():
+                raise
+            continue  # another command made room at this moment
+        entries.touch(entry)
+        return clip
+    raise DataError(f"{entry} is removed again and again while it is needed.",
+                    hint="Another command fills the same cache: give both a larger --cache-gb.")
 
 
 def decode_all(
     samples: Sequence[Sample], *, spec: CacheSpec, folder: Path, jobs: int,
-    on_clip: Callable[[int], None] | None = None,
+    limit_gb: float = entries.DEFAULT_GB, on_clip: Callable[[int], None] | None = None,
 ) -> tuple[tuple[Sample, ...], dict[Sample, str]]:
     """Decode what is not in `folder` yet, in `jobs` processes.
 
     Returns the samples that can be read, and the others with the reason. `on_clip` gets the number
-    of clips done.
+    of clips done. Where the folder gets larger than `limit_gb`, what was used longest ago goes, but
+    none of these samples.
 
     Raises:
-        StorageError: the folder cannot be written. DataError: a process died.
+        StorageError: the folder cannot be written, or the clips do not fit in the limit.
+        DataError: a process died.
     """
     reasons: dict[Sample, str] = {}
+    names = {sample: _name(sample, spec, reasons) for sample in samples}
+    needed = {name for name in names.values() if name}
+    room = entries.Room(folder, needed, num=len(needed), limit_gb=limit_gb)
     # starting processes takes longer than a look at what is there
-    waiting = [s for s in samples
-               if not (s.sha256 and (folder / spec.key(s.sha256, s.form)).is_dir())]
+    waiting = [s for s in samples if names[s] and not (folder / names[s]).is_dir()]
     num_there = len(samples) - len(waiting)
     if on_clip and num_there:
         on_clip(num_there)
@@ -137,10 +177,21 @@ def decode_all(
                                 hint="Use fewer --jobs; clips that are done are kept.")
             if reason:
                 reasons[sample] = reason
+            else:
+                room.added(names[sample])
             if on_clip:
                 on_clip(num_there + done)
     in_order = {s: reasons[s] for s in samples if s in reasons}
     return tuple(s for s in samples if s not in reasons), in_order
+
+
+def _name(sample: Sample, spec: CacheSpec, reasons: dict[Sample, str]) -> str:
+    """Name of the entry of a clip; empty where its file cannot be read, which goes to `reasons`."""
+    try:
+        return spec.entry(content_of(sample), sample.form)
+    except OSError as error:
+        reasons[sample] = f"{sample.path} cannot be read: {error.strerror or error}."
+        return ""
 
 
 def _try_clip(sample: Sample, *, spec: CacheSpec, folder: Path) -> str:
@@ -187,11 +238,14 @@ def _places_to_keep(clip: Clip, modality: Modality, spec: CacheSpec) -> list[Pla
     return sorted(kept)
 
 
-def _write_entry(entry: Path, content: tuple[dict[str, Any], dict[Modality, Uint8]]) -> None:
+def _write_entry(
+    entry: Path, content: tuple[dict[str, Any], dict[Modality, Uint8]], *, summary: str
+) -> None:
     facts, arrays = content
     with new_folder(entry, what="decoded clips") as folder:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
+        facts["settings"] = summary
         (folder / "facts.json").write_text(plain_json.dumps(facts), encoding="utf-8")
 
 

@@ -2,17 +2,15 @@
 
 An entry is named by a hash of everything it depends on: the trunk's weights, the clips' contents
 and how they were decoded, the views. Other weights, clips or settings are another entry, so nothing
-stale can be read. The folder is bounded: the entries used longest ago go first.
+stale can be read. The folder is bounded, like that of decoded clips (`training.entries`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,13 +23,13 @@ from edgepkd.config import NUM_EXITS
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import new_folder
 from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.training import entries
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.exits import ViewPlan, Views, iterate_views
 from edgepkd.training.loop import hash_of
 
 VERSION = 1
 """Raise it when the same trunk and views would give other features."""
-_ENTRY = re.compile("[0-9a-f]{32}")
 _NAMES = ("windows_1", "windows_2", "windows_3", "logits")
 
 
@@ -40,13 +38,16 @@ class FeatureCache:
     """A folder of features of at most `limit_gb`."""
 
     folder: Path
-    limit_gb: float = 20.0
+    limit_gb: float = entries.DEFAULT_GB
 
     def views(
         self, network: SegmentedNetwork, clips: Sequence[ClipArrays], plan: ViewPlan, *,
         clip_keys: Sequence[str],
     ) -> Views:
         """Features of `clips`, whose contents `clip_keys` name; made if they are not there.
+
+        Features that were used longest ago go where these need their room; those that are read
+        already stay readable.
 
         Raises:
             StorageError: the folder cannot be written, or the features need more than `limit_gb`
@@ -58,31 +59,10 @@ class FeatureCache:
         entry = self.folder / hash_of(facts)[:32]
         if not entry.is_dir():
             _write(entry, network, clips, plan, facts=hash_of(facts), limit_gb=self.limit_gb)
-            self._evict(keep=entry)
+            entries.trim(self.folder, limit_gb=self.limit_gb, keep={entry.name})
         views = _read(entry, facts=hash_of(facts))
-        with contextlib.suppress(OSError):
-            os.utime(entry)  # used just now
+        entries.touch(entry)
         return views
-
-    def _evict(self, *, keep: Path) -> None:
-        """Remove the entries used longest ago until the limit holds."""
-        found = sorted(_entries(self.folder), key=lambda item: item[1])
-        total = sum(size for _, _, size in found)
-        for entry, _, size in found:
-            if total <= self.limit_gb * 1e9:
-                return
-            if entry != keep:
-                shutil.rmtree(entry, ignore_errors=True)
-                total -= size
-
-
-def _entries(folder: Path) -> Iterator[tuple[Path, float, int]]:
-    """Entries, when they were last used, and their bytes; folders of other things are not ours."""
-    for entry in folder.iterdir():
-        with contextlib.suppress(OSError):  # another process removes it at this moment
-            if _ENTRY.fullmatch(entry.name) and (entry / "facts.json").is_file():
-                size = sum(file.stat().st_size for file in entry.iterdir())
-                yield entry, entry.stat().st_mtime, size
 
 
 def trunk_hash(network: SegmentedNetwork) -> str:
@@ -100,6 +80,8 @@ def _write(
     entry: Path, network: SegmentedNetwork, clips: Sequence[ClipArrays], plan: ViewPlan, *,
     facts: str, limit_gb: float,
 ) -> None:
+    about = (f"{plan.spec.modality}: {plan.num_views} views of {len(clips)} clips, trunk "
+             f"{trunk_hash(network)[:8]}")
     with new_folder(entry, what="features") as folder:
         arrays: list[np.memmap] = []
         for index, views in enumerate(iterate_views(network, clips, plan)):
@@ -113,7 +95,8 @@ def _write(
                 array[rows] = column.cpu().numpy()
         for array in arrays:
             array.flush()
-        (folder / "facts.json").write_text(plain_json.dumps({"key": facts}), encoding="utf-8")
+        (folder / entries.FACTS).write_text(
+            plain_json.dumps({"key": facts, "settings": about}), encoding="utf-8")
 
 
 def _array(path: Path, rows: int, column: Tensor) -> np.memmap:
@@ -133,12 +116,12 @@ def _check_room(
     if needed > min(limit_gb, free):
         raise StorageError(
             f"the features need {needed:.2f} GB; allowed: {limit_gb:g} GB, and {free:.2f} GB are "
-            "free.", hint="Use fewer views, a higher --cache-limit, another folder, or --online.")
+            "free.", hint="Use fewer views, a higher --cache-gb, another folder, or --online.")
 
 
 def _read(entry: Path, *, facts: str) -> Views:
     try:
-        key = plain_json.loads((entry / "facts.json").read_text(encoding="utf-8"))["key"]
+        key = plain_json.loads((entry / entries.FACTS).read_text(encoding="utf-8"))["key"]
         # copy-on-write: torch has no read-only tensors; nothing is ever written
         arrays = [torch.from_numpy(np.load(entry / f"{name}.npy", mmap_mode="c"))
                   for name in _NAMES]

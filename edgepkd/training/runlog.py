@@ -23,16 +23,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from edgepkd._optional import require
+from edgepkd.bars import Steps
 from edgepkd.errors import MissingExtraError, StorageError
 from edgepkd.files import append_line, write_atomically
 from edgepkd.plots import Points, curves
@@ -163,17 +156,15 @@ class ProgressLog:
     def __init__(
         self, console: Console, *, title: str, epochs: int, every_epochs: int = 10
     ) -> None:
-        self._console = console
         self._title = title
         self._epochs = epochs
-        self._every_epochs = every_epochs
-        self._progress = training_progress(console)
-        self._task = self._progress.add_task(title, total=epochs, numbers="")
+        self._steps = Steps(console, every=every_epochs, stays=True)
+        self._steps.begin(title, epochs)
 
     def event(self, kind: str, **values: Any) -> None:
         """Move the bar where a resumed run starts; other events are not shown."""
         if kind == "resume":
-            self._progress.reset(self._task, completed=int(values["epochs_done"]))
+            self._steps.begin(self._title, self._epochs, done=int(values["epochs_done"]))
 
     def row(self, *, epoch: int, **values: Value) -> None:
         """Show an epoch's losses and accuracies."""
@@ -181,19 +172,14 @@ class ProgressLog:
             f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items()
             if name.startswith(("loss", "accuracy")) and not isinstance(value, str)
         )
-        done = epoch + 1
-        self._progress.update(self._task, completed=done, numbers=numbers)
-        if not self._console.is_terminal and (
-            done % self._every_epochs == 0 or done == self._epochs
-        ):
-            self._console.print(f"{self._title}  {done}/{self._epochs}  {numbers}")
+        self._steps.update(self._title, epoch + 1, self._epochs, numbers=numbers)
 
     def __enter__(self) -> ProgressLog:
-        self._progress.start()
+        self._steps.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        self._steps.close()
 
 
 class Logs:
@@ -211,19 +197,6 @@ class Logs:
         """An epoch is over."""
         for log in self._logs:
             log.row(epoch=epoch, **values)
-
-
-def training_progress(console: Console) -> Progress:
-    """A bar of epochs, the time gone and the time left; shows nothing but in a terminal.
-
-    Tasks have a field `numbers`: text beside the bar.
-    """
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(compact=True),
-        console=console, disable=not console.is_terminal, speed_estimate_period=600,
-    )
 
 
 def _now() -> str:

@@ -46,8 +46,11 @@ def test_prepare_verify_and_a_second_time(
     assert "8 made, 0 kept, 1 left out" in done.stdout
     assert "folder: 9 clips, 2 labels" in done.stderr
     assert "left out: run/[b]odd[bold].avi: " in done.stderr
+    step = f"next: edgepkd train backbone runs/set --data {folder}\n"
+    assert done.stderr.endswith(step)
     checked = data("verify", folder, "--decode", "--jobs", 1)
     assert checked.exit_code == 0
+    assert checked.stderr == step
     assert "8 clips checked and decoded (2 calibration, 2 test, 4 train): all is well" in (
         checked.stdout)
     again = data("prepare", source, folder, "--jobs", 1, "--max-failures", 0.2, "--test-share",
@@ -89,6 +92,7 @@ def test_synth(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "8 clips in" in done.stdout
     assert "synth: 8 clips, 2 labels" in done.stderr
+    assert done.stderr.endswith(f"next: edgepkd train backbone runs/set --data {tmp_path}/set\n")
 
 
 @pytest.mark.slow

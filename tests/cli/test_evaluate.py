@@ -109,6 +109,9 @@ def test_a_run_without_a_fit_is_summed_and_says_so(run: Path, cache: Path) -> No
     assert [s["kind"] for s in facts["scores"]] == ["exit"] * 8 + ["modality"] * 2 + ["prefix"] * 8
     assert "plain sums, and there is no policy" in done.stderr
     assert "2 groups only" in done.stderr
+    assert f"cache {cache}: 0.0 GB of 20\n" in done.stderr
+    assert done.stderr.endswith(
+        f"next: edgepkd eval {run} --split calibration --cache {cache}\n")
 
 
 def test_data_may_be_the_folder_or_the_index(run: Path, data: Path, cache: Path) -> None:

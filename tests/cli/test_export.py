@@ -29,12 +29,13 @@ def export(*arguments: object) -> Result:
 def test_a_table_on_stdout_and_progress_on_stderr(bundle: Bundle) -> None:
     done = export(bundle.path, "--target", "openvino", "--precision", "fp32", "--force")
     assert done.exit_code == 0, done.stderr
-    assert done.stderr == "[1/4] mv_1\n[2/4] mv_2\n[3/4] mv_3\n[4/4] mv_4\n"
+    assert done.stderr == ("[1/4] mv_1\n[2/4] mv_2\n[3/4] mv_3\n[4/4] mv_4\n"
+                           f"next: edgepkd check {bundle.path}\n")
     assert "segment  precision  frames" in done.stdout
     assert "4 engines built" in done.stdout
     assert f"{bundle.path}/engines/openvino/" in done.stdout
     again = export(bundle.path, "--target", "openvino", "--precision", "fp32")
-    assert again.stderr == ""
+    assert again.stderr == f"next: edgepkd check {bundle.path}\n"
     assert "4 engines were up to date" in again.stdout
 
 

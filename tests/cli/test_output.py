@@ -237,12 +237,45 @@ def test_colours_are_not_forced_on_whoever_wants_none(
     monkeypatch.setenv("NO_COLOR", "1")
     output.stdout().print("[bold]plain[/bold] :smile: 1.5 https://x.y")
     output.stdout().print(output.table(["[b]head[/b]"], [["[b]cell[/b] :smile:"]]))
-    output.stdout().print(output.facts([("[b]name[/b]", "[b]value[/b]")]))
+    output.print_facts(output.stdout(), [("[b]name[/b]", "[b]value[/b]")])
     shown = capsys.readouterr().out
     for part in ("[bold]plain[/bold] :smile:", "[b]head[/b]", "[b]cell[/b] :smile:",
                  "[b]name[/b]", "[b]value[/b]"):
         assert part in shown
     assert "\x1b" not in shown
+
+
+LONG = "runs/a set of my own/with a long name that/" + 12 * "no-terminal-" + "/mv.json"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_names_of_files_stay_whole_in_a_narrow_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    console = output.stdout()
+    console.print(f"written: {LONG}, and more")
+    output.print_facts(console, [("bundle", LONG), ("labels", 30 * "walk, ")], whole=["bundle"])
+    rows = [("mv", "12", LONG), ("iframe", "3", "b")]
+    output.print_table(console, ("network", "s", "file"), rows, paths=["file"], right=["s"])
+    found = capsys.readouterr().out.splitlines()
+    assert found[0] == f"written: {LONG}, and more"
+    assert found[1] == f"bundle {LONG}"
+    assert found[2].startswith("labels walk, walk,")
+    assert found[3].startswith("       walk,")
+    assert all(len(line) <= width for line in found if LONG not in line)
+    assert found[-2:] == [f"1  {LONG}", "2  b"]
+    assert "1 mv" in " ".join(" ".join(found).split())
+
+
+def test_a_table_with_room_for_its_names_has_them_in_a_column(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    output.print_table(output.stdout(), ("network", "file"), [("mv", "runs/mine/mv.json")],
+                       paths=["file"])
+    row = capsys.readouterr().out.splitlines()[-2]
+    assert row.split() == ["mv", "runs/mine/mv.json"]
 
 
 def test_notes_about_a_video_are_one_line(

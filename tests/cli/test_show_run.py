@@ -47,3 +47,11 @@ def test_the_summary_says_how_the_run_ended(changes: dict[str, object], said: st
 def test_a_run_without_answers_is_one_line() -> None:
     nothing = replace(SUMMARY, num_clips=0, exits={}, mean_exit=None, ended="interrupted")
     assert summary_lines(nothing) == ["0 clips in 2.00 s after 1.00 s of loading, interrupted"]
+
+
+def test_one_packet_is_no_packets() -> None:
+    answer = replace(ANSWER, segments_skipped=positions(("mv",))[3:],
+                     decode=DecodeCounts(packets_skipped=1))
+    assert row(answer, narrow=False)[-1] == "1 segment, 1 packet"
+    last = summary_lines(replace(SUMMARY, packets_skipped=1))[-1]
+    assert last.endswith("GMAC, 1 packet never decoded")

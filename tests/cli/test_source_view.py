@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgepkd.cli import output
-from edgepkd.cli.source_view import SourceView, counted, drain, is_endless, troubles
+from edgepkd.cli.source_view import SourceView, drain, is_endless, troubles
 from edgepkd.errors import ConfigError, EdgepkdError, SourceError
 from edgepkd.pipeline.run import SourceFailed, SourceWarning
 
@@ -115,7 +115,6 @@ def test_an_error_before_there_is_a_summary_is_raised_and_nothing_written(tmp_pa
 
 
 def test_words() -> None:
-    assert [counted(n, "clip") for n in (0, 1, 2)] == ["0 clips", "1 clip", "2 clips"]
     assert troubles(End()) == []
     assert troubles(End("interrupted", 3, 1, 2)) == ["1 of 3 sources failed", "2 warnings",
                                                      "interrupted"]

@@ -81,6 +81,8 @@ def test_exits_are_trained_kept_refused_and_replaced(run: Path, shared: Path) ->
     assert row.split()[1] == "exits"
     assert row.rstrip().endswith("residual.json")
     assert "exits residual  6/6  loss" in done.stderr
+    assert f"cache {shared}/" in done.stderr
+    assert f"next: edgepkd eval {run} --split calibration --cache {shared}/" in done.stderr
     for modality in MODALITIES:
         assert (run / f"exits-{modality}" / "results.csv").read_text().count("\n") == 7
 
@@ -195,7 +197,7 @@ def test_a_wrong_request_is_one_message(
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     (["--method", "kd"], 2, "method is 'kd'; allowed: pkd, anticurriculum, iframe, ce"),
     (["--last-teacher", "mv"], 2, "last_teacher is 'mv'; allowed: own, iframe"),
-    (["--cache-limit", "0.000001"], 1, "the features need"),
+    (["--cache-gb", "0.000001"], 1, "6 clips need about"),
 ])
 def test_a_wrong_request_for_exits_is_one_message(
     run: Path, shared: Path, tmp_path: Path, arguments: list[str], code: int, message: str

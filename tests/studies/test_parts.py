@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from edgepkd.config import MODALITIES
+from edgepkd.datasets.hashes import sha256_of
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.studies.parts import (
     TRUNK,
@@ -49,8 +50,10 @@ def test_results_lie_where_earlier_runs_left_them(part: Part, tmp_path: Path) ->
     named = replace(part, name="fold3", recipe=replace(part.recipe, seed=5))
     assert named.seed("mv") == mix_seed("5 fold3 mv")
     assert named.seed("mv", 4711) == mix_seed("5 fold3 mv 4711")
-    without = replace(part.fit[0], sha256="")
-    assert contents((part.fit[1], without)) == [f"{1:064x}", "0.mp4"]
+    path = tmp_path / "0.mp4"
+    path.write_bytes(b"a clip")
+    without = replace(part.fit[0], path=path, sha256="")
+    assert contents((part.fit[1], without)) == [f"{1:064x}", sha256_of(path)]
     assert part.keys(part.fit[:1]) == [cache_spec(part.recipe).key(f"{0:064x}")]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 
 from edgepkd.config import MODALITIES, ClipSpec, DecodeSpec, InputSpec
 from edgepkd.datasets.index import Sample
-from edgepkd.errors import DataError
-from edgepkd.training.cache import CacheSpec, cached_clip
+from edgepkd.errors import DataError, StorageError
+from edgepkd.training import cache
+from edgepkd.training.cache import CacheSpec, cached_clip, decode_all
+from edgepkd.training.entries import entries
 from edgepkd.training.views import test_view as view_for_test
 from edgepkd.video.clips import ClipReader
 from edgepkd.video.sampling import Place
@@ -72,9 +76,81 @@ def test_other_settings_are_another_entry(sample: Sample, tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_damaged_entry_is_named(sample: Sample, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mv.npy", "residual.npy", "iframe.npy", "facts.json"])
+def test_a_damaged_entry_is_named(sample: Sample, tmp_path: Path, name: str) -> None:
     cached_clip(sample, spec=SPEC, folder=tmp_path)
     (entry,) = tmp_path.iterdir()
-    (entry / "mv.npy").write_bytes(b"")
+    (entry / name).write_bytes(b"")
     with pytest.raises(DataError, match=r"cache entry .* is damaged"):
         cached_clip(sample, spec=SPEC, folder=tmp_path)
+
+
+def test_settings_that_change_no_byte_find_the_same_entry(sample: Sample, tmp_path: Path) -> None:
+    clip = cached_clip(sample, spec=SPEC, folder=tmp_path)
+    other = replace(SPEC, clip=replace(SPEC.clip, clip_frames=24, stride_frames=24), inputs={
+        m: replace(one, resize_px=128, crop_px=96) for m, one in SPEC.inputs.items()})
+    again = cached_clip(sample, spec=other, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert again.test_places == clip.test_places
+    assert SPEC.key("00") != other.key("00"), "what networks see differs"
+    more = replace(SPEC, inputs={
+        m: replace(one, num_segments=2) for m, one in SPEC.inputs.items()})
+    assert SPEC.entry("00") != more.entry("00")
+
+
+def test_an_entry_says_for_which_settings_it_was_made(sample: Sample, tmp_path: Path) -> None:
+    cached_clip(sample, spec=SPEC, folder=tmp_path)
+    [entry] = entries(tmp_path)
+    assert entry.facts()["settings"] == (
+        "mv x3, residual x3, iframe x3; centre, GOP 12, residuals at 3 5 7 9 11")
+
+
+def test_a_use_is_remembered(sample: Sample, tmp_path: Path) -> None:
+    cached_clip(sample, spec=SPEC, folder=tmp_path)
+    [entry] = tmp_path.iterdir()
+    os.utime(entry, (0, 0))
+    cached_clip(sample, spec=SPEC, folder=tmp_path)
+    assert entry.stat().st_mtime > 0
+
+
+def test_an_entry_that_goes_while_it_is_looked_up_is_made_again(
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached_clip(sample, spec=SPEC, folder=tmp_path)
+    real, calls = cache._read_entry, []
+
+    def read(entry: Path) -> cache.ClipArrays:
+        if not calls:
+            shutil.rmtree(entry)
+        calls.append(entry)
+        return real(entry)
+
+    monkeypatch.setattr(cache, "_read_entry", read)
+    assert cached_clip(sample, spec=SPEC, folder=tmp_path).gop_lengths == (12, 8)
+    assert len(calls) == 2
+
+
+def test_the_same_clips_elsewhere_are_not_decoded_twice(
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached_clip(sample, spec=SPEC, folder=tmp_path / "cache")
+    copy = tmp_path / "elsewhere.avi"
+    shutil.copy(sample.path, copy)
+    monkeypatch.setattr(cache, "LocalPool", None)  # nothing is left to be decoded
+    there, reasons = decode_all([replace(sample, path=copy)], spec=SPEC, jobs=1,
+                                folder=tmp_path / "cache")
+    assert len(there) == 1
+    assert reasons == {}
+
+
+def test_a_file_that_is_gone_is_left_out(sample: Sample, tmp_path: Path) -> None:
+    gone = replace(sample, path=tmp_path / "gone.avi")
+    there, reasons = decode_all([gone], spec=SPEC, jobs=1, folder=tmp_path / "cache")
+    assert there == ()
+    assert "gone.avi cannot be read" in reasons[gone]
+
+
+@pytest.mark.slow
+def test_clips_that_do_not_fit_are_an_error_with_a_number(sample: Sample, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"1 clips? needs? about .* GB"):
+        decode_all([sample], spec=SPEC, jobs=1, folder=tmp_path, limit_gb=1e-5)

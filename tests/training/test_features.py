@@ -160,7 +160,7 @@ def test_features_larger_than_the_limit_are_refused(
     tight = replace(cache, limit_gb=1e-6)
     with pytest.raises(StorageError, match=r"features need .* GB; allowed: 1e-06 GB") as caught:
         views(tight, network)
-    assert "--cache-limit" in str(caught.value)
+    assert "--cache-gb" in str(caught.value)
     assert entries(cache) == []
 
 
