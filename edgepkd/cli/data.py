@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from edgepkd.cli.output import JsonTarget
     from edgepkd.pipeline.data import DataEvent, DataSummary
-    from edgepkd.pipeline.verify import ClipVerified, VerifyReport
+    from edgepkd.pipeline.verify import ClipVerified, VerifyReport, VerifyStarted
 
 SHOWN_FAILURES = 20
 SHOWN_SKIPPED = 3
@@ -223,19 +223,21 @@ def _skipped(skipped: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _show_verify(
-    events: Generator[ClipVerified | VerifyReport, None, None], *,
+    events: Generator[VerifyStarted | ClipVerified | VerifyReport, None, None], *,
     json_to: JsonTarget, quiet: bool,
 ) -> VerifyReport:
     from contextlib import closing
     from dataclasses import asdict
 
     from edgepkd.cli import output
-    from edgepkd.pipeline.verify import ClipVerified
+    from edgepkd.pipeline.verify import ClipVerified, VerifyStarted
 
     with output.JsonLines(json_to) as lines, closing(events), _bar(quiet) as bar:
         task = bar.add_task("clips", total=None)
         for event in events:
-            if isinstance(event, ClipVerified):
+            if isinstance(event, VerifyStarted):
+                bar.update(task, total=event.num_clips)
+            elif isinstance(event, ClipVerified):
                 bar.advance(task)
             else:
                 report = event

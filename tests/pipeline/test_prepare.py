@@ -27,7 +27,7 @@ from tests.clips import encode_clip, moving_scene
 from tests.datasets.sets import FakePool, contents, make_folder_set, problems
 from tests.disks import FULL, full_disk
 
-SHARES = Shares(test=0.25, calibration=0.34)
+SHARES = Shares(test=0.25, calibration=0.34, always=True)
 
 
 @pytest.fixture
