@@ -195,6 +195,7 @@ def _show_failures(summary: DataSummary) -> None:
 
 def _show_summary(summary: DataSummary) -> None:
     from edgepkd.cli import output
+    from edgepkd.datasets.no_look import HOW_TO_READ
 
     console = output.stdout()
     labels = sorted({label for counts in summary.counts.values() for label in counts})
@@ -208,6 +209,8 @@ def _show_summary(summary: DataSummary) -> None:
         f"{summary.num_clips} clips in {summary.folder} ({summary.num_done} made, "
         f"{summary.num_kept} kept, {len(summary.failures)} left out, {summary.num_damaged} of "
         f"damaged sources) in {summary.wall_s:.1f} s")
+    if summary.no_look:
+        console.print(f"{summary.no_look.in_words()}; {HOW_TO_READ}")
     for note in (*summary.notes, *_skipped(summary.skipped)):
         console.print(f"note: {note}")
 

@@ -126,6 +126,7 @@ class _Progress:
 
 def _show(console: Console, result: EvalResult) -> None:
     from edgepkd.cli import output
+    from edgepkd.datasets.no_look import HOW_TO_READ
 
     answered, evaluation = result.predicted.answered, result.evaluation
     groups = evaluation.scores[0].top1.num_groups
@@ -133,6 +134,8 @@ def _show(console: Console, result: EvalResult) -> None:
                   f" views: {answered.views}")
     console.print(f"floor (most frequent label) {100 * result.floor:.1f} %; 95 % intervals over"
                   f" groups; order {','.join(evaluation.order)}")
+    if result.no_look:
+        console.print(f"{result.no_look.in_words()}; {HOW_TO_READ}")
     narrow = console.width < output.NARROW
     kept = [i for i, name in enumerate(COLUMNS) if not (narrow and name in WIDE_ONLY)]
     console.print(output.table(

@@ -141,7 +141,7 @@ def _tell_splits(console: Console, samples: Sequence[Sample]) -> None:
     drawn = draw_splits(samples)
     console.print(splits_in_words(drawn.samples), soft_wrap=True)
     for note in (*drawn.notes, *absent_classes(drawn.samples)):
-        console.print(f"note: {note}", soft_wrap=True, markup=False)
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 def _recipe(config: TrainConfig, old: Run | None) -> TrainRecipe:

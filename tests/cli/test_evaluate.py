@@ -16,6 +16,7 @@ from edgepkd import plots
 from edgepkd.cli.evaluate import parse_segments
 from edgepkd.config import MODALITIES, InputSpec, Modality
 from edgepkd.datasets.index import labels_of, read_index
+from edgepkd.datasets.no_look import HOW_TO_READ, NoLook
 from edgepkd.errors import MissingExtraError, UsageError
 from edgepkd.logits.clip_logits import load_logits
 from edgepkd.models.checkpoint import save_network
@@ -109,6 +110,19 @@ def test_a_run_without_a_fit_is_summed_and_says_so(run: Path, cache: Path) -> No
     assert [s["kind"] for s in facts["scores"]] == ["exit"] * 8 + ["modality"] * 2 + ["prefix"] * 8
     assert "plain sums, and there is no policy" in done.stderr
     assert "2 groups only" in done.stderr
+
+
+def test_the_no_look_floor_stands_beside_the_results(
+    run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = NoLook(0.614, 0.021, 0.5, None, None, ("width", "frames"), ("width",), 90, 12)
+    monkeypatch.setattr(evaluate, "floor_of_index", lambda index, samples: (found, ("why not",)))
+    done = invoke(run, cache)
+    assert done.exit_code == 0, done.output
+    assert (f"{found.in_words()}; {HOW_TO_READ}") in " ".join(done.stdout.split())
+    assert "note: why not" in done.stderr
+    told = metrics(run / "eval" / "test-centre")["data"]["no_look"]
+    assert (told["accuracy"], told["spread"], told["telling"]) == (0.614, 0.021, ["width"])
 
 
 def test_data_may_be_the_folder_or_the_index(run: Path, data: Path, cache: Path) -> None:
