@@ -31,7 +31,8 @@ Jobs = Annotated[int | None, typer.Option(
 TestShare = Annotated[float, typer.Option(
     help="Share of the clips that becomes the test split, where no split is given.")]
 CalibrationShare = Annotated[float, typer.Option(
-    help="Share of the other clips that becomes the calibration split, where none is given.")]
+    help="Share of the other clips that becomes the calibration split, where none is given; of a"
+         " set with few clips or groups none is drawn.")]
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn, such as the splits.")]
 
 
@@ -46,7 +47,8 @@ def prepare(
              " auto.")] = "auto",
     index: Annotated[Path | None, typer.Option(
         help="CSV with columns path (relative to SRC), label and, if known, group and split;"
-             " default: SRC/index.csv.")] = None,
+             " other usual names, such as video and class, will do; default: SRC/index.csv.",
+    )] = None,
     dataset: options.Dataset = None,
     split_files: Annotated[Path | None, typer.Option(
         help="Folder of the official split files; default: looked for in and beside SRC.")] = None,
@@ -54,9 +56,9 @@ def prepare(
     partial: Annotated[bool, typer.Option(
         "--partial", help="Accept an official set of which clips are missing.")] = False,
     group_pattern: Annotated[str | None, typer.Option(
-        metavar="REGEX", help="Layout folder: a pattern for the file name without suffix, whose"
-        " first (...) is the clip's group, such as a person or a recording: one split gets all of"
-        " it; default: each file is a group.")] = None,
+        metavar="REGEX", help="A pattern for the file name without suffix, whose first (...) is the"
+        " clip's group, such as a person or a recording: one split gets all of it; for folders, and"
+        " for an index without groups; default: each file is a group.")] = None,
     test_share: TestShare = 0.2,
     calibration_share: CalibrationShare = 0.2,
     seed: Seed = 0,
@@ -210,9 +212,9 @@ def _show_summary(summary: DataSummary) -> None:
         f"{summary.num_kept} kept, {len(summary.failures)} left out, {summary.num_damaged} of "
         f"damaged sources) in {summary.wall_s:.1f} s")
     if summary.no_look:
-        console.print(f"{summary.no_look.in_words()}; {HOW_TO_READ}")
+        console.print(f"{summary.no_look.in_words()}; {HOW_TO_READ}", soft_wrap=True)
     for note in (*summary.notes, *_skipped(summary.skipped)):
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", soft_wrap=True)  # what is to be pasted stays in one piece
 
 
 def _skipped(skipped: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -135,7 +135,7 @@ def _show(console: Console, result: EvalResult) -> None:
     console.print(f"floor (most frequent label) {100 * result.floor:.1f} %; 95 % intervals over"
                   f" groups; order {','.join(evaluation.order)}")
     if result.no_look:
-        console.print(f"{result.no_look.in_words()}; {HOW_TO_READ}")
+        console.print(f"{result.no_look.in_words()}; {HOW_TO_READ}", soft_wrap=True)
     narrow = console.width < output.NARROW
     kept = [i for i, name in enumerate(COLUMNS) if not (narrow and name in WIDE_ONLY)]
     console.print(output.table(

@@ -97,7 +97,8 @@ def test_how_to_name_groups_is_said_before_the_work_and_at_its_end(
     done = data("prepare", tmp_path / "source", tmp_path / "set", "--jobs", 1)
     assert done.exit_code == 0, done.output
     for text in (done.stdout, done.stderr):
-        assert "--group-pattern '^([A-Za-z]+)_[A-Za-z]+\\d*$' finds 3 groups: anna, bob, cleo" in text
+        assert ("--group-pattern '^([A-Za-z]+)_[A-Za-z]+\\d*$' finds 3 groups: "
+                "anna, bob, cleo") in text
         assert "note: no calibration part is drawn: " in text
 
 

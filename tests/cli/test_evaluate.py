@@ -47,10 +47,10 @@ def drawn() -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two labels in five groups; the index names train and test, not calibration."""
+    """Two labels in five groups: two train, one calibrates, two test."""
     folder = tmp_path_factory.mktemp("data")
     rows = ["path,label,group,split,dataset"]
-    for group, split in (("a", "train"), ("b", "train"), ("c", "train"), ("d", "test"),
+    for group, split in (("a", "train"), ("b", "train"), ("c", "val"), ("d", "test"),
                          ("e", "test")):
         for label, speed in (("left", -2), ("right", 2)):
             name = f"{label}_{group}.mp4"
