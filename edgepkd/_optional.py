@@ -15,6 +15,7 @@ OPTIONAL = {
     "modelopt": ("train", "nvidia-modelopt"),
     "safetensors": ("train", "safetensors"),
     "scipy": ("train", "scipy"),
+    "sklearn": ("train", "scikit-learn"),
     "matplotlib": ("report", "matplotlib"),
     "tensorboard": ("tensorboard", "tensorboard"),
     "ray": ("ray", "ray"),

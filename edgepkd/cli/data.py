@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgepkd.cli.output import JsonTarget
     from edgepkd.pipeline.data import DataEvent, DataSummary
-    from edgepkd.pipeline.verify import ClipVerified, VerifyReport
+    from edgepkd.pipeline.verify import ClipVerified, VerifyReport, VerifyStarted
 
 SHOWN_FAILURES = 20
 SHOWN_SKIPPED = 3
@@ -34,7 +34,8 @@ Jobs = Annotated[int | None, typer.Option(
 TestShare = Annotated[float, typer.Option(
     help="Share of the clips that becomes the test split, where no split is given.")]
 CalibrationShare = Annotated[float, typer.Option(
-    help="Share of the other clips that becomes the calibration split, where none is given.")]
+    help="Share of the other clips that becomes the calibration split, where none is given; of a"
+         " set with few clips or groups none is drawn.")]
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn, such as the splits.")]
 
 
@@ -49,7 +50,8 @@ def prepare(
              " auto.")] = "auto",
     index: Annotated[Path | None, typer.Option(
         help="CSV with columns path (relative to SRC), label and, if known, group and split;"
-             " default: SRC/index.csv.")] = None,
+             " other usual names, such as video and class, will do; default: SRC/index.csv.",
+    )] = None,
     dataset: options.Dataset = None,
     split_files: Annotated[Path | None, typer.Option(
         help="Folder of the official split files; default: looked for in and beside SRC.")] = None,
@@ -57,9 +59,9 @@ def prepare(
     partial: Annotated[bool, typer.Option(
         "--partial", help="Accept an official set of which clips are missing.")] = False,
     group_pattern: Annotated[str | None, typer.Option(
-        metavar="REGEX", help="Layout folder: a pattern for the file name without suffix, whose"
-        " first (...) is the clip's group, such as a person or a recording: one split gets all of"
-        " it; default: each file is a group.")] = None,
+        metavar="REGEX", help="A pattern for the file name without suffix, whose first (...) is the"
+        " clip's group, such as a person or a recording: one split gets all of it; for folders, and"
+        " for an index without groups; default: each file is a group.")] = None,
     test_share: TestShare = 0.2,
     calibration_share: CalibrationShare = 0.2,
     seed: Seed = 0,
@@ -202,6 +204,7 @@ def _show_failures(summary: DataSummary) -> None:
 
 def _show_summary(summary: DataSummary) -> None:
     from edgepkd.cli import output
+    from edgepkd.datasets.no_look import HOW_TO_READ
 
     console = output.stdout()
     labels = sorted({label for counts in summary.counts.values() for label in counts})
@@ -215,8 +218,10 @@ def _show_summary(summary: DataSummary) -> None:
         f"{counted(summary.num_clips, 'clip')} in {summary.folder} ({summary.num_done} made, "
         f"{summary.num_kept} kept, {len(summary.failures)} left out, {summary.num_damaged} of "
         f"damaged sources) in {summary.wall_s:.1f} s")
+    if summary.no_look:
+        console.print(f"{summary.no_look.in_words()}; {HOW_TO_READ}", soft_wrap=True)
     for note in (*summary.notes, *_skipped(summary.skipped)):
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", soft_wrap=True)  # what is to be pasted stays in one piece
 
 
 def _skipped(skipped: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -230,19 +235,21 @@ def _skipped(skipped: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _show_verify(
-    events: Generator[ClipVerified | VerifyReport, None, None], *,
+    events: Generator[VerifyStarted | ClipVerified | VerifyReport, None, None], *,
     json_to: JsonTarget, quiet: bool,
 ) -> VerifyReport:
     from contextlib import closing
     from dataclasses import asdict
 
     from edgepkd.cli import output
-    from edgepkd.pipeline.verify import ClipVerified
+    from edgepkd.pipeline.verify import ClipVerified, VerifyStarted
 
     with output.JsonLines(json_to) as lines, closing(events), _bar(quiet) as bar:
         task = bar.add_task("clips", total=None)
         for event in events:
-            if isinstance(event, ClipVerified):
+            if isinstance(event, VerifyStarted):
+                bar.update(task, total=event.num_clips)
+            elif isinstance(event, ClipVerified):
                 bar.advance(task)
             else:
                 report = event

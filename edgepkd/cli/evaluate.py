@@ -112,6 +112,7 @@ def parse_segments(text: str | None) -> dict[Modality, int] | None:
 
 def _show(console: Console, result: EvalResult) -> None:
     from edgepkd.cli import output
+    from edgepkd.datasets.no_look import HOW_TO_READ
 
     answered, evaluation = result.predicted.answered, result.evaluation
     groups = evaluation.scores[0].top1.num_groups
@@ -120,6 +121,8 @@ def _show(console: Console, result: EvalResult) -> None:
                   f" views: {answered.views}")
     console.print(f"floor (most frequent label) {100 * result.floor:.1f} %; 95 % intervals over"
                   f" groups; order {','.join(evaluation.order)}")
+    if result.no_look:
+        console.print(f"{result.no_look.in_words()}; {HOW_TO_READ}", soft_wrap=True)
     narrow = console.width < output.NARROW
     kept = [i for i, name in enumerate(COLUMNS) if not (narrow and name in WIDE_ONLY)]
     console.print(output.table(

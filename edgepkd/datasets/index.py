@@ -50,7 +50,9 @@ class Index:
 
     samples: tuple[Sample, ...]
     notes: tuple[str, ...]
-    """What was taken in place of columns that are not there."""
+    """Which columns were taken for which, and what in place of those that are not there."""
+    has_groups: bool
+    """False: a clip's group is its file's name."""
 
 
 def read_index(path: Path, *, dataset: str | None = None) -> tuple[Sample, ...]:
@@ -75,7 +77,7 @@ def open_index(path: Path, *, dataset: str | None = None, root: Path | None = No
     rows = [row for row in table.rows if dataset is None or row["dataset"] == dataset]
     samples = samples_of_rows(rows, root or path.parent)
     _check_present(samples, path, dataset)
-    return Index(samples, table.notes)
+    return Index(samples, table.notes, table.has_groups)
 
 
 def samples_of_rows(rows: Sequence[Mapping[str, str]], root: Path) -> tuple[Sample, ...]:

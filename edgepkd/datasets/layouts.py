@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from edgepkd.config import check
 from edgepkd.datasets import official
+from edgepkd.datasets.group_patterns import leak_note
 from edgepkd.datasets.index import Sample, labels_of, open_index
 from edgepkd.datasets.labels import checked_labels, file_stems, folder_names
 from edgepkd.datasets.official import Listing
@@ -40,7 +41,8 @@ class SourceSpec:
     partial: bool = False
     """Accept other clip counts than the official ones; clips that are not there are left out."""
     group_pattern: str | None = None
-    """Folder layout: the first capture group, searched in the file's stem, is the clip's group."""
+    """The first capture group, searched in the file's stem, is the clip's group: in folders of
+    classes, and in an index without a column group."""
 
     def __post_init__(self) -> None:
         check(self.layout in get_args(Layout), "layout", got=self.layout,
@@ -63,9 +65,7 @@ def list_clips(spec: SourceSpec) -> Listing:
     if layout == "folder":
         listing = _from_folders(spec)
     elif layout == "csv":
-        index = open_index(spec.index or spec.folder / INDEX, dataset=spec.dataset,
-                           root=spec.folder)
-        listing = Listing(layout, index.samples, index.notes)
+        listing = _from_index(spec)
     else:
         listing = official.list_official(
             layout, spec.folder, split_files=spec.split_files, split=spec.split,
@@ -84,6 +84,25 @@ def _recognised(spec: SourceSpec) -> Literal["folder", "csv", "ucf101", "hmdb51"
         raise DataError(f"{spec.split_files} holds no official split files; looked for: "
                         f"{', '.join(s.pattern for s in official.SETS.values())}.")
     return "folder"
+
+
+def _from_index(spec: SourceSpec) -> Listing:
+    path = spec.index or spec.folder / INDEX
+    index = open_index(path, dataset=spec.dataset, root=spec.folder)
+    if index.has_groups:
+        if spec.group_pattern is not None:
+            raise DataError(f"{path} has a column of groups, and group_pattern is "
+                            f"{spec.group_pattern!r}.", hint="Leave the pattern or the column out.")
+        return Listing("csv", index.samples, index.notes)
+    samples = tuple(replace(s, group=_group_of(s.path, spec.group_pattern)) for s in index.samples)
+    return Listing("csv", samples, (*index.notes, *_leak_notes(spec, samples)))
+
+
+def _leak_notes(spec: SourceSpec, samples: Sequence[Sample]) -> tuple[str, ...]:
+    """What may leak where each file is a group; nothing where splits are named already."""
+    if spec.group_pattern is not None or any(s.split for s in samples):
+        return ()
+    return (f"a clip's group is its file's name, so {leak_note(samples)}",)
 
 
 def _from_folders(spec: SourceSpec) -> Listing:
@@ -108,7 +127,7 @@ def _from_folders(spec: SourceSpec) -> Listing:
                         "classes.", hint="List the clips in a CSV index with a split column.")
     samples = tuple(Sample(path, labels[label], _group_of(path, spec.group_pattern), "")
                     for (label, _), path in clips.items())
-    return Listing("folder", samples, skipped=tuple(skipped))
+    return Listing("folder", samples, _leak_notes(spec, samples), skipped=tuple(skipped))
 
 
 def _group_of(path: Path, pattern: str | None) -> str:

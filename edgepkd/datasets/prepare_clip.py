@@ -13,6 +13,7 @@ from typing import Literal
 
 from edgepkd.datasets.hashes import sha256_of
 from edgepkd.datasets.training_form import encode, training_form
+from edgepkd.datasets.traits import Traits, probed_traits, traits_of
 from edgepkd.errors import SourceError, StorageError
 from edgepkd.files import write_atomically
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
@@ -41,6 +42,8 @@ class ClipResult:
     """Places of the source that did not decode and were skipped."""
     fps: float | None = None
     """Frame rate it was read with, where it names none."""
+    traits: Traits | None = None
+    """Of the source; None: it failed."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,14 @@ def prepare_clip(job: ClipJob) -> ClipResult:
         return ClipResult(job.path, "failed", f"it cannot be read: {error.strerror}")
     target = job.folder / job.path
     if job.known is not None and _is_current(job.known, source_sha256, job.fps, target):
-        return replace(job.known, status="kept")
+        # Versions before traits were kept noted none.
+        traits = job.known.traits or probed_traits(job.source, limits=job.limits)
+        return replace(job.known, status="kept", traits=traits)
     try:
         with open_video(job.source, fps=job.fps, limits=job.limits) as video:
             encoded = encode(video)
+            traits = traits_of(video, encoded.info, num_frames=encoded.num_frames,
+                               num_bytes=job.source.stat().st_size)
     except SourceError as error:
         return ClipResult(job.path, "failed", str(error), source_sha256=source_sha256)
     except Exception as error:  # a hostile file may break PyAV anywhere; the other clips go on
@@ -82,7 +89,8 @@ def prepare_clip(job: ClipJob) -> ClipResult:
                           f"no motion; allowed: {MIN_FRAMES} or more", source_sha256=source_sha256)
     return _written(job, target, encoded.content, ClipResult(
         job.path, "done", form=training_form(), frames=encoded.num_frames,
-        source_sha256=source_sha256, num_damaged=encoded.num_damaged, fps=job.fps))
+        source_sha256=source_sha256, num_damaged=encoded.num_damaged, fps=job.fps,
+        traits=traits))
 
 
 def _is_current(

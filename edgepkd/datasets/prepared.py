@@ -3,6 +3,7 @@
     DST/videos/LABEL/NAME.mp4
     DST/index.csv       one row for each clip (PreparedClip)
     DST/failures.csv    path and reason of each clip that was left out
+    DST/traits.csv      size, rate, codec, length and sound of each clip's source (Traits)
     DST/prepare.json    counts, settings, versions
     DST/progress.jsonl  what is done so far; a later run goes on from there
 """
@@ -18,11 +19,14 @@ from edgepkd import plain_json
 from edgepkd.closing import Closing
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.prepare_clip import ClipResult
+from edgepkd.datasets.traits import COLUMNS as TRAIT_COLUMNS
+from edgepkd.datasets.traits import Traits, as_row
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import csv_bytes, write_atomically
 from edgepkd.temporaries import sweep
 
 INDEX, FAILURES, SUMMARY, PROGRESS = "index.csv", "failures.csv", "prepare.json", "progress.jsonl"
+TRAITS = "traits.csv"
 VIDEOS = "videos"
 GO_ON_HINT = ("Free some space, or check the permissions, and run the same command again: it goes "
               "on from there, nothing is lost.")
@@ -69,6 +73,16 @@ def write_failures(folder: Path, failures: Sequence[tuple[str, str]]) -> Path:
         StorageError: it cannot be written.
     """
     return _write_csv(folder / FAILURES, ("path", "reason"), failures)
+
+
+def write_traits(folder: Path, traits: Sequence[tuple[str, Traits]]) -> Path:
+    """Write DST/traits.csv of (path of the clip, traits of its source); returns its path.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    return _write_csv(folder / TRAITS, ("path", *TRAIT_COLUMNS),
+                      ((path, *as_row(one)) for path, one in traits))
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
@@ -129,8 +143,11 @@ class Progress(Closing):
         known = {}
         for line in content.splitlines():
             try:
-                result = ClipResult(**plain_json.loads(line))
-            except (ValueError, TypeError):
+                values = plain_json.loads(line)
+                if traits := values.get("traits"):
+                    values["traits"] = Traits(**traits)
+                result = ClipResult(**values)
+            except (ValueError, TypeError, AttributeError):
                 continue  # cut off: that clip is done again
             known[result.path] = result
         return known

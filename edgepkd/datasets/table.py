@@ -1,7 +1,8 @@
 """The rows of an index file: CSV as tools and spreadsheets write it.
 
-Cells may be parted by commas, semicolons or tabs; the text may be UTF-8 or, with a byte order
-mark, UTF-16; heads count in any case and with blanks around them.
+Cells may be parted by commas, semicolons, tabs or bars; the text may be UTF-8 or, with a byte
+order mark, UTF-16; heads count in any case and with blanks around them. A column that is not there
+under its own name is looked for under those that others use (NAMES).
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from pathlib import Path
 from edgepkd.errors import DataError
 
 COLUMNS = ("path", "label", "group", "split")
-_DELIMITERS = (",", ";", "\t")
+NAMES = {
+    "path": ("file", "filename", "file_name", "filepath", "file_path", "video", "video_path",
+             "video_file", "video_name", "videoname", "clip", "clip_path", "clip_name"),
+    "label": ("class", "classname", "class_name", "action", "activity", "category", "label_name"),
+    "group": ("person", "person_id", "subject", "subject_id", "actor", "actor_id", "recording"),
+    "split": ("subset", "partition", "set"),
+}
+"""What others call the columns; blanks and hyphens count as `_`."""
+_DELIMITERS = (",", ";", "\t", "|")
 _SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
 """What Excel may begin a file with."""
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -30,7 +39,9 @@ class Table:
 
     rows: tuple[dict[str, str], ...]
     notes: tuple[str, ...]
-    """What was taken in place of columns that are not there."""
+    """Which columns were taken for which, and what in place of those that are not there."""
+    has_groups: bool = True
+    """False: a clip's group is its file's name."""
 
 
 def read_table(path: Path, *, needed: Sequence[str] = ("path", "label")) -> Table:
@@ -41,12 +52,14 @@ def read_table(path: Path, *, needed: Sequence[str] = ("path", "label")) -> Tabl
 
     Raises:
         DataError: no such file, it is no CSV, one of the columns `needed` is missing or comes
-            twice, or a row has too few or too many cells, no path or no label.
+            twice, several could be meant by one, or a row has too few or too many cells, no path
+            or no label.
     """
     text = _text_of(path)
     try:
         reader = _reader(text, needed)
-        columns = tuple(name.strip().lower() for name in next(reader, []))
+        head = tuple(name.strip().lower() for name in next(reader, []))
+        columns, notes = _understood(head, path)
         _check_columns(columns, path, needed)
         rows = tuple(_rows(reader, columns, path))
     except csv.Error as error:
@@ -56,8 +69,27 @@ def read_table(path: Path, *, needed: Sequence[str] = ("path", "label")) -> Tabl
         row.setdefault("group", Path(row["path"]).stem)
         row.setdefault("split", "")
     instead = {"group": "a clip's group is its file's name", "split": "the splits are drawn"}
-    return Table(rows, tuple(f"{path.name} has no column {name}: {instead[name]}"
-                             for name in absent))
+    notes += tuple(f"{path.name} has no column {name}: {instead[name]}" for name in absent)
+    return Table(rows, notes, "group" not in absent)
+
+
+def _understood(head: Sequence[str], path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The head with the names that edgepkd uses, and a line for each column that has another.
+
+    Raises:
+        DataError: a column is not there under its name, and several could be meant.
+    """
+    columns, notes = list(head), []
+    for name, others in NAMES.items():
+        meant = [column for column in head if _plain(column) in others]
+        if name in head or not meant:
+            continue
+        if len(meant) > 1:
+            raise DataError(f"{path} has no column {name}, and any of {', '.join(meant)} could be "
+                            "meant.", hint=f"Name one of them {name!r}.")
+        columns[head.index(meant[0])] = name
+        notes.append(f"{path.name}: column {meant[0]!r} is taken as {name}")
+    return tuple(columns), tuple(notes)
 
 
 def _text_of(path: Path) -> str:
@@ -84,11 +116,17 @@ def _reader(text: str, needed: Sequence[str]) -> Iterator[list[str]]:
         return _csv(text[named.end():], named[1])
     head = text.partition("\n")[0].partition("\r")[0]
 
+    known = {*COLUMNS, *needed}.union(*NAMES.values())
+
     def num_found(delimiter: str) -> int:
         names = {name.strip().lower() for name in next(_csv(head, delimiter), [])}
-        return len(names & {*COLUMNS, *needed})
+        return len({_plain(name) for name in names} & known)
 
     return _csv(text, max(_DELIMITERS, key=num_found))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name)
 
 
 def _csv(text: str, delimiter: str) -> Iterator[list[str]]:
@@ -99,7 +137,7 @@ def _check_columns(columns: Sequence[str], path: Path, needed: Sequence[str]) ->
     if missing := [name for name in needed if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}; needed: {', '.join(needed)}; "
                         f"its head is: {', '.join(map(repr, columns)) or 'empty'}.",
-                        hint="Part cells with commas, semicolons or tabs.")
+                        hint="Part cells with commas, semicolons, tabs or bars.")
     twice = [name for name, count in Counter(columns).items() if count > 1 and name]
     if twice:
         raise DataError(f"{path} has more than one column {', '.join(twice)}.",

@@ -15,7 +15,7 @@ import av
 from edgepkd.errors import DecodeError
 from edgepkd.video.cut_off import cut_off
 from edgepkd.video.normalize import normalized
-from edgepkd.video.probe import frame_rate, has_display_times, probe
+from edgepkd.video.probe import StreamInfo, frame_rate, has_display_times, probe
 from edgepkd.video.timeline import DEFAULT_FPS
 from edgepkd.video.transforms import TRAINING_HEIGHT_PX, TRAINING_WIDTH_PX
 from edgepkd.video.video_input import VideoInput
@@ -38,6 +38,8 @@ class Encoded:
     num_frames: int
     num_damaged: int
     """Places of the source that did not read or decode and were skipped; a missing end is one."""
+    info: StreamInfo
+    """Of the source."""
 
 
 def encode(video: VideoInput) -> Encoded:
@@ -72,4 +74,4 @@ def encode(video: VideoInput) -> Encoded:
     read_s = float((last - (first or 0)) * params.time_base + 1 / (params.fps or DEFAULT_FPS))
     is_cut_off = cut_off(info, read_s=read_s) is not None
     return Encoded(content.getvalue(), source.counters.frames_encoded,
-                   source.counters.errors + video.num_read_errors + is_cut_off)
+                   source.counters.errors + video.num_read_errors + is_cut_off, info)

@@ -18,7 +18,7 @@ from torch import distributed as dist
 from edgepkd.datasets.hashes import content_of
 from edgepkd.datasets.index import Sample, check_no_leak, read_index
 from edgepkd.datasets.prepared import INDEX
-from edgepkd.datasets.splits import SYNONYMS, assign_splits, check_splits, split_three
+from edgepkd.datasets.splits import assign_splits, check_splits, split_three
 from edgepkd.errors import DataError
 from edgepkd.training.cache import CacheSpec, cache_spec, cached_clip, decode_all
 from edgepkd.training.entries import DEFAULT_GB, cache_line
@@ -76,11 +76,7 @@ def clips_in_splits(run: Run, data: Path | None, dataset: str | None) -> ClipSet
         DataError: as `clips_of_run` and `assign_splits`.
     """
     clips = clips_of_run(run, data, dataset)
-    if len({s.group for s in clips.samples if s.split in ("train", "")}) >= 2:
-        return replace(clips, samples=assign_splits(clips.samples))
-    # An index of test clips alone has nothing that calibration could be drawn from.
-    return replace(clips, samples=tuple(replace(s, split=SYNONYMS.get(s.split, s.split))
-                                        for s in clips.samples))
+    return replace(clips, samples=assign_splits(clips.samples))
 
 
 def of_split(clips: ClipSet, split: Split) -> tuple[Sample, ...]:
@@ -93,8 +89,12 @@ def of_split(clips: ClipSet, split: Split) -> tuple[Sample, ...]:
     if not chosen:
         there = ", ".join(f"{name} {count}" for name, count in
                           sorted(Counter(s.split for s in clips.samples).items()))
-        raise DataError(f"{clips.index} has no clip in split {split!r}; there are: {there}.",
-                        hint="Choose one of these (eval: --split), or name other clips: --data.")
+        raise DataError(
+            f"{clips.index} has no clip in split {split!r}; there are: {there}.",
+            hint="Too few clips to spare a calibration part are no obstacle: `edgepkd train folds "
+                 "RUN` answers the training clips by networks that have not seen their group."
+            if split == "calibration" else
+            "Choose one of these (eval: --split), or name other clips: --data.")
     if split != "train":
         check_no_leak({"train": [s for s in clips.samples if s.split == "train"], split: chosen})
     return chosen
@@ -169,6 +169,7 @@ class Clips:
 
     train: tuple[Sample, ...]
     calibration: tuple[Sample, ...]
+    """May be none."""
     run: Run
     cache: Path
 
@@ -182,6 +183,10 @@ class Clips:
         return LabelledClips(
             [cached_clip(s, spec=self.spec, folder=self.cache) for s in samples],
             [self.run.labels.index(s.label) for s in samples])
+
+    def load_calibration(self) -> LabelledClips | None:
+        """As `load`, of the calibration clips; None: there are none."""
+        return self.load(self.calibration) if self.calibration else None
 
     def keys(self, samples: Sequence[Sample]) -> list[str]:
         """Names of `samples` by content and decoding."""

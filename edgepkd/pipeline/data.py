@@ -14,12 +14,14 @@ import av
 from edgepkd import plain_json
 from edgepkd._version import __version__
 from edgepkd.datasets.hashes import sha256_of
+from edgepkd.datasets.no_look import NoLook
 from edgepkd.datasets.prepare_clip import Status
 from edgepkd.datasets.prepared import (
     FAILURES,
     INDEX,
     PROGRESS,
     SUMMARY,
+    TRAITS,
     VIDEOS,
     PreparedClip,
     Progress,
@@ -79,6 +81,8 @@ class DataSummary:
     wall_s: float
     skipped: tuple[tuple[str, str], ...] = ()
     """(path, reason) of what lies in a folder of classes and is no clip."""
+    no_look: NoLook | None = None
+    """How well labels are guessed without a look; None: not measured."""
 
 
 DataEvent = DataStarted | ClipPrepared | DataSummary
@@ -86,14 +90,14 @@ DataEvent = DataStarted | ClipPrepared | DataSummary
 
 def files_of(folder: Path) -> tuple[Path, ...]:
     """What a set in `folder` has besides its clips."""
-    return tuple(folder / name for name in (INDEX, FAILURES, SUMMARY, PROGRESS))
+    return tuple(folder / name for name in (INDEX, FAILURES, TRAITS, SUMMARY, PROGRESS))
 
 
 def finish(
     folder: Path, clips: Sequence[PreparedClip], progress: Progress, *,
     settings: Mapping[str, Any], layout: str, failures: tuple[tuple[str, str], ...],
     notes: tuple[str, ...], num_kept: int, wall_s: float,
-    skipped: tuple[tuple[str, str], ...] = (),
+    skipped: tuple[tuple[str, str], ...] = (), no_look: NoLook | None = None,
 ) -> DataSummary:
     """Write the index and prepare.json, remove what earlier runs left.
 
@@ -107,6 +111,7 @@ def finish(
     made = DataSummary(
         folder=folder, layout=layout, num_clips=len(clips), num_done=len(clips) - num_kept,
         num_kept=num_kept, failures=failures, notes=notes, wall_s=wall_s, skipped=skipped,
+        no_look=no_look,
         num_damaged=sum(clip.damaged > 0 for clip in clips),
         counts={name: dict(sorted(Counter(c.label for c in part).items()))
                 for name, part in parts.items()},

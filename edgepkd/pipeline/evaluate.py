@@ -22,6 +22,7 @@ from edgepkd import plain_json
 from edgepkd.cascade import Order, order_key, parse_order
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.index import Sample
+from edgepkd.datasets.no_look import NoLook
 from edgepkd.errors import ModelError, UsageError
 from edgepkd.files import write_atomically
 from edgepkd.logits.clip_logits import ViewsProtocol, save_logits
@@ -42,6 +43,7 @@ from edgepkd.pipeline.eval_files import (
 from edgepkd.pipeline.eval_log import log_look
 from edgepkd.pipeline.eval_notes import notes_on
 from edgepkd.pipeline.flatness import Flatness, FlatnessConfig, measure_flatness
+from edgepkd.pipeline.no_look_floor import floor_of_index
 from edgepkd.pipeline.trained_run import TrainedRun, clip_gmac, open_run
 from edgepkd.training.entries import DEFAULT_GB, check_limit, trim
 from edgepkd.training.execution import Execution, auto_device
@@ -127,6 +129,8 @@ class EvalResult:
     """Share of the most frequent label: what a constant answer gets."""
     notes: tuple[str, ...]
     """What a reader of the numbers should know."""
+    no_look: NoLook | None = None
+    """How well labels of the clips that are not for test are guessed without a look."""
 
     @property
     def views(self) -> ViewsProtocol:
@@ -171,8 +175,10 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress | None = None) -> Ev
     flatness = _flatness(config, run, clips.samples, tell=tell)
     counts = Counter(predicted.answered.labels.tolist())
     floor = max(counts.values()) / len(predicted.answered)
+    no_look, why_none = floor_of_index(clips.index, clips.samples)
     result = EvalResult(config.folder, run, evaluation, predicted, flatness, num_looks, floor,
-                        notes_on(evaluation, predicted, run, num_looks=num_looks))
+                        (*notes_on(evaluation, predicted, run, num_looks=num_looks), *why_none),
+                        no_look)
     return _write(result, config, index=clips.index)
 
 
@@ -266,7 +272,9 @@ def evaluation_facts(result: EvalResult, config: EvalConfig, *, index: Path) -> 
         "data": {"index": str(index), "dataset": config.dataset or run.record.recipe.dataset,
                  "split": answered.split, "num_clips": len(answered),
                  "num_groups": len(set(answered.groups)), "labels": list(run.record.labels),
-                 "floor": result.floor, "num_looks": result.num_looks,
+                 "floor": result.floor,
+                 "no_look": asdict(result.no_look) if result.no_look else None,
+                 "num_looks": result.num_looks,
                  "skipped": [asdict(clip) for clip in result.predicted.skipped]},
         "views": {"name": str(answered.views), **asdict(answered.views)},
         "order": order_key(evaluation.order),

@@ -34,7 +34,7 @@ from edgepkd.logits.wise import all_orders
 from edgepkd.models.macs import clip_gmac
 from edgepkd.models.segmented import Networks
 from edgepkd.outputs import check_folder
-from edgepkd.pipeline.clips import clips_in_splits, of_split
+from edgepkd.pipeline.clips import Split, clips_in_splits, of_split
 from edgepkd.pipeline.export_bundle import ExportConfig, export_bundle
 from edgepkd.pipeline.run_card import RunFacts, run_card
 from edgepkd.pipeline.step_logs import QUANTIZE_FILE
@@ -65,6 +65,7 @@ class _Clips:
     labels: Labels
     groups: tuple[str, ...]
     num_skipped: int
+    split: Split
 
 
 def export_run(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, None, None]:
@@ -150,13 +151,17 @@ def _static(networks: Networks, inputs: Inputs, target: Target) -> Segments:
 
 
 def _calibration_clips(config: ExportConfig, run: TrainedRun) -> _Clips:
-    """Decoded calibration clips; those that cannot be read are left out.
+    """Decoded calibration clips, or training clips where there are none; what cannot be read is
+    left out.
 
     Raises:
         DataError: there is none, or they are all of one label.
     """
     arrays, labels, groups = [], [], []
-    chosen = of_split(clips_in_splits(run.record, config.data, config.dataset), "calibration")
+    clips = clips_in_splits(run.record, config.data, config.dataset)
+    split: Split = ("calibration" if any(s.split == "calibration" for s in clips.samples)
+                    else "train")
+    chosen = of_split(clips, split)
     for sample in chosen:
         try:
             arrays.append(cached_clip(sample, spec=run.cache_spec, folder=config.cache))
@@ -166,10 +171,11 @@ def _calibration_clips(config: ExportConfig, run: TrainedRun) -> _Clips:
         groups.append(sample.group)
     trim(config.cache, limit_gb=config.cache_gb)
     if len(set(labels)) < 2:
-        raise DataError(f"the calibration split has clips of {len(set(labels))} labels that can be"
+        raise DataError(f"the {split} split has clips of {len(set(labels))} labels that can be"
                         " read; allowed: two or more.",
                         hint="WISE and the exit policy are fitted on it: add groups to it.")
-    return _Clips(arrays, np.array(labels, np.int64), tuple(groups), len(chosen) - len(arrays))
+    return _Clips(arrays, np.array(labels, np.int64), tuple(groups), len(chosen) - len(arrays),
+                  split)
 
 
 def _answers(
@@ -201,6 +207,9 @@ def _report(
 
 def _notes(clips: _Clips, drifts: Sequence[str], *, num_forms: int) -> tuple[str, ...]:
     notes = [f"drift allowed: {text}" for text in drifts]
+    if clips.split == "train":
+        notes.append("there are no calibration clips: weights and thresholds are fitted on training"
+                     " clips, which the networks have seen")
     if len(clips.labels) < ENOUGH_CLIPS:
         notes.append(f"parity over {len(clips.labels)} clips only; {ENOUGH_CLIPS} or more say"
                      " something")

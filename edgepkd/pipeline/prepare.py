@@ -13,12 +13,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from edgepkd.config import check, check_fps
 from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.layouts import SourceSpec, list_clips, output_names, source_name
+from edgepkd.datasets.no_look import NoLook
 from edgepkd.datasets.official import Listing
 from edgepkd.datasets.pools import Crash, LocalPool, Pool
 from edgepkd.datasets.prepare_clip import ClipJob, ClipResult, prepare_clip
@@ -29,13 +30,16 @@ from edgepkd.datasets.prepared import (
     PreparedClip,
     Progress,
     write_failures,
+    write_traits,
 )
-from edgepkd.datasets.splits import Shares, assign_splits, check_splits
+from edgepkd.datasets.splits import Shares, absent_classes, check_splits, draw_splits
 from edgepkd.datasets.training_form import SUFFIX
+from edgepkd.datasets.traits import Traits
 from edgepkd.errors import DataError, StorageError
 from edgepkd.machine.hardware import num_cores
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.data import ClipPrepared, DataEvent, DataStarted, finish, settings_of
+from edgepkd.pipeline.no_look_floor import measured
 from edgepkd.video.limits import DEFAULT_LIMITS, Limits
 
 
@@ -83,12 +87,13 @@ def prepare(
     _check_places(config)
     listing = list_clips(config.source)
     _check_no_own_clip(config, listing)
-    samples = assign_splits(listing.samples, shares=config.shares)
+    drawn = draw_splits(listing.samples, shares=config.shares)
+    samples, told = drawn.samples, (*listing.notes, *drawn.notes)
     check_splits(samples)
     root = config.source.folder
     names = output_names(samples, root=root, suffix=SUFFIX)
     skipped = tuple((source_name(one.path, root), one.reason) for one in listing.skipped)
-    yield DataStarted(listing.layout, len(samples), len(labels_of(samples)), listing.notes, skipped)
+    yield DataStarted(listing.layout, len(samples), len(labels_of(samples)), told, skipped)
     with Progress(config.folder) as progress:
         # Absolute: a process on a cluster starts in a folder of its own.
         jobs = [ClipJob(s.path.absolute(), config.folder.absolute(), name,
@@ -107,7 +112,7 @@ def prepare(
         yield finish(
             config.folder, outcome.clips, progress, settings=settings_of(config),
             layout=listing.layout, failures=outcome.failures,
-            notes=(*listing.notes, *outcome.notes), skipped=skipped,
+            notes=(*told, *outcome.notes), skipped=skipped, no_look=outcome.no_look,
             num_kept=statuses["kept"], wall_s=time.perf_counter() - begin)
 
 
@@ -116,13 +121,14 @@ class _Outcome:
     clips: list[PreparedClip]
     failures: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    no_look: NoLook | None
 
 
 def _judged(
     config: PrepareConfig, listing: Listing, samples: Sequence[Sample],
     results: Sequence[ClipResult],
 ) -> _Outcome:
-    """Clips and failures, in the order of the listing; writes the list of failures.
+    """Clips and failures, in the order of the listing; writes failures and traits.
 
     Raises:
         DataError: too many failures, or what is left cannot be trained and tested with.
@@ -134,8 +140,21 @@ def _judged(
     write_failures(config.folder, failures)
     _check_failures(failures, samples, clips, config)
     notes = _check_content(clips, is_official=listing.is_official)
-    check_splits([replace(c.sample(config.folder), sha256="") for c in clips])
-    return _Outcome(clips, failures, notes)
+    kept = [replace(c.sample(config.folder), sha256="") for c in clips]
+    check_splits(kept)
+    traits = [result.traits for result in results if result.status != "failed"]
+    write_traits(config.folder, [(clip.path, one) for clip, one in zip(clips, traits, strict=True)
+                                 if one])
+    floor, why_none = _floor(kept, traits)
+    return _Outcome(clips, failures, (*notes, *absent_classes(kept), *why_none), floor)
+
+
+def _floor(
+    samples: Sequence[Sample], traits: Sequence[Traits | None]
+) -> tuple[NoLook | None, tuple[str, ...]]:
+    """The no-look floor of the clips that are not for test."""
+    pairs = [(s, one) for s, one in zip(samples, traits, strict=True) if s.split != "test"]
+    return measured([s for s, _ in pairs], [asdict(one) if one else None for _, one in pairs])
 
 
 def _check_places(config: PrepareConfig) -> None:

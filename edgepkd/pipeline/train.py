@@ -12,18 +12,19 @@ Under `torchrun` every process runs the same call; rank 0 writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import distributed as dist
 
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import Sample, labels_of
-from edgepkd.datasets.splits import split_three
+from edgepkd.datasets.splits import absent_classes, draw_splits, split_three, splits_in_words
 from edgepkd.errors import ModelError, UsageError
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
@@ -124,6 +125,8 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
     recipe = _recipe(config, old)
     clips = clips_to_train_on(data, recipe=recipe)
     split_three(clips.samples)  # before anything is written: data that is refused leaves no run
+    if config.console and rank() == 0 and not isinstance(config, ExitsConfig):
+        _tell_splits(config.console, clips.samples)
     seed = recipe.seed if config.seed is None else config.seed
     run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed)
     if old:
@@ -131,6 +134,14 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
     elif rank() == 0:
         write_run(run)
     return run, clips.samples
+
+
+def _tell_splits(console: Console, samples: Sequence[Sample]) -> None:
+    """What is trained, chosen and tested on, and which classes a part has no clip of."""
+    drawn = draw_splits(samples)
+    console.print(splits_in_words(drawn.samples), soft_wrap=True)
+    for note in (*drawn.notes, *absent_classes(drawn.samples)):
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 def _recipe(config: TrainConfig, old: Run | None) -> TrainRecipe:
@@ -179,7 +190,7 @@ def _backbone(
         trained = train_backbone(
             clips.load(clips.train), spec=spec, recipe=recipe.backbones[modality],
             num_classes=len(run.labels), rule=recipe.clip.sampling, seed=seed,
-            calibration=clips.load(clips.calibration), start=network,
+            calibration=clips.load_calibration(), start=network,
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )
@@ -234,12 +245,12 @@ def _exits(
     with _logs(config, folder, f"exits {modality}", recipe.epochs) as log:
         log.event("start", step="exits", modality=modality, seed=seed, key=key,
                   online=config.online, recipe=asdict(recipe))
-        data = clips.load(clips.train)
+        data, held_out = clips.load(clips.train), clips.load_calibration()
         train_exits(
             network, _features(config, run, clips, modality, trunks, data),
             label_rows(data, num_views=recipe.num_views), recipe=recipe, seed=seed,
-            calibration=calibration_views(network, clips.load(clips.calibration),
-                                          spec=run.recipe.inputs[modality]),
+            calibration=calibration_views(network, held_out, spec=run.recipe.inputs[modality])
+            if held_out else None,
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )

@@ -29,6 +29,13 @@ class VerifyConfig:
 
 
 @dataclass(frozen=True)
+class VerifyStarted:
+    """The index is read."""
+
+    num_clips: int
+
+
+@dataclass(frozen=True)
 class ClipVerified:
     """One clip was looked at."""
 
@@ -51,13 +58,14 @@ class VerifyReport:
 
 def verify(
     config: VerifyConfig, *, pool: Pool | None = None
-) -> Generator[ClipVerified | VerifyReport, None, None]:
+) -> Generator[VerifyStarted | ClipVerified | VerifyReport, None, None]:
     """Compare a data set with its index; the last event is a VerifyReport.
 
     Raises:
         DataError: there is no index, or it lacks columns.
     """
     rows = read_table(config.folder / INDEX).rows
+    yield VerifyStarted(len(rows))
     problems = [(INDEX, text) for text in index_problems(config.folder, rows)]
     jobs = [CheckJob(config.folder, row["path"], row.get("sha256") or "", _frames(row),
                      row.get("form") or "", config.decode, config.limits) for row in rows]

@@ -102,10 +102,15 @@ def run_epochs(
     the best epoch.
 
     Raises:
-        TrainingError: a loss is not finite (the last checkpoint is kept), or the checkpoint to
-            resume from is of another run.
+        TrainingError: the best epoch is to be kept and there is no `evaluate`; a loss is not
+            finite (the last checkpoint is kept), or the checkpoint to resume from is of another
+            run.
         StorageError: the checkpoint cannot be written.
     """
+    if recipe.select == "best" and evaluate is None:
+        raise TrainingError("the recipe keeps the best epoch on the calibration split, and there "
+                            "are no calibration clips.",
+                            hint="Give the data a calibration split, or set select = 'last'.")
     log = log or Silent()
     progress = Progress()
     if checkpoint and checkpoint.resume and checkpoint.path.is_file():
@@ -143,10 +148,6 @@ def _select(
 ) -> None:
     if recipe.select != "best":
         return
-    if "loss_calibration" not in values:
-        raise TrainingError("the recipe keeps the best epoch on the calibration split, and there "
-                            "are no calibration clips.",
-                            hint="Give the data a calibration split, or set select = 'last'.")
     if values["loss_calibration"] < progress.best_loss:
         progress.best_loss, progress.best_epoch = values["loss_calibration"], epoch
         progress.best = copy.deepcopy(dict(module.state_dict()))

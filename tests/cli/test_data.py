@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress, TaskID
 from typer.testing import Result
 
 from edgepkd.datasets.layouts import SourceSpec
@@ -50,8 +51,8 @@ def test_prepare_verify_and_a_second_time(
     assert done.stderr.endswith(step)
     checked = data("verify", folder, "--decode", "--jobs", 1)
     assert checked.exit_code == 0
-    assert checked.stderr == step
-    assert "8 clips checked and decoded (2 calibration, 2 test, 4 train): all is well" in (
+    assert checked.stderr.endswith(step)
+    assert "8 clips checked and decoded (2 test, 6 train): all is well" in (
         checked.stdout)
     again = data("prepare", source, folder, "--jobs", 1, "--max-failures", 0.2, "--test-share",
                    0.25, "--calibration-share", 0.34, "--json", "-", "--quiet")
@@ -85,6 +86,38 @@ def test_what_is_skipped_is_counted_and_named(
                  "note: 1 skipped, a link to a folder that it lies in: self"):
         assert line in done.stderr
         assert line in done.stdout
+
+
+def test_how_to_name_groups_is_said_before_the_work_and_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "LocalPool", lambda jobs: FakePool())
+    for row, label in enumerate(("bend", "jump")):
+        (tmp_path / "source" / label).mkdir(parents=True)
+        for number, person in enumerate(("anna", "bob", "cleo")):
+            encode_clip(tmp_path / "source" / label / f"{person}_{label}.avi",
+                        moving_scene(4, seed=10 * row + number))
+    done = data("prepare", tmp_path / "source", tmp_path / "set", "--jobs", 1)
+    assert done.exit_code == 0, done.output
+    for text in (done.stdout, done.stderr):
+        assert ("--group-pattern '^([A-Za-z]+)_[A-Za-z]+\\d*$' finds 3 groups: "
+                "anna, bob, cleo") in text
+        assert "note: no calibration part is drawn: " in text
+
+
+def test_verify_counts_towards_a_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "LocalPool", lambda jobs: FakePool())
+    seen: list[float | None] = []
+    real = Progress.advance
+
+    def advance(bar: Progress, task: TaskID) -> None:
+        seen.append(bar.tasks[0].total)
+        real(bar, task)
+
+    data("synth", tmp_path / "set", "--classes", 2, "--clips", 8, "--clip-frames", 3)
+    monkeypatch.setattr(Progress, "advance", advance)
+    assert data("verify", tmp_path / "set", "--jobs", 1).exit_code == 0
+    assert seen == [8.0] * 8
 
 
 def test_synth(tmp_path: Path) -> None:

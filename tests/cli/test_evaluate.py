@@ -16,6 +16,7 @@ from edgepkd import plots
 from edgepkd.cli.evaluate import parse_segments
 from edgepkd.config import MODALITIES, InputSpec, Modality
 from edgepkd.datasets.index import labels_of, read_index
+from edgepkd.datasets.no_look import HOW_TO_READ, NoLook
 from edgepkd.errors import MissingExtraError, UsageError
 from edgepkd.logits.clip_logits import load_logits
 from edgepkd.models.checkpoint import save_network
@@ -46,10 +47,10 @@ def drawn() -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two labels in five groups; the index names train and test, not calibration."""
+    """Two labels in five groups: two train, one calibrates, two test."""
     folder = tmp_path_factory.mktemp("data")
     rows = ["path,label,group,split,dataset"]
-    for group, split in (("a", "train"), ("b", "train"), ("c", "train"), ("d", "test"),
+    for group, split in (("a", "train"), ("b", "train"), ("c", "val"), ("d", "test"),
                          ("e", "test")):
         for label, speed in (("left", -2), ("right", 2)):
             name = f"{label}_{group}.mp4"
@@ -112,6 +113,19 @@ def test_a_run_without_a_fit_is_summed_and_says_so(run: Path, cache: Path) -> No
     assert f"cache {cache}: 0.0 GB of 20\n" in done.stderr
     assert done.stderr.endswith(
         f"next: edgepkd eval {run} --split calibration --cache {cache}\n")
+
+
+def test_the_no_look_floor_stands_beside_the_results(
+    run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = NoLook(0.614, 0.021, 0.5, None, None, ("width", "frames"), ("width",), 90, 12)
+    monkeypatch.setattr(evaluate, "floor_of_index", lambda index, samples: (found, ("why not",)))
+    done = invoke(run, cache)
+    assert done.exit_code == 0, done.output
+    assert (f"{found.in_words()}; {HOW_TO_READ}") in " ".join(done.stdout.split())
+    assert "note: why not" in done.stderr
+    told = metrics(run / "eval" / "test-centre")["data"]["no_look"]
+    assert (told["accuracy"], told["spread"], told["telling"]) == (0.614, 0.021, ["width"])
 
 
 def test_data_may_be_the_folder_or_the_index(run: Path, data: Path, cache: Path) -> None:

@@ -20,7 +20,13 @@ from edgepkd.deploy.parity import SegmentChain
 from edgepkd.engines.graph import is_quantized, load
 from edgepkd.logits import fit
 from tests.cli.calling import invoke
-from tests.training.tiny_set import Row, change_index, make_run, make_set
+from tests.training.tiny_set import (
+    Row,
+    change_index,
+    make_run,
+    make_set,
+    without_calibration,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +75,18 @@ def test_a_float_run_becomes_a_bundle(run: Path, cache: Path) -> None:
     card = (bundle.path / "MODEL_CARD.md").read_text()
     for words in ("# tiny", "Segments are float", "| mv_1 |", "upper limit", "2 clips only"):
         assert words in card
+
+
+def test_without_calibration_clips_training_clips_are_taken_and_it_is_said(
+    run: Path, cache: Path, data: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(data, tmp_path / "data"))
+    change_index(own, without_calibration)
+    done = export(run, cache, "--data", own, "--json", "-")
+    assert done.exit_code == 0, done.output
+    (line, *_) = (json.loads(text) for text in done.stdout.splitlines())
+    assert line["calibration"]["num_clips"] == 4
+    assert "fitted on training clips, which the networks have seen" in " ".join(line["notes"])
 
 
 def test_the_batch_is_free_or_fixed_to_a_clip(run: Path, cache: Path) -> None:

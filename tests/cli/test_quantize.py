@@ -10,7 +10,7 @@ import pytest
 from typer.testing import Result
 
 from tests.cli.calling import invoke, lines
-from tests.training.tiny_set import make_set, write_recipe
+from tests.training.tiny_set import change_index, make_set, without_calibration, write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +44,18 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def quantize(run: Path, cache: Path, *arguments: object) -> Result:
     return invoke("quantize", run, "--cache", cache, "--jobs", 1, "--threads", 1, "--device", "cpu",
                   *arguments)
+
+
+def test_without_calibration_clips_the_table_has_dashes(
+    trained: Path, cache: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(trained.parent / "data", tmp_path / "data"))
+    change_index(own, without_calibration)
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    done = quantize(run, cache, *FEW, "--method", "ptq", "--data", own)
+    assert done.exit_code == 0, done.output
+    row = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["mv", "ptq"])
+    assert row.split()[2:5] == ["-", "-", "-"]
 
 
 def test_a_run_becomes_int8_is_evaluated_and_weighed(run: Path, cache: Path) -> None:

@@ -238,7 +238,9 @@ def test_a_disk_that_fills_up_is_one_message_and_leaves_no_part(
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120,
         check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: decoded clips cannot be written to")
+    splits, error = done.stderr.splitlines()[:2]
+    assert splits.startswith("train 4 clips of 2 classes in 2 groups; calibration 2 clips")
+    assert error.startswith("error: decoded clips cannot be written to")
     assert "next: Free some space" in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "cache").iterdir()) == []

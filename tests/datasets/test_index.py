@@ -39,7 +39,7 @@ def test_an_index_gives_samples_with_paths_beside_it(tmp_path: Path) -> None:
 
 
 def test_an_index_without_a_needed_column_is_refused(tmp_path: Path) -> None:
-    index = write_index(tmp_path, ["x.avi,run,train"], header="path,class,split")
+    index = write_index(tmp_path, ["x.avi,run,train"], header="path,kind,split")
     with pytest.raises(DataError, match="no column label; needed: path, label; its head is"):
         read_index(index)
     with pytest.raises(DataError, match="no column label, dataset"):

@@ -70,7 +70,7 @@ def test_any_text_that_can_name_a_folder_is_a_label(tmp_path: Path, label: str) 
     listing = list_clips(SourceSpec(tmp_path))
     assert listing.layout == "csv"
     assert {s.label for s in listing.samples} == {label, "other"}
-    assert len(listing.notes) == 2
+    assert len(listing.notes) == 3
 
 
 def test_a_decomposed_label_is_composed_and_its_clip_found(tmp_path: Path) -> None:

@@ -69,8 +69,7 @@ def test_ucf_is_recognised_and_split_by_its_files(ucf: Path) -> None:
     assert (listing.layout, listing.is_official, listing.notes) == ("ucf101", True, ())
     assert {s.group for s in listing.samples if s.split == "test"} == {"g01"}
     splits = split_three(listing.samples)
-    assert [len(part) for part in splits.parts().values()] == [4, 2, 2]
-    assert len({s.group for s in splits.calibration}) == 1
+    assert [len(part) for part in splits.parts().values()] == [6, 0, 2]
 
 
 def test_ucf_videos_may_lie_in_one_folder(ucf: Path) -> None:

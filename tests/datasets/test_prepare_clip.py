@@ -11,6 +11,7 @@ import pytest
 from edgepkd.datasets.hashes import sha256_of
 from edgepkd.datasets.prepare_clip import ClipJob, ClipResult, prepare_clip
 from edgepkd.datasets.training_form import training_form
+from edgepkd.datasets.traits import probed_traits
 from edgepkd.video.source import open_video
 from tests.clips import encode_clip, moving_scene
 from tests.disks import full_disk
@@ -26,7 +27,8 @@ def test_a_clip_is_written_with_its_facts(job: ClipJob) -> None:
     target = job.folder / job.path
     result = prepare_clip(job)
     assert result == ClipResult(job.path, "done", "", training_form(), sha256_of(target), 6,
-                                sha256_of(job.source), 0)
+                                sha256_of(job.source), 0, traits=probed_traits(job.source))
+    assert result.traits is not None
     assert [p.name for p in target.parent.iterdir()] == ["source.mp4"]
 
 

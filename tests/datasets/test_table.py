@@ -20,7 +20,7 @@ def table(folder: Path, content: str | bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_every_delimiter_line_end_and_encoding_reads_the_same(
@@ -46,6 +46,43 @@ def test_without_group_and_split_names_are_groups_and_splits_are_drawn(tmp_path:
     assert found.rows == ({"label": "run", "path": "a/anna_1.avi", "group": "anna_1", "split": ""},)
     assert found.notes == ("index.csv has no column group: a clip's group is its file's name",
                            "index.csv has no column split: the splits are drawn")
+
+
+@pytest.mark.parametrize(("head", "taken"), [
+    ("Video;Class;Person", "'video' is taken as path, 'class' as label, 'person' as group"),
+    ("File Name;ACTION;subject-id", "'file name' is taken as path, 'action' as label, "
+                                    "'subject-id' as group"),
+    ("filename;Label;group", "'filename' is taken as path"),
+])
+def test_columns_under_other_names_are_understood_and_said(
+    tmp_path: Path, head: str, taken: str
+) -> None:
+    found = read_table(table(tmp_path, f"{head}\nx.avi;run;anna\n"))
+    assert found.rows == ({"path": "x.avi", "label": "run", "group": "anna", "split": ""},)
+    assert found.has_groups
+    *said, last = found.notes
+    assert ", ".join(said).replace("index.csv: column ", "").replace(
+        "is taken as label", "as label").replace("is taken as group", "as group") == taken
+    assert last == "index.csv has no column split: the splits are drawn"
+
+
+def test_a_column_of_its_own_name_is_taken_before_others(tmp_path: Path) -> None:
+    found = read_table(table(tmp_path, "file,path,label,class,group,split\na,x.avi,run,7,g,test\n"))
+    assert found.rows == ({"file": "a", "path": "x.avi", "label": "run", "class": "7",
+                           "group": "g", "split": "test"},)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(("head", "message"), [
+    ("file,video,label", "has no column path, and any of file, video could be meant"),
+    ("path,Class,action", "has no column label, and any of class, action could be meant"),
+])
+def test_columns_that_could_all_be_meant_are_refused(
+    tmp_path: Path, head: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read_table(table(tmp_path, f"{head}\nx,y,z\n"))
+    assert "Name one of them" in str(caught.value)
 
 
 def test_other_columns_are_kept_and_nameless_ones_left_out(tmp_path: Path) -> None:

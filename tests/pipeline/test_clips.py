@@ -115,8 +115,15 @@ def test_splits_are_those_that_training_makes(tmp_path: Path) -> None:
         ["a", "b"], ["c", "d"], ["e", "f"]]
     drawn = split_index(tmp_path / "drawn" / "index.csv", *(
         f"{n}.avi,{label},{n},," for n in range(5) for label in ("run",)))
-    assert {s.split for s in clips_in_splits(run, drawn, None).samples} == {
-        "train", "calibration", "test"}
+    assert {s.split for s in clips_in_splits(run, drawn, None).samples} == {"train", "test"}
+
+
+def test_without_calibration_clips_the_next_command_is_named(tmp_path: Path) -> None:
+    run = run_of(split_index(tmp_path / "index.csv", *OWN[:2], *OWN[4:]))
+    with pytest.raises(DataError, match="no clip in split 'calibration'; there are: test 2, train 2"
+                       ) as caught:
+        of_split(clips_in_splits(run, None, None), "calibration")
+    assert "`edgepkd train folds RUN`" in str(caught.value)
 
 
 def test_an_index_of_test_clips_alone_is_taken_as_it_is(tmp_path: Path) -> None:

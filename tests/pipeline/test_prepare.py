@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -27,7 +28,7 @@ from tests.clips import encode_clip, moving_scene
 from tests.datasets.sets import FakePool, contents, make_folder_set, problems
 from tests.disks import FULL, full_disk
 
-SHARES = Shares(test=0.25, calibration=0.34)
+SHARES = Shares(test=0.25, calibration=0.34, always=True)
 
 
 @pytest.fixture
@@ -64,15 +65,61 @@ def test_a_set_is_whole_and_training_can_read_it(config: PrepareConfig) -> None:
     told = json.loads((config.folder / "prepare.json").read_text())
     assert told["counts"] == summary.counts
     assert told["settings"]["shares"]["test"] == 0.25
+    assert told["no_look"] is None  # of so few clips a tree says nothing
     assert set(told["versions"]) == {"edgepkd", "av", "libavcodec", "python"}
     assert problems(config.folder, decode=True) == []
 
 
 def test_events_come_as_clips_get_done(config: PrepareConfig) -> None:
     events = list(verb.prepare(config, pool=FakePool()))
-    assert events[0] == DataStarted("folder", 8, 2, ())
+    started = events[0]
+    assert isinstance(started, DataStarted)
+    assert (started.layout, started.num_clips, started.num_labels) == ("folder", 8, 2)
     assert [e.number for e in events if isinstance(e, ClipPrepared)] == list(range(1, 9))
     assert events[1] == ClipPrepared("videos/walk/g3.mp4", "walk/g3.avi", "done", "", 1)
+
+
+def test_traits_of_the_sources_are_kept(config: PrepareConfig, source: Path) -> None:
+    prepare(config)
+    first = (config.folder / "traits.csv").read_bytes()
+    rows = list(csv.DictReader(io.StringIO(first.decode())))
+    assert [row["path"] for row in rows[:2]] == ["videos/run/g0.mp4", "videos/run/g1.mp4"]
+    size = (source / "run" / "g0.avi").stat().st_size
+    assert (rows[0]["codec"], rows[0]["frames"], rows[0]["bytes"]) == ("mpeg4", "6", str(size))
+    # An earlier version noted none: they are read again.
+    progress = config.folder / "progress.jsonl"
+    lines = [json.loads(line) for line in progress.read_text().splitlines()]
+    progress.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "traits"}) + "\n"
+                                for line in lines))
+    assert prepare(config).num_kept == 8
+    assert (config.folder / "traits.csv").read_bytes() == first
+
+
+@pytest.mark.slow
+def test_the_no_look_floor_is_measured_on_what_is_not_for_test(tmp_path: Path) -> None:
+    for label, frames in (("run", 4), ("walk", 9)):
+        (tmp_path / "source" / label).mkdir(parents=True)
+        for number in range(14):
+            encode_clip(tmp_path / "source" / label / f"{label}_{number}.avi",
+                        moving_scene(frames, seed=100 * frames + number))
+    summary = prepare(PrepareConfig(SourceSpec(tmp_path / "source"), tmp_path / "set"))
+    assert summary.no_look is not None
+    assert summary.no_look.num_clips == summary.num_clips - sum(summary.counts["test"].values())
+    assert (summary.no_look.accuracy, summary.no_look.length) == (1.0, 1.0)
+    told = json.loads((tmp_path / "set" / "prepare.json").read_text())
+    assert told["no_look"]["accuracy"] == 1.0
+
+
+def test_classes_that_test_has_no_clip_of_are_a_warning(
+    config: PrepareConfig, source: Path
+) -> None:
+    rows = [f"{p.relative_to(source)},{p.parent.name},{p.stem},"
+            f"{'test' if p.parent.name == 'run' and p.stem == 'g3' else 'train'}"
+            for p in sorted(source.rglob("*.avi"))]
+    (source / "index.csv").write_text("\n".join(["path,label,group,split", *(
+        row for row in rows if not row.endswith("walk,g3,train"))]) + "\n")
+    assert prepare(replace(config, shares=Shares())).notes[-1] == (
+        "no test clip of walk: no result says anything of them")
 
 
 def test_what_is_no_clip_is_listed(config: PrepareConfig, source: Path) -> None:
@@ -117,8 +164,12 @@ def test_a_csv_without_splits_and_groups_is_prepared(config: PrepareConfig, sour
     summary = prepare(config)
     assert (summary.layout, summary.num_clips) == ("csv", 8)
     assert sum(summary.num_groups.values()) == 8
-    assert summary.notes == ("index.csv has no column group: a clip's group is its file's name",
-                             "index.csv has no column split: the splits are drawn")
+    group, split, leak, test, calibration = summary.notes
+    assert group == "index.csv has no column group: a clip's group is its file's name"
+    assert split == "index.csv has no column split: the splits are drawn"
+    assert "train and in test at once" in leak
+    assert test == ("test is drawn by whole groups (seed 0): 2 clips of 2 classes in 2 groups")
+    assert calibration.startswith("calibration is drawn by whole groups of train (seed 0): 2 clips")
     assert problems(config.folder) == []
 
 

@@ -26,7 +26,7 @@ from edgepkd.quantize.checkpoint import load_quantized
 from edgepkd.training.cache import cache_spec
 from edgepkd.training.predict import views_protocol, weights_sha256
 from edgepkd.training.runs import read_run
-from tests.training.tiny_set import change_index, make_run, make_set
+from tests.training.tiny_set import change_index, make_run, make_set, without_calibration
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +64,17 @@ def record(run: Path, method: str, modality: Modality = "mv") -> dict[str, Any]:
     document = json.loads((run / f"int8-{method}" / "quantize.json").read_text())
     assert (document["schema_version"], document["method"]) == (1, method)
     return dict(document["networks"][modality])
+
+
+@pytest.mark.parametrize("method", ["ptq", "qat"])
+def test_without_calibration_clips_no_epoch_is_measured(
+    data: Path, cache: Path, tmp_path: Path, method: str
+) -> None:
+    own = Path(shutil.copytree(data, tmp_path / "data"))
+    change_index(own, without_calibration)
+    one = done(make_run(tmp_path / "run", own), cache, method=method)
+    assert not [name for name in one.values if "calibration" in name]
+    assert load_quantized(tmp_path / "run" / f"int8-{method}" / "mv")[2]["method"] == method
 
 
 def test_ptq_leaves_a_run_that_says_how_it_came_about(run: Path, cache: Path, data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from edgepkd.config import MODALITIES
@@ -38,7 +40,13 @@ from edgepkd.training.features import FeatureCache
 from edgepkd.training.loop import Checkpoint
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import read_run
-from tests.training.tiny_set import Row, change_index, make_set, write_recipe
+from tests.training.tiny_set import (
+    Row,
+    change_index,
+    make_set,
+    without_calibration,
+    write_recipe,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +130,40 @@ def test_exits_follow_from_what_the_run_knows(run: Path, shared: Path) -> None:
         assert set(done[0].values) >= {"loss", "loss_exit_3", "accuracy_calibration_exit_1"}
     recipe = read_run(run).recipe
     assert (recipe.exits.scheme, recipe.exits.last_teacher) == ("pkd", "iframe")
+
+
+def test_without_calibration_clips_training_goes_on_and_says_so(
+    data: Path, shared: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(data, tmp_path / "data"))
+    change_index(own, without_calibration)
+    run, shown = tmp_path / "run", Console(file=io.StringIO(), width=80)
+    one: dict[str, Any] = {"modalities": ("mv",), "console": shown}
+    list(train_backbones(TrainConfig(**settings(run, own, shared, **one))))
+    exits(run, shared, method="ce", modalities=("mv",))
+    for step in ("backbone", "exits"):
+        assert "loss" in rows(run / f"{step}-mv" / "results.csv")[-1]
+        assert "loss_calibration" not in rows(run / f"{step}-mv" / "results.csv")[-1]
+    said = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert ("train 4 clips of 2 classes in 2 groups; calibration none; test 2 clips of 2 classes in"
+            " 1 group\n") in said
+    assert "note: no calibration part is drawn: there are 4 training clips" in said
+    best = settings(tmp_path / "best", own, shared, changes={"backbones.mv.select": "best"})
+    with pytest.raises(TrainingError, match="there are no calibration clips"):
+        list(train_backbones(TrainConfig(**{**best, "modalities": ("mv",)})))
+    assert not (tmp_path / "best" / "backbone-mv" / "checkpoint.safetensors").exists()
+
+
+def test_classes_without_test_clips_are_named_at_the_start(
+    data: Path, shared: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(data, tmp_path / "data"))
+    change_index(own, lambda row: None if (row["split"], row["label"]) == ("test", "left") else row)
+    shown = Console(file=io.StringIO(), width=80)
+    list(train_backbones(TrainConfig(**settings(
+        tmp_path / "run", own, shared, modalities=("mv",), console=shown))))
+    assert "note: no test clip of left: no result says anything of them\n" in (
+        shown.file.getvalue())  # type: ignore[attr-defined]
 
 
 def test_resume_keeps_what_is_there_and_force_replaces_it(run: Path, shared: Path) -> None:

@@ -36,6 +36,11 @@ def change_index(data: Path, change: Callable[[Row], Row | None]) -> None:
         writer.writerows(rows)
 
 
+def without_calibration(row: Row) -> Row | None:
+    """For `change_index`: no clip is for calibration."""
+    return None if row["split"] == "calibration" else row
+
+
 def write_recipe(path: Path) -> Path:
     """A recipe named `tiny`."""
     lines = ['purpose = "Tests."', 'name = "tiny"', "seed = 1",
