@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepkd import plain_json
-from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route
+from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route, facts_of
 from edgepkd.datasets.hashes import sha256_of
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.pools import Crash, LocalPool
@@ -54,7 +54,10 @@ class CacheSpec:
 
     def key(self, content_sha256: str, form: str = "") -> str:
         """Name of the entry of the file with this content, prepared in this form (or in none)."""
-        values = {"version": VERSION, **asdict(self), **({"form": form} if form else {})}
+        inputs = {m: replace(one, stack=False) for m, one in self.inputs.items()}
+        # How fields reach a network is nothing to what is kept of a clip.
+        kept = facts_of(replace(self, inputs=inputs))
+        values = {"version": VERSION, **kept, **({"form": form} if form else {})}
         settings = json.dumps(values, sort_keys=True, default=str)
         return hashlib.sha256(f"{content_sha256}\n{settings}".encode()).hexdigest()[:32]
 
