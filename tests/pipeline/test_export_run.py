@@ -106,10 +106,11 @@ def test_a_run_with_stacked_motion_answers_alike_in_torch_and_from_its_bundle(
                              for m in bundle.manifest.cascade.default_order], axis=1)
     paths = [s.path for s in read_index(data / "index.csv") if s.split == "calibration"]
     assert len(paths) == len(logits) == 2
+    rounding = 1e-4 if form == "" else 0.02  # a value beside a border of the INT8 grid
     with edgepkd.load(out, static=True, threads=1) as model:
         for path, rows in zip(paths, logits, strict=True):
             (answer,) = model.run(path)
-            assert np.allclose(answer.probabilities, last_answer(bundle, rows), atol=1e-3)
+            assert np.allclose(answer.probabilities, last_answer(bundle, rows), atol=rounding)
             assert answer.gmac == pytest.approx(
                 sum(segment.gmac for segment in bundle.manifest.segments))  # one pass each
 
