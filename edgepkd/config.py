@@ -23,6 +23,9 @@ MAX_INPUT_VALUES = 1 << 27
 """Of one modality's input for one clip."""
 MAX_GOP_FRAMES = 1000
 MAX_SHORT_SIDE_PX = 16384
+LATER = {"later": True}
+"""Metadata of a setting that came after files and hashes of its dataclass were written; its default
+means what was done before. See `facts_of`."""
 NUM_EXITS = 4
 """Exits of one network: internal classifiers after stages 1..3 and the network's own classifier."""
 
@@ -95,35 +98,68 @@ def from_mapping(cls: type[_T], values: Mapping[str, Any], *, where: str) -> _T:
     return cls(**converted)
 
 
+def facts_of(value: Any) -> Any:
+    """`value` as plain values: `dataclasses.asdict`, but a `LATER` setting that has its default is
+    left out, so that what was written and hashed before it came stays what it was."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: facts_of(getattr(value, f.name)) for f in dataclasses.fields(value)
+                if not (f.metadata == LATER and getattr(value, f.name) == f.default)}
+    if isinstance(value, Mapping):
+        return {key: facts_of(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(facts_of, value))
+    return value
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """How one modality of a clip reaches its network (paper.md 1.3 to 1.5)."""
 
     modality: Modality
     num_segments: int
-    """Temporal segments per clip; their logits are averaged."""
+    """Temporal segments per clip."""
     resize_px: int = 256
     """The picture is squashed to this square before cropping."""
     crop_px: int = 224
     """Side of the square network input, cut from the centre at test time."""
+    stack: bool = dataclasses.field(default=False, metadata=LATER)
+    """True: the network sees all temporal segments at once, in one pass, their channels one after
+    the other in time order. False: it sees one after the other, and logits are averaged."""
 
     def __post_init__(self) -> None:
         check(self.modality in MODALITIES, "modality", got=self.modality,
               allowed=", ".join(MODALITIES))
+        check(not self.stack or self.modality == "mv", "stack", got=f"true for {self.modality}",
+              allowed="true only for mv")
         check(1 <= self.num_segments <= MAX_SEGMENTS, "num_segments", got=self.num_segments,
               allowed=f"1..{MAX_SEGMENTS}")
         check(32 <= self.resize_px <= MAX_RESIZE_PX, "resize_px", got=self.resize_px,
               allowed=f"32..{MAX_RESIZE_PX}")
         check(32 <= self.crop_px <= self.resize_px, "crop_px", got=self.crop_px,
               allowed=f"32..resize_px ({self.resize_px})")
-        values = self.num_segments * self.num_channels * self.crop_px**2
+        values = self.num_passes * self.num_channels * self.crop_px**2
         check(values <= MAX_INPUT_VALUES, "num_segments x channels x crop_px x crop_px",
               got=values, allowed=f"up to {MAX_INPUT_VALUES}")
 
     @property
+    def frames_per_pass(self) -> int:
+        """Temporal segments that the network sees at once."""
+        return self.num_segments if self.stack else 1
+
+    @property
+    def num_passes(self) -> int:
+        """Rows of a clip's network input; their logits are averaged."""
+        return self.num_segments // self.frames_per_pass
+
+    @property
     def num_channels(self) -> int:
-        """Channels of the network input: 2 for motion vectors, else 3."""
-        return NUM_CHANNELS[self.modality]
+        """Channels of a row: 2 for each motion field, else 3."""
+        return NUM_CHANNELS[self.modality] * self.frames_per_pass
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """Of the network input of one clip: passes, channels, crop_px, crop_px."""
+        return self.num_passes, self.num_channels, self.crop_px, self.crop_px
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 import pytest
 
-from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, from_mapping
+from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, facts_of, from_mapping
 from edgepkd.errors import ConfigError
 
 
@@ -14,6 +16,10 @@ from edgepkd.errors import ConfigError
         (InputSpec, {"modality": "sound", "num_segments": 1}, "modality is 'sound'"),
         (InputSpec, {"modality": "mv", "num_segments": 0}, "num_segments is 0"),
         (InputSpec, {"modality": "mv", "num_segments": 1, "crop_px": 300}, "crop_px is 300"),
+        (InputSpec, {"modality": "residual", "num_segments": 2, "stack": True},
+         "stack is 'true for residual'; allowed: true only for mv"),
+        (InputSpec, {"modality": "mv", "num_segments": 800, "resize_px": 400, "crop_px": 400,
+                     "stack": True}, "num_segments x channels x crop_px x crop_px is 256000000"),
         (ClipSpec, {"gop_frames": 1}, "gop_frames is 1"),
         (ClipSpec, {"position": 12}, "position is 12"),
         (ClipSpec, {"sampling": "random"}, "sampling is 'random'"),
@@ -39,3 +45,26 @@ def test_mapping_with_a_missing_key_names_it() -> None:
 def test_channels_follow_the_modality() -> None:
     assert InputSpec(modality="mv", num_segments=1).num_channels == 2
     assert InputSpec(modality="iframe", num_segments=1).num_channels == 3
+
+
+def test_stacked_segments_are_channels_of_one_pass() -> None:
+    apart = InputSpec("mv", 8, resize_px=64, crop_px=64)
+    stacked = InputSpec("mv", 8, resize_px=64, crop_px=64, stack=True)
+    assert (apart.num_passes, apart.frames_per_pass, apart.input_shape) == (8, 1, (8, 2, 64, 64))
+    assert (stacked.num_passes, stacked.frames_per_pass) == (1, 8)
+    assert stacked.input_shape == (1, 16, 64, 64)
+
+
+def test_facts_leave_out_what_came_later_and_is_not_used() -> None:
+    @dataclass(frozen=True)
+    class Outer:
+        one: InputSpec
+        many: dict[str, tuple[InputSpec, ...]]
+
+    apart, stacked = InputSpec("mv", 8), InputSpec("mv", 8, stack=True)
+    before = {"modality": "mv", "num_segments": 8, "resize_px": 256, "crop_px": 224}
+    assert facts_of(apart) == before
+    assert facts_of(stacked) == asdict(stacked) == {**before, "stack": True}
+    assert facts_of(Outer(apart, {"a": (apart, stacked)})) == {
+        "one": before, "many": {"a": (before, {**before, "stack": True})}}
+    assert facts_of(ClipSpec()) == asdict(ClipSpec())

@@ -223,3 +223,23 @@ def test_ptq_is_a_copy_that_needs_no_clip_to_train_on(
     found = quantize({"mv": networks["mv"]}, alone, recipe, "ptq").state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in quantized.state_dict().items())
     assert all(torch.equal(networks["mv"].state_dict()[name], before[name]) for name in before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ptq", "qad"])
+def test_a_network_of_stacked_fields_is_quantised(data: LabelledClips, method: QuantMethod) -> None:
+    spec = InputSpec("mv", num_segments=2, resize_px=40, crop_px=32, stack=True)
+    network = small_network(modality="mv", num_classes=2, frames_per_pass=2)
+    clips = Int8Clips(data.clips, data, {"mv": ViewPlan(spec, 4, 2, "gop", 0)})
+    recipe = load_int8_recipe("int8", {"finetune.epochs": 1, "finetune.batch_clips": 4,
+                                       "finetune.scheme": "iframe", "finetune.self_share": 1.0})
+    teachers = {"mv": network, "iframe": small_network(modality="iframe", num_classes=2)}
+    plans = {**clips.plans, "iframe": PLANS["iframe"]}
+    student = quantize(teachers, replace(clips, plans=plans), recipe, method)
+    assert len(list(quantizers(student))) > 50
+    with torch.no_grad():
+        for clip in data.clips:
+            x = centre_view(clip, spec)
+            for mine, theirs in zip(student(x), network(x), strict=True):
+                assert mine.shape == (1, 2)
+                assert 0 < (mine - theirs).abs().max() < (0.1 if method == "ptq" else 1)

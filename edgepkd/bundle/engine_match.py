@@ -71,10 +71,10 @@ def outdated(engines: EngineSet, manifest: Manifest) -> tuple[str, ...]:
         elif plan.source_sha256 != manifest.files[segment.file].sha256:
             reasons.append(f"{name} was built from another {segment.file}"
                            f" (SHA-256 {plan.source_sha256[:12]}…)")
-        elif not plan.min_frames <= manifest.inputs[segment.modality].num_segments \
+        elif not plan.min_frames <= manifest.inputs[segment.modality].num_passes \
                 <= plan.max_frames:
             reasons.append(f"{name} takes {plan.min_frames} to {plan.max_frames} frames, a clip has"
-                           f" {manifest.inputs[segment.modality].num_segments}")
+                           f" {manifest.inputs[segment.modality].num_passes}")
     return tuple(reasons)
 
 

@@ -40,8 +40,10 @@ SEGMENTS = "segments"
 """The folder of the segments' ONNX files."""
 FIT_SCHEMA_VERSION = SCHEMA_VERSION
 """Of wise.json and policy.json."""
+STACKS_SCHEMA_VERSION = 3
+"""Of a manifest with stacked inputs, which a reader that does not know them must not misread."""
 MANIFEST_SCHEMA_VERSION = 2
-"""2: segments say their precision. 1 is read as well: its segments are float."""
+"""Of any other: segments say their precision. 1 is read as well: its segments are float."""
 
 MAX_SEGMENT_BYTES = 1 << 29
 MAX_FILE_BYTES = 1 << 24
@@ -102,7 +104,8 @@ class SegmentEntry:
     file: str
     """Path within the bundle, with forward slashes."""
     input_shape: tuple[int, ...]
-    """(C, H, W) of `x` for one frame; the batch axis holds the temporal segments."""
+    """(C, H, W) of `x` for one pass; the batch axis holds the passes, one for each temporal
+    segment, or one for all where the input is stacked."""
     features_shape: tuple[int, ...] | None
     """(C, H, W) of `features`, the next segment's input; None for the last segment."""
     gmac: float
@@ -132,7 +135,13 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Free: who made it, from which data, with which versions and seeds."""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
-    schema_version: int = MANIFEST_SCHEMA_VERSION
+    schema_version: int = field(init=False)
+    """The lowest that says all of it."""
+
+    def __post_init__(self) -> None:
+        stacks = any(spec.stack for spec in self.inputs.values())
+        object.__setattr__(self, "schema_version",
+                           STACKS_SCHEMA_VERSION if stacks else MANIFEST_SCHEMA_VERSION)
 
     def segment(self, modality: Modality, exit: int) -> SegmentEntry:
         """The segment that ends in exit `exit` (1..4) of the network of `modality`."""
@@ -155,7 +164,7 @@ def parse_manifest(content: bytes) -> Manifest:
         BundleError: names the key.
     """
     where = MANIFEST
-    values = parse_json(content, where=where, oldest=1, newest=MANIFEST_SCHEMA_VERSION)
+    values = parse_json(content, where=where, oldest=1, newest=STACKS_SCHEMA_VERSION)
     keys = set(type_hints(Manifest))
     require(set(values) == keys, f"{where}: keys missing or unknown",
             ", ".join(sorted(set(values) ^ keys)), ", ".join(sorted(keys)))
@@ -183,6 +192,10 @@ def parse_manifest(content: bytes) -> Manifest:
     )
     _check_names(manifest)
     _check_inputs(manifest)
+    require(values["schema_version"] >= STACKS_SCHEMA_VERSION
+            or not any(spec.stack for spec in manifest.inputs.values()),
+            f"{where}: schema_version", values["schema_version"],
+            f"{STACKS_SCHEMA_VERSION}, because an input is stacked")
     _check_segments(manifest)
     _check_files(manifest)
     return manifest
@@ -332,8 +345,8 @@ def _check_segments(manifest: Manifest) -> None:
                     f"(C, H, W), and null for exit {NUM_EXITS}")
             fits = shape is None or (
                 len(shape) == 3 and min(shape) >= 1
-                and math.prod(shape) * spec.num_segments <= MAX_INPUT_VALUES)
+                and math.prod(shape) * spec.num_passes <= MAX_INPUT_VALUES)
             require(fits, f"{where}: features_shape", shape, "(C, H, W), each 1 or more, together"
-                    f" up to {MAX_INPUT_VALUES} for the {spec.num_segments} frames of a clip")
+                    f" up to {MAX_INPUT_VALUES} for the {spec.num_passes} passes of a clip")
             require(0 <= segment.gmac <= MAX_GMAC, f"{where}: gmac", segment.gmac,
                     f"0..{MAX_GMAC:g}")

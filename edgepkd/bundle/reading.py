@@ -103,7 +103,7 @@ def _segment(folder: Folder, manifest: Manifest, modality: Modality, exit: int) 
     """A segment's bytes, which are what the manifest says, and harmless."""
     entry = manifest.segment(modality, exit)
     content = _listed(folder, manifest, entry.file)
-    check_segment(content, where=entry.file, frames=manifest.inputs[modality].num_segments,
+    check_segment(content, where=entry.file, frames=manifest.inputs[modality].num_passes,
                   input_shape=entry.input_shape, features_shape=entry.features_shape,
                   num_labels=len(manifest.labels))
     return content

@@ -26,7 +26,7 @@ from edgepkd.bundle.manifest import (
 )
 from edgepkd.bundle.reading import Bundle, read_bundle
 from edgepkd.bundle.schema import SCHEMA_VERSION
-from edgepkd.config import quoted
+from edgepkd.config import facts_of, quoted
 from edgepkd.errors import BundleError
 from edgepkd.files import new_folder, recover_folder
 
@@ -115,7 +115,7 @@ def _contents(
     contents[MODEL_CARD] = model_card.encode()
     files = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content))
              for name, content in contents.items()}
-    contents[MANIFEST] = _json(asdict(replace(manifest, files=files)))
+    contents[MANIFEST] = _json(facts_of(replace(manifest, files=files)))
     return contents
 
 

@@ -105,7 +105,8 @@ def _show_bundle(console: Console, report: BundleReport, *, shown: bool) -> None
         ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels)}"),
         ("clip", f"{clip.clip_frames} frames, every {clip.stride_frames}; GOP of"
                  f" {clip.gop_frames}; sampling {clip.sampling}"),
-        *((f"input {name}", f"{spec.num_segments} frames a clip, {spec.num_channels} x"
+        *((f"input {name}", f"{spec.num_segments} frames a clip,"
+           f"{' stacked:' if spec.stack else ''} {spec.num_channels} x"
            f" {spec.crop_px} x {spec.crop_px}") for name, spec in manifest.inputs.items()),
         ("default order", ",".join(manifest.cascade.default_order)),
         ("orders", "; ".join(sorted(bundle.wise))),
@@ -118,7 +119,7 @@ def _show_bundle(console: Console, report: BundleReport, *, shown: bool) -> None
         manifest.cascade.default_order, range(1, manifest.cascade.num_exits + 1))
     ):
         segment = manifest.segment(modality, exit_)
-        gmac = segment.gmac * manifest.inputs[modality].num_segments
+        gmac = segment.gmac * manifest.inputs[modality].num_passes
         total += gmac
         rows.append((str(number + 1), f"{modality} {exit_}", segment.file,
                      f"{manifest.files[segment.file].bytes / 1e6:.2f}", f"{gmac:.4f}",

@@ -34,7 +34,7 @@ def deployed_answers(
     answers: dict[Modality, Any] = {}
     for modality in dict.fromkeys(m for m, _ in segments):
         spec = inputs[modality]
-        chain = SegmentChain(segments, modality, frames=spec.num_segments)
+        chain = SegmentChain(segments, modality, frames=spec.num_passes)
         answers[modality] = np.stack([chain.clip_logits(test_view(clip, spec).numpy())
                                       for clip in clips])
     return answers

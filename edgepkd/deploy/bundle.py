@@ -7,7 +7,7 @@ exported segments on OpenVINO, for clips that no network was trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from edgepkd.bundle.manifest import CascadeEntry, Manifest, PolicyEntry, Segment
 from edgepkd.bundle.reading import Bundle
 from edgepkd.bundle.writing import write_bundle
 from edgepkd.cascade import Floats, Order, order_key
-from edgepkd.config import NUM_EXITS, ClipSpec, DecodeSpec, Inputs, Modality
+from edgepkd.config import NUM_EXITS, ClipSpec, DecodeSpec, Inputs, Modality, facts_of
 from edgepkd.deploy.answers import DEPLOYED, FAKE_QUANT, FP32
 from edgepkd.deploy.parity import (
     ExitParity,
@@ -96,7 +96,7 @@ class Origin:
     def facts(self) -> dict[str, Any]:
         """Conditions, recipe and all else as plain JSON values."""
         return {
-            **conditions(cpu_capability=get_cpu_capability()), "recipe": asdict(self.recipe),
+            **conditions(cpu_capability=get_cpu_capability()), "recipe": facts_of(self.recipe),
             **self.run, "quantization": self.quantization,
             "parity": parity_facts(self.parity.rows, drifts=self.parity.drifts), **self.clips,
         }

@@ -47,7 +47,7 @@ class SegmentChain:
         return answers
 
     def clip_logits(self, x: Array) -> Floats:
-        """Temporal segments [S, C, H, W] of a clip -> [4, classes], their mean."""
+        """Network input [passes, C, H, W] of a clip -> [4, classes], the mean over passes."""
         return np.stack([logits.mean(axis=0, dtype=np.float64) for logits in self(x)])
 
 

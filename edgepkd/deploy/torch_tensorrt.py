@@ -94,7 +94,8 @@ def build_segment(
     torch_tensorrt: Any = require_torch_tensorrt()
     module = _Deployable(_with_ranges_for_half(copy.deepcopy(segment).eval().requires_grad_(False)),
                          torch.float32 if precision == "fp32" else torch.float16).cuda()
-    example = torch.zeros(opt_frames, *example_shape).cuda()
+    # torch.export takes an axis of one to be fixed, whatever it is told.
+    example = torch.zeros(max(opt_frames, min(2, max_frames)), *example_shape).cuda()
     free = None if min_frames == max_frames else {
         "x": {0: torch.export.Dim("n", min=min_frames, max=max_frames)}}
     try:

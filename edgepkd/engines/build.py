@@ -234,7 +234,7 @@ class _Build:
         return next(e for e in self._bundle.manifest.segments if e.name == segment)
 
     def _shapes(self, entry: SegmentEntry) -> Shapes:
-        frames = self._bundle.manifest.inputs[entry.modality].num_segments
+        frames = self._bundle.manifest.inputs[entry.modality].num_passes
         most = self._request.max_frames or frames
         # A DLA takes one size only, and on the CPU a fixed size is faster.
         fixed = self._request.dla is not None or self._target.builder == "openvino"

@@ -54,7 +54,7 @@ def refuse(request: Request) -> None:
           got=request.workspace_mb, allowed="1 or more")
     check(target.builder != "openvino" or request.workspace_mb is None, "workspace_mb",
           got=request.workspace_mb, allowed="only for TensorRT")
-    most = max(spec.num_segments for spec in request.bundle.manifest.inputs.values())
+    most = max(spec.num_passes for spec in request.bundle.manifest.inputs.values())
     check(request.max_frames is None or request.max_frames >= most, "batch",
           got=request.max_frames, allowed=f"{most} or more: the temporal segments of one clip")
     check(request.max_frames is None or request.max_frames <= MAX_FRAMES, "batch",
@@ -96,7 +96,7 @@ def _refuse_other_board(target: Target) -> None:
 
 def _refuse_batch_of_fixed_size(request: Request) -> None:
     fixed = request.target.builder == "openvino" or request.dla is not None
-    clip = {spec.num_segments for spec in request.bundle.manifest.inputs.values()}
+    clip = {spec.num_passes for spec in request.bundle.manifest.inputs.values()}
     check(not fixed or request.max_frames is None or clip == {request.max_frames}, "batch",
           got=request.max_frames, allowed="none here: these engines take exactly the temporal"
           " segments of a clip")

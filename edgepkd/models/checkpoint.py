@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from edgepkd import plain_json
 from edgepkd._optional import require
-from edgepkd.config import from_mapping
+from edgepkd.config import facts_of, from_mapping
 from edgepkd.errors import ConfigError, ModelError
 from edgepkd.files import write_atomically
 from edgepkd.models.registry import build_from_spec
@@ -46,7 +45,7 @@ def write_network_files(
     weights = save({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()})
     document = {
         "schema_version": SCHEMA_VERSION,
-        "spec": asdict(network.spec),
+        "spec": facts_of(network.spec),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "extra": dict(extra or {}), **more,
     }

@@ -65,7 +65,7 @@ def segment_macs(network: SegmentedNetwork, spec: InputSpec) -> tuple[ExitMacs, 
 def clip_gmac(networks: Networks, inputs: Inputs) -> dict[Modality, tuple[float, ...]]:
     """Cost of each segment for all temporal segments of one clip, in GMAC."""
     return {
-        modality: tuple(row.segment("pool_first") * inputs[modality].num_segments / 1e9
+        modality: tuple(row.segment("pool_first") * inputs[modality].num_passes / 1e9
                         for row in segment_macs(network, inputs[modality]))
         for modality, network in networks.items()
     }

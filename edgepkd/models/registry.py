@@ -31,8 +31,11 @@ def build_network(
     pretrained: Path | Literal["imagenet"] | None = None,
     head_form: HeadForm = "paper",
     dropout: float = 0.0,
+    frames_per_pass: int = 1,
 ) -> SegmentedNetwork:
     """A network for frames [N, 2 or 3, H, W] with four exits of `num_classes` logits.
+
+    With `frames_per_pass` a motion network sees so many fields at once: [N, 2 * fields, H, W].
 
     Networks for motion vectors and residuals start with a learned input BatchNorm, `data_bn`;
     those for I-frames do not (paper.md 1.3). `pretrained` fills the trunk: 'imagenet' (only
@@ -45,7 +48,7 @@ def build_network(
     """
     return build_from_spec(
         NetworkSpec(backbone=name, modality=modality, num_classes=num_classes, width=width,
-                    head_form=head_form, dropout=dropout),
+                    head_form=head_form, dropout=dropout, frames_per_pass=frames_per_pass),
         pretrained=pretrained,
     )
 

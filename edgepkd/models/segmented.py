@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, cast
 
 from torch import Tensor, nn
 
-from edgepkd.config import MODALITIES, NUM_CHANNELS, NUM_EXITS, Modality, check
+from edgepkd.config import (
+    LATER,
+    MAX_SEGMENTS,
+    MODALITIES,
+    NUM_CHANNELS,
+    NUM_EXITS,
+    Modality,
+    check,
+)
 from edgepkd.models.heads import ClassifierHead, ICHead, PoolFirstHead, as_pool_first
 
 BackboneName = Literal["resnet18", "resnet50", "efficientnet_lite0"]
@@ -32,6 +40,8 @@ class NetworkSpec:
     """'paper': pool after the convolution; 'pool_first': before it, the same map for less."""
     dropout: float = 0.0
     """Before the last exit's linear layer, in training only."""
+    frames_per_pass: int = field(default=1, metadata=LATER)
+    """Motion fields that the network sees at once, their channels one after the other."""
 
     def __post_init__(self) -> None:
         check(self.backbone in BACKBONES, "backbone", got=self.backbone,
@@ -44,11 +54,15 @@ class NetworkSpec:
         check(self.head_form in ("paper", "pool_first"), "head_form", got=self.head_form,
               allowed="paper, pool_first")
         check(0 <= self.dropout < 1, "dropout", got=self.dropout, allowed="0 <= value < 1")
+        most = MAX_SEGMENTS if self.modality == "mv" else 1
+        check(type(self.frames_per_pass) is int and 1 <= self.frames_per_pass <= most,
+              f"frames_per_pass of {self.modality}", got=self.frames_per_pass,
+              allowed=f"an integer in 1..{most}")
 
     @property
     def num_channels(self) -> int:
-        """Channels of the network's input: 2 for motion vectors, else 3."""
-        return NUM_CHANNELS[self.modality]
+        """Channels of the network's input: 2 for each motion field, else 3."""
+        return NUM_CHANNELS[self.modality] * self.frames_per_pass
 
 
 class Segment(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edgepkd._optional import require
+from edgepkd.config import NUM_CHANNELS
 from edgepkd.errors import MissingExtraError, ModelError
 from edgepkd.models.foreign import (
     apply_key_map,
@@ -45,7 +46,9 @@ def load_backbone(
     """Load a backbone's `state`, of any style in `foreign`, into the trunk of `network`.
 
     The stem is adapted from 3 to 2 input channels (channel mean, times 3/2 to keep the response to
-    an even input). `fc` is loaded if it has as many classes as the network and skipped otherwise.
+    an even input); one for a single motion field, with its `data_bn`, is laid out for all that the
+    network sees at once, so that equal fields give the response to one. `fc` is loaded if it has as
+    many classes as the network and skipped otherwise.
     Internal classifiers are left as they are, and so is `data_bn` where the checkpoint has none.
     `key_map` renames keys before anything else (`foreign.apply_key_map`).
 
@@ -61,9 +64,19 @@ def load_backbone(
     names = backbone_names(network)
     stem = "conv1.weight" if "conv1.weight" in names else "conv_stem.weight"
     if stem in given:
+        _repeat_for_stacks(given, stem, network.spec)
         given[stem] = adapt_stem(given[stem], in_channels=network.spec.num_channels)
     _drop_other_classifier(given, own, names)
     _load_plain(network, given, names=names, source=source)
+
+
+def _repeat_for_stacks(given: dict[str, Tensor], stem: str, spec: NetworkSpec) -> None:
+    fields, channels = spec.frames_per_pass, NUM_CHANNELS[spec.modality]
+    if fields == 1 or given[stem].shape[1] != channels:
+        return
+    given[stem] = given[stem].repeat(1, fields, 1, 1) / fields
+    given.update({name: tensor.repeat(fields) for name, tensor in given.items()
+                  if name.startswith("data_bn.") and tensor.shape == (channels,)})
 
 
 def _load_plain(

@@ -141,12 +141,12 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
 
 
 def _static(networks: Networks, inputs: Inputs, target: Target) -> Segments:
-    """Segments whose batch is fixed to the temporal segments of one clip."""
+    """Segments whose batch is fixed to the passes of one clip."""
     segments: dict[tuple[Modality, int], bytes] = {}
     for modality, network in networks.items():
         segments.update(export_segments(
             {modality: network}, inputs, weights=target.weights,
-            batch=inputs[modality].num_segments))
+            batch=inputs[modality].num_passes))
     return segments
 
 

@@ -89,7 +89,7 @@ def refuse_options(config: ExportConfig) -> None:
 
 
 def _build(request: Request, entry: SegmentEntry, segment: Segment, place: Place) -> PlanRecord:
-    frames = request.bundle.manifest.inputs[entry.modality].num_segments
+    frames = request.bundle.manifest.inputs[entry.modality].num_passes
     most, start = request.max_frames or frames, time.perf_counter()
     precision: Precision = "int8" if is_quantized(segment) else "fp16"
     if request.asked == "fp32":

@@ -26,7 +26,7 @@ from edgepkd.training.predict import clip_view
 from edgepkd.video import transforms
 
 MAX_FRAMES = 6
-"""Frames that one second-order step holds in memory at once (a whole clip at least)."""
+"""Rows of network inputs that one second-order step holds at once (a whole clip at least)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +98,13 @@ def _flatness_batches(
             clip = cached_clip(sample, spec=run.cache_spec, folder=cache)
         except SourceError:
             continue  # another clip will do as well
-        rows.append(clip_view(clip, modality, geometry, clip_spec=run.record.recipe.clip,
-                              num_segments=spec.num_segments, crop_px=spec.crop_px))
+        rows.append(clip_view(clip, spec, geometry, clip_spec=run.record.recipe.clip))
         labels.append(run.record.labels.index(sample.label))
         if len(rows) == config.num_clips:
             break
     if not rows:
         raise DataError(f"none of {len(training)} training clips can be read.")
-    size = max(1, MAX_FRAMES // spec.num_segments)
+    size = max(1, MAX_FRAMES // spec.num_passes)
     return [(torch.stack(rows[i : i + size]).to(device),
              torch.tensor(labels[i : i + size], device=device))
             for i in range(0, len(rows), size)]

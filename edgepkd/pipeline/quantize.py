@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from edgepkd._optional import require
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, facts_of
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import DataError, ModelError, UsageError
@@ -200,8 +200,8 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
     facts = recipe.facts(config.method)
     key = hash_of({
         "step": f"int8-{config.method}", "seed": seed, "settings": facts,
-        "networks": {m: job.hashes[m] for m in plans}, "input": asdict(run.recipe.inputs[modality]),
-        "plans": {m: asdict(plan) for m, plan in plans.items()}, "trunk_rate": _rate(run, modality),
+        "networks": {m: job.hashes[m] for m in plans}, "plans": facts_of(plans),
+        "input": facts_of(run.recipe.inputs[modality]), "trunk_rate": _rate(run, modality),
         "train": job.clips.keys(job.clips.train), "ranges": job.clips.keys(job.chosen),
         "calibration": job.clips.keys(job.clips.calibration),
     })

@@ -32,7 +32,9 @@ def run_card(facts: RunFacts) -> str:
     networks = "\n".join(
         f"- {m}: {network.spec.backbone}, width {network.spec.width:g}, "
         f"{record.recipe.inputs[m].num_segments} temporal segments of "
-        f"{record.recipe.inputs[m].crop_px} px" for m, network in facts.run.networks.items())
+        f"{record.recipe.inputs[m].crop_px} px"
+        f"{', stacked in one pass' if record.recipe.inputs[m].stack else ''}"
+        for m, network in facts.run.networks.items())
     method = (f"INT8 by {facts.quantization['method'].upper()}" if facts.quantization else "float")
     sections = [
         f"# {markdown(facts.name)}\n\n{record.recipe.purpose}",

@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from torch import distributed as dist
 
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, facts_of
 from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.splits import absent_classes, draw_splits, split_three, splits_in_words
 from edgepkd.errors import ModelError, UsageError
@@ -176,7 +176,7 @@ def _backbone(
         network = new_network(spec, recipe.backbones[modality], num_classes=len(run.labels))
         init(network)
     key = hash_of({
-        "step": "backbone", "seed": seed, "input": asdict(spec), "clip": asdict(recipe.clip),
+        "step": "backbone", "seed": seed, "input": facts_of(spec), "clip": asdict(recipe.clip),
         "backbone": asdict(recipe.backbones[modality]), "labels": run.labels,
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
         "init": trunk_hash(network) if network else "",
@@ -236,7 +236,7 @@ def _exits(
     key = hash_of({
         "step": "exits", "seed": seed, "recipe": asdict(recipe), "online": config.online,
         "trunks": {m: trunk_hash(trunks[m]) for m in {modality, *_teachers(recipe)}},
-        "plan": asdict(view_plan(run.recipe, modality)),
+        "plan": facts_of(view_plan(run.recipe, modality)),
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
     })
     path, folder = run.network(modality), run.step("exits", modality)

@@ -111,7 +111,8 @@ def clip_gmac(run: TrainedRun, views: ViewsProtocol) -> dict[Modality, tuple[flo
     plain = {m: build_from_spec(network.spec) for m, network in run.networks.items()}
     return {
         modality: tuple(
-            row.segment("pool_first") * views.segments[modality] * views.crops / 1e9
+            row.segment("pool_first") * views.crops
+            * (views.segments[modality] // network.spec.frames_per_pass) / 1e9
             for row in macs_per_exit(network, crop_px=views.crop_px[modality]))
         for modality, network in plain.items()
     }

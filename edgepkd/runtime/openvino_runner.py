@@ -131,7 +131,7 @@ class OpenVinoRunner:
         return imported
 
     def _frames(self, position: Position) -> int:
-        return self._bundle.manifest.inputs[position.modality].num_segments
+        return self._bundle.manifest.inputs[position.modality].num_passes
 
 
 def _fitting(bundle: Bundle, target: str, trust_engines: bool) -> EngineSet:

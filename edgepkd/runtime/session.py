@@ -41,7 +41,7 @@ class Clip(Protocol):
     def counters(self) -> Counters: ...
 
     def tensor(self, modality: Modality) -> NDArray[np.float32]:
-        """Network input float32 [num_segments, C, crop, crop]; decodes what it needs."""
+        """Network input float32, `InputSpec.input_shape`; decodes what it needs."""
 
     def release(self) -> None:
         """Let go of the clip's packets and pictures."""
@@ -86,7 +86,7 @@ class Session(Closing):
         self._labels = bundle.manifest.labels
         self._top_k = min(top_k, len(self._labels))
         inputs, segment = bundle.manifest.inputs, bundle.manifest.segment
-        self._gmac = [inputs[p.modality].num_segments * segment(p.modality, p.exit).gmac
+        self._gmac = [inputs[p.modality].num_passes * segment(p.modality, p.exit).gmac
                       for p in self.cascade.positions]
 
     @property
@@ -149,7 +149,7 @@ class Session(Closing):
     def _decide(self, logits: NDArray[np.float32]) -> Decision:
         if logits.ndim != 2 or logits.shape[1] != len(self._labels):
             raise ModelError(f"logits have shape {logits.shape};"
-                             f" allowed: [temporal segments, {len(self._labels)} labels].",
+                             f" allowed: [passes, {len(self._labels)} labels].",
                              hint="The bundle's labels and its networks do not belong together.")
         return self.cascade.push(logits.mean(axis=0, dtype=np.float64))
 

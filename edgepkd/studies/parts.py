@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, facts_of
 from edgepkd.datasets.hashes import content_of
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ModelError
@@ -145,7 +145,7 @@ class _Losses(Silent):
 def _trunk_key(part: Part, modality: Modality) -> str:
     """Hash of all that the trunk depends on."""
     return hash_of({
-        "seed": part.seed(modality), "input": asdict(part.recipe.inputs[modality]),
+        "seed": part.seed(modality), "input": facts_of(part.recipe.inputs[modality]),
         "clip": asdict(part.recipe.clip), "backbone": asdict(part.recipe.backbones[modality]),
         "clips": part.keys(part.fit), "labels": part.labels,
     })
@@ -163,7 +163,7 @@ def _exits_key(part: Part, networks: Networks) -> str:
 
 def plan_facts(recipe: TrainRecipe) -> list[dict[str, Any]]:
     """The views that exits are trained on, as plain values."""
-    return [asdict(view_plan(recipe, modality)) for modality in MODALITIES]
+    return [facts_of(view_plan(recipe, modality)) for modality in MODALITIES]
 
 
 # ---- what jobs read and write

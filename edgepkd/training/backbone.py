@@ -37,6 +37,7 @@ def new_network(spec: InputSpec, recipe: BackboneRecipe, *, num_classes: int) ->
     network = build_network(
         recipe.backbone, modality=spec.modality, num_classes=num_classes, width=recipe.width,
         pretrained="imagenet" if recipe.imagenet else None, dropout=recipe.dropout,
+        frames_per_pass=spec.frames_per_pass,
     )
     for segment in list(network)[: recipe.frozen_stages]:
         segment.trunk.requires_grad_(False)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepkd import plain_json
-from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route
+from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality, Route, facts_of
 from edgepkd.datasets.hashes import content_of
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.pools import Crash, LocalPool
@@ -59,11 +59,11 @@ class CacheSpec:
     def key(self, content_sha256: str, form: str = "") -> str:
         """Name of what networks see of the file with this content, prepared in this form (or in
         none); what is made of it is named by it."""
-        return _hash(content_sha256, form, {"version": VERSION, **asdict(self)})
+        return _hash(content_sha256, form, {"version": VERSION, **_facts(self)})
 
     def entry(self, content_sha256: str, form: str = "") -> str:
         """Name of its entry: as `key`, but settings that change no byte of it do not count."""
-        values = asdict(self)
+        values = _facts(self)
         for name in ("clip_frames", "stride_frames"):  # a file is one clip
             del values["clip"][name]
         for one in values["inputs"].values():  # whole pictures are kept
@@ -76,6 +76,12 @@ class CacheSpec:
         counts = ", ".join(f"{m} x{one.num_segments}" for m, one in self.inputs.items())
         return (f"{counts}; {self.clip.sampling}, GOP {self.clip.gop_frames}, residuals at "
                 f"{' '.join(map(str, self.train_positions))}")
+
+
+def _facts(spec: CacheSpec) -> dict[str, Any]:
+    """Settings that count; how fields reach a network is nothing to what is kept of a clip."""
+    inputs = {m: replace(one, stack=False) for m, one in spec.inputs.items()}
+    return facts_of(replace(spec, inputs=inputs))
 
 
 def _hash(content_sha256: str, form: str, values: dict[str, Any]) -> str:

@@ -73,9 +73,9 @@ class Views:
     """What a frozen network has to say to its heads about N views (all views of all clips)."""
 
     windows: tuple[Tensor, ...]
-    """Exits 1..3: mean over segments of M x M^T, as `windows_of` it, each [N, 16, C * k * k]."""
+    """Exits 1..3: mean over passes of M x M^T, as `windows_of` it, each [N, 16, C * k * k]."""
     logits: Tensor
-    """Exit 4, mean over segments: [N, classes]."""
+    """Exit 4, mean over passes: [N, classes]."""
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -92,7 +92,7 @@ class ViewPlan:
     seed: int
 
     def view(self, clip: ClipArrays, *, index: int, view: int) -> Tensor:
-        """View `view` of clip `index`: [num_segments, C, crop_px, crop_px].
+        """View `view` of clip `index`: [passes, C, crop_px, crop_px].
 
         Crop and flip depend on seed, clip and view alone: they are the same for every modality.
         """
@@ -114,7 +114,7 @@ def internal_classifiers(network: SegmentedNetwork) -> list[ICHead | PoolFirstHe
 
 @torch.no_grad()
 def view_features(network: SegmentedNetwork, views: Sequence[Tensor]) -> Views:
-    """Run a frozen network over views, each [segments, C, H, W]."""
+    """Run a frozen network over views, each [passes, C, H, W]."""
     device = next(network.parameters()).device
     frames = torch.cat(list(views)).to(device, memory_format=torch.channels_last)
     inputs = network.pooled_inputs(frames)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from edgepkd import plain_json
-from edgepkd.config import NUM_EXITS
+from edgepkd.config import NUM_EXITS, facts_of
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import new_folder
 from edgepkd.models.segmented import SegmentedNetwork
@@ -55,7 +55,7 @@ class FeatureCache:
             DataError: an entry is damaged, or was made with other weights.
         """
         facts = {"version": VERSION, "trunk_sha256": trunk_hash(network), "clips": list(clip_keys),
-                 "plan": asdict(plan)}
+                 "plan": facts_of(plan)}
         entry = self.folder / hash_of(facts)[:32]
         if not entry.is_dir():
             _write(entry, network, clips, plan, facts=hash_of(facts), limit_gb=self.limit_gb)

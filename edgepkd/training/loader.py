@@ -41,7 +41,7 @@ class ViewRule:
     seed: int
 
     def view(self, clip: ClipArrays, *, epoch: int, index: int) -> Tensor:
-        """View of clip `index` in `epoch`: [num_segments, C, crop_px, crop_px]."""
+        """View of clip `index` in `epoch`: [passes, C, crop_px, crop_px]."""
         rng = np.random.default_rng((self.seed, epoch, index))
         return random_view(clip, self.spec, num_segments=self.num_segments, rule=self.sampling,
                            rng=rng)
@@ -59,7 +59,7 @@ def batch_indices(count: int, size: int, *, seed: int, epoch: int) -> list[list[
 def load_epoch(
     data: LabelledClips, rule: ViewRule, *, epoch: int, batch_clips: int, workers: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """This rank's batches: views [clips, segments, C, crop_px, crop_px] and labels [clips].
+    """This rank's batches: views [clips, passes, C, crop_px, crop_px] and labels [clips].
 
     Raises:
         ConfigError: a batch is no multiple of the number of processes.

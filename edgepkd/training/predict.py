@@ -19,10 +19,11 @@ from torch import Tensor
 from edgepkd.cascade import Floats
 from edgepkd.config import NUM_EXITS, ClipSpec, InputSpec, Modality, check
 from edgepkd.datasets.index import Sample
-from edgepkd.errors import DataError, ModelError, SourceError
+from edgepkd.errors import DataError, ModelError, SourceError, UsageError
 from edgepkd.logits.clip_logits import ClipLogits, ViewsProtocol
 from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.training.cache import CacheSpec, ClipArrays, cached_clip
+from edgepkd.training.views import view_at
 from edgepkd.video import transforms
 from edgepkd.video.sampling import sample_test
 from edgepkd.video.transforms import Geometry
@@ -86,8 +87,9 @@ def predict(
         DataError: no sample, an unknown label, or no clip could be read.
         ModelError: a network is of another modality or number of classes, or its logits are not
             finite; names modality and exit.
+        UsageError: a network that sees all segments at once was made for another number of them.
     """
-    _check_networks(networks, labels)
+    _check_networks(networks, labels, views)
     _check_labels(samples, labels)
     spec = _with_residual_places(spec, views)
     rows: dict[Modality, list[Floats]] = {modality: [] for modality in networks}
@@ -129,25 +131,25 @@ def clip_logits_of_views(
     network.eval()
     device = next(network.parameters()).device
     modality = network.spec.modality
+    input_spec = InputSpec(
+        modality, views.segments[modality], resize_px=views.resize_px[modality],
+        crop_px=views.crop_px[modality], stack=network.spec.frames_per_pass > 1)
     per_crop = []
     for geometry in _geometries(views, modality):
-        x = clip_view(clip, modality, geometry, clip_spec=spec.clip,
-                      num_segments=views.segments[modality],
-                      crop_px=views.crop_px[modality]).to(device)
-        exits = torch.stack(network(x))  # [4, segments, classes]
+        x = clip_view(clip, input_spec, geometry, clip_spec=spec.clip).to(device)
+        exits = torch.stack(network(x))  # [4, passes, classes]
         per_crop.append(exits.double().mean(dim=1).cpu().numpy())
     averaged: Floats = np.mean(per_crop, axis=0)
     return averaged
 
 
 def clip_view(
-    clip: ClipArrays, modality: Modality, geometry: Geometry, *, clip_spec: ClipSpec,
-    num_segments: int, crop_px: int,
+    clip: ClipArrays, spec: InputSpec, geometry: Geometry, *, clip_spec: ClipSpec
 ) -> Tensor:
-    """All temporal segments of a clip under one crop: [num_segments, C, crop_px, crop_px]."""
-    places = sample_test(clip.gop_lengths, modality=modality, rule=clip_spec.sampling,
-                         num_segments=num_segments, position=clip_spec.position)
-    return torch.from_numpy(clip.tensor(modality, places, geometry, crop_px=crop_px))
+    """All temporal segments of a clip under one crop: `spec.input_shape`."""
+    places = sample_test(clip.gop_lengths, modality=spec.modality, rule=clip_spec.sampling,
+                         num_segments=spec.num_segments, position=clip_spec.position)
+    return view_at(clip, spec, places, geometry)
 
 
 def weights_sha256(network: SegmentedNetwork) -> str:
@@ -176,7 +178,7 @@ def _with_residual_places(spec: CacheSpec, views: ViewsProtocol) -> CacheSpec:
     return replace(spec, inputs={**spec.inputs, "residual": residual})
 
 
-def _check_networks(networks: Networks, labels: tuple[str, ...]) -> None:
+def _check_networks(networks: Networks, labels: tuple[str, ...], views: ViewsProtocol) -> None:
     check(len(networks) >= 1, "networks", got="none", allowed="one for each modality, at least one")
     for modality, network in networks.items():
         if network.spec.modality != modality:
@@ -187,6 +189,13 @@ def _check_networks(networks: Networks, labels: tuple[str, ...]) -> None:
                 f"the network for {modality} has {network.spec.num_classes} classes; there are "
                 f"{len(labels)} labels: {', '.join(labels)}.",
                 hint="Use the labels that it was trained with.")
+        stacked = network.spec.frames_per_pass
+        if stacked > 1 and views.segments[modality] != stacked:
+            raise UsageError(
+                f"segments of {modality} is {views.segments[modality]}; allowed: {stacked}, because"
+                f" the network sees all of them at once.",
+                hint=f"Leave {modality} out of --segments, or train a network with"
+                     f" --set inputs.{modality}.stack=false")
 
 
 def _check_labels(samples: Sequence[Sample], labels: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ from edgepkd.config import (
     check,
     from_mapping,
 )
+from edgepkd.errors import ConfigError
 from edgepkd.logits.fit import WiseRecipe
 from edgepkd.recipes import load_recipe
 
@@ -209,6 +210,8 @@ class TrainRecipe:
             got = set(getattr(self, name))
             check(got == set(MODALITIES), name, got=sorted(got), allowed=", ".join(MODALITIES))
         check(self.num_folds >= 2, "num_folds", got=self.num_folds, allowed="2 or more")
+        for modality, spec in self.inputs.items():
+            _check_stack(spec, train_segments=self.backbones[modality].train_segments)
         for modality in self.exit_changes:
             self.exits_of(modality)
 
@@ -228,6 +231,15 @@ class TrainRecipe:
     def decode(self) -> DecodeSpec:
         """Decoding that goes with the clips."""
         return DecodeSpec(gop_frames=self.clip.gop_frames)
+
+
+def _check_stack(spec: InputSpec, *, train_segments: int) -> None:
+    if spec.stack and train_segments != spec.num_segments:
+        raise ConfigError(
+            f"backbones.{spec.modality}.train_segments is {train_segments}; allowed:"
+            f" {spec.num_segments}, because inputs.{spec.modality}.stack shows the network all"
+            " temporal segments at once.",
+            hint=f"Add --set backbones.{spec.modality}.train_segments={spec.num_segments}")
 
 
 def load_train_recipe(name: str, changes: Mapping[str, Any] | None = None) -> TrainRecipe:

@@ -10,12 +10,12 @@ RUN/backbone-MODALITY/, RUN/exits-MODALITY/   log.jsonl, results.csv, plots, che
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgepkd import plain_json
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, facts_of
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ConfigError, DataError, UsageError
 from edgepkd.files import csv_bytes, write_atomically
@@ -64,7 +64,7 @@ def write_run(run: Run) -> None:
         StorageError: it cannot be written.
     """
     document = {
-        "schema_version": SCHEMA_VERSION, "recipe": asdict(run.recipe), "labels": run.labels,
+        "schema_version": SCHEMA_VERSION, "recipe": facts_of(run.recipe), "labels": run.labels,
         "index": str(run.index.resolve()), "dataset": run.recipe.dataset, "seed": run.seed,
         "versions": versions(("torch", "av", "numpy")),
     }

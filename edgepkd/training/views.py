@@ -22,32 +22,36 @@ Rng: TypeAlias = np.random.Generator
 
 
 def test_view(clip: ClipArrays, spec: InputSpec) -> Tensor:
-    """What the device sees: [num_segments, C, crop_px, crop_px], places and crop of the test."""
+    """What the device sees, `spec.input_shape`: places and crop of the test."""
     geometry = transforms.centre_crop(resize_px=spec.resize_px, crop_px=spec.crop_px)
-    places = clip.test_places[spec.modality]
-    return torch.from_numpy(
-        clip.tensor(spec.modality, places, geometry, crop_px=spec.crop_px)
-    )
+    return view_at(clip, spec, clip.test_places[spec.modality], geometry)
+
+
+def view_at(
+    clip: ClipArrays, spec: InputSpec, places: Sequence[Place], geometry: Geometry
+) -> Tensor:
+    """Network input of `places`, in time order: [passes, C, crop_px, crop_px]."""
+    frames = torch.from_numpy(clip.tensor(spec.modality, places, geometry, crop_px=spec.crop_px))
+    return frames.reshape(-1, *spec.input_shape[1:])
 
 
 def train_view(
     clip: ClipArrays, spec: InputSpec, *, num_segments: int, rule: SamplingRule,
     geometry: Geometry, rng: Rng,
 ) -> Tensor:
-    """One random frame of each temporal segment: [num_segments, C, crop_px, crop_px]."""
+    """One random frame of each temporal segment: [num_segments, C, crop_px, crop_px]; stacked
+    (then as many segments as the network sees): one pass of them."""
     drawn = sample_train(
         clip.gop_lengths, num_segments={spec.modality: num_segments}, rng=rng, rule=rule
     )[spec.modality]
     places = [nearest_place(place, tuple(clip.places[spec.modality])) for place in drawn]
-    return torch.from_numpy(
-        clip.tensor(spec.modality, places, geometry, crop_px=spec.crop_px)
-    )
+    return view_at(clip, spec, places, geometry)
 
 
 def random_view(
     clip: ClipArrays, spec: InputSpec, *, num_segments: int, rule: SamplingRule, rng: Rng
 ) -> Tensor:
-    """A training view under a random crop and flip: [num_segments, C, crop_px, crop_px]."""
+    """A training view under a random crop and flip, as `train_view`."""
     geometry = random_geometry(rng)  # first: modalities with equal generators share it
     return train_view(clip, spec, num_segments=num_segments, rule=rule, geometry=geometry, rng=rng)
 

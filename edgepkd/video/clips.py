@@ -83,7 +83,7 @@ class Clip:
         return self._reader.places(self.gop_lengths, modality)
 
     def tensor(self, modality: Modality, *, geometry: Geometry | None = None) -> Float32:
-        """Return the network input of `modality`, float32 [num_segments, C, crop_px, crop_px].
+        """Return the network input of `modality`, float32, `InputSpec.input_shape`.
 
         `geometry` is the test centre crop if None. Decodes what is missing, once.
 
@@ -96,9 +96,9 @@ class Clip:
             return self._tensors[modality]
         spec = self._reader.input_spec(modality)
         crop = geometry or transforms.centre_crop(resize_px=spec.resize_px, crop_px=spec.crop_px)
-        shape = spec.num_segments, spec.num_channels, spec.crop_px, spec.crop_px
-        tensor = np.empty(shape, np.float32)
-        for place, out in zip(self.places(modality), tensor, strict=True):
+        tensor = np.empty(spec.input_shape, np.float32)
+        frames = tensor.reshape(spec.num_segments, -1, spec.crop_px, spec.crop_px)  # a view
+        for place, out in zip(self.places(modality), frames, strict=True):
             transforms.to_tensor(self.image(modality, place), crop, crop_px=spec.crop_px, out=out)
         if geometry is None:
             self._tensors[modality] = tensor

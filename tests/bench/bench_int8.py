@@ -68,8 +68,7 @@ class Case:
 
     def frames(self, modality: Modality, *, seed: int) -> torch.Tensor:
         """Random frames of one clip."""
-        spec, network = self.inputs[modality], self.networks[modality]
-        shape = (spec.num_segments, network.spec.num_channels, spec.crop_px, spec.crop_px)
+        shape = self.inputs[modality].input_shape
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 

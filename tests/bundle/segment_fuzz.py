@@ -159,7 +159,7 @@ def outcome(bundle: Bundle, entry: SegmentEntry, content: bytes) -> str:
     file = FileEntry(sha256(content).hexdigest(), len(content))
     manifest = replace(bundle.manifest, files={**bundle.manifest.files, entry.file: file})
     position = Position(entry.modality, entry.exit)
-    frames = manifest.inputs[entry.modality].num_segments
+    frames = manifest.inputs[entry.modality].num_passes
     runner = OpenVinoRunner(replace(bundle, manifest=manifest), threads=1)
     try:
         _, logits = runner.run(position, np.ones((frames, *entry.input_shape), np.float32))

@@ -72,8 +72,8 @@ def test_missing_file_is_named(copy: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["manifest.json", "wise.json", "policy.json"])
 def test_newer_schema_says_upgrade(copy: Path, name: str) -> None:
     # a newer file may hold anything: the version must be looked at before all else
-    edit(copy / name, lambda v: v.update(schema_version=3, something_new=1))
-    with pytest.raises(BundleError, match=f"{name} has schema_version 3") as caught:
+    edit(copy / name, lambda v: v.update(schema_version=4, something_new=1))
+    with pytest.raises(BundleError, match=f"{name} has schema_version 4") as caught:
         read_bundle(copy)
     assert "--upgrade edgepkd" in str(caught.value.hint)
 

@@ -18,7 +18,7 @@ from edgepkd.bundle.manifest import CascadeEntry, PolicyEntry
 from edgepkd.bundle.reading import Bundle, read_bundle
 from edgepkd.errors import BundleError, StorageError
 from tests.bundle.changes import write
-from tests.runtime.bundles import make_manifest
+from tests.runtime.bundles import make_bundle, make_manifest
 
 
 def test_layout_on_disk(pristine: Bundle) -> None:
@@ -166,3 +166,18 @@ def test_names_that_no_file_system_takes(tmp_path: Path, name: str) -> None:
 def test_name_must_say_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"allowed: NAME\.edgepkd"):
         write(tmp_path / "bundle")
+
+
+def test_a_stacked_input_makes_the_manifest_a_newer_one(tmp_path: Path, pristine: Bundle) -> None:
+    plain = json.loads((pristine.path / "manifest.json").read_text())
+    assert "stack" not in plain["inputs"]["mv"]
+    bundle = make_bundle(tmp_path, stack=True)
+    path = bundle.path / "manifest.json"
+    values = json.loads(path.read_text())
+    assert values["schema_version"] == read_bundle(bundle.path).manifest.schema_version == 3
+    assert values["inputs"]["mv"]["stack"] is True
+    assert read_bundle(bundle.path).manifest.inputs["mv"].input_shape == (1, 4, 32, 32)
+    assert bundle.segment_content("mv", 1)
+    path.write_text(json.dumps(values | {"schema_version": 2}))
+    with pytest.raises(BundleError, match="schema_version is 2; allowed: 3, because an input is"):
+        read_bundle(bundle.path)

@@ -36,3 +36,18 @@ def test_an_answer_is_the_mean_over_the_temporal_segments_of_the_central_view() 
     expected = np.stack([each.double().mean(dim=0).numpy() for each in logits])
     mine = torch_answers({"residual": network}, INPUTS, CLIPS[:1])["residual"][0]
     assert np.abs(mine - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+def test_stacked_fields_are_one_pass_in_torch_and_deployed() -> None:
+    network = small_network(modality="mv", frames_per_pass=2)
+    inputs = {"mv": InputSpec("mv", num_segments=2, resize_px=64, crop_px=64, stack=True)}
+    mine = torch_answers({"mv": network}, inputs, CLIPS)["mv"]
+    theirs = deployed_answers(export_segments({"mv": network}, inputs), inputs, CLIPS)["mv"]
+    assert np.abs(mine - theirs).max() < 1e-4 * np.abs(mine).max()
+    fields = central_view(CLIPS[0], InputSpec("mv", 2, resize_px=64, crop_px=64))
+    with torch.no_grad():
+        exits = network(fields.reshape(1, 4, 64, 64))
+    assert np.allclose(mine[0], torch.cat(exits).double().numpy(), rtol=1e-5)
+    fixed = export_segments({"mv": network}, inputs, batch=1)
+    assert np.allclose(deployed_answers(fixed, inputs, CLIPS)["mv"], theirs, atol=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 from edgepkd.bundle.reading import read_bundle
 from edgepkd.cascade import ExitPolicy, Order, WiseWeights
-from edgepkd.config import MODALITIES, InputSpec, Modality
+from edgepkd.config import MODALITIES, InputSpec, Modality, facts_of
 from edgepkd.deploy.answers import DEPLOYED, FAKE_QUANT, FP32
 from edgepkd.deploy.bundle import Origin, Parity, checked_parity, write_trained
 from edgepkd.deploy.segments import export_segments
@@ -67,7 +67,7 @@ def test_a_manifest_tells_its_origin_in_one_order() -> None:
         "cpu_capability", "recipe", "seed", "quantization", "parity", "data"]
     assert list(origin(run={}).facts())[-5:] == [
         "cpu_capability", "recipe", "quantization", "parity", "data"]
-    assert facts["recipe"] == asdict(RECIPE)
+    assert facts["recipe"] == facts_of(RECIPE)
     assert facts["parity"] == {"exits": [], "allowed_drift": ["drift"]}
     assert facts["packages"]["torch"]
     assert origin(quantization={"method": "qad"}).facts()["quantization"] == {"method": "qad"}

@@ -55,9 +55,9 @@ def segment(number: int = 1) -> Segment:
 
 
 def build(part: Segment, precision: Any = "fp32", *, low: int = 1, high: int = 4,
-          shape: tuple[int, int, int] = SHAPE) -> bytes:
+          opt: int | None = None, shape: tuple[int, int, int] = SHAPE) -> bytes:
     return torch_tensorrt.build_segment(
-        part, example_shape=shape, min_frames=low, opt_frames=max(low, 2), max_frames=high,
+        part, example_shape=shape, min_frames=low, opt_frames=opt or max(low, 2), max_frames=high,
         precision=precision)
 
 
@@ -179,3 +179,18 @@ def test_no_cuda_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="needs a CUDA device") as caught:
         torch_tensorrt.require_torch_tensorrt()
     assert "tensorrt-rtx" in (caught.value.hint or "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("high", "batch"), [(4, 3), (1, 1)])
+def test_clips_of_one_pass_leave_the_batch_as_free_as_others(
+    library: FakeLibrary, high: int, batch: int
+) -> None:
+    part = segment()
+    build(part, opt=1, high=high)
+    (profile,) = library.settings["arg_inputs"]
+    assert [profile[f"{k}_shape"][0] for k in ("min", "opt", "max")] == [1, 1, high]
+    got = library.program.module()(frames(count=batch))
+    with torch.no_grad():
+        assert all(torch.allclose(a, b, atol=1e-5)
+                   for a, b in zip(got, part(frames(count=batch)), strict=True))

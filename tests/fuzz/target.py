@@ -205,6 +205,6 @@ def _ask_clip(clip: Clip, inputs: dict[Modality, InputSpec], rng: random.Random)
             continue
         spec = inputs[modality]
         _check(tensor, np.float32,
-               (spec.num_segments, spec.num_channels, spec.crop_px, spec.crop_px))
+               spec.input_shape)
         if not np.isfinite(tensor).all():
             raise Wrong(f"{modality}: not finite")

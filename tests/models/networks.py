@@ -32,11 +32,13 @@ def small_network(
     modality: Modality = "mv",
     num_classes: int = 5,
     head_form: HeadForm = "paper",
+    frames_per_pass: int = 1,
 ) -> SegmentedNetwork:
     """A narrow network with lively BatchNorm, in eval mode."""
     torch.manual_seed(0)
     network = build_network(
-        name, modality=modality, num_classes=num_classes, width=0.125, head_form=head_form
+        name, modality=modality, num_classes=num_classes, width=0.125, head_form=head_form,
+        frames_per_pass=frames_per_pass,
     )
     randomise(network)
     return network.eval()

@@ -87,3 +87,14 @@ def test_load_state_names_keys() -> None:
     state["segments.7.trunk.x"] = torch.zeros(1)
     with pytest.raises(ModelError, match=r"missing: segments\.1\.head\.bn\.bias; unknown: segm"):
         load_state(network, state)
+
+
+def test_a_network_of_stacked_fields_comes_back_and_older_files_are_what_they_were(
+    tmp_path: Path
+) -> None:
+    stacked = save_network(small_network(frames_per_pass=3), tmp_path / "stacked")
+    assert load_network(stacked)[0].spec.frames_per_pass == 3
+    plain = json.loads(save_network(small_network(), tmp_path / "plain").read_text())
+    assert set(plain["spec"]) == {"backbone", "modality", "num_classes", "width", "head_form",
+                                  "dropout"}
+    assert load_network(tmp_path / "plain")[0].spec.frames_per_pass == 1

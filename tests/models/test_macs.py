@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
 import pytest
 import torch
 
-from edgepkd.config import MODALITIES, Modality
-from edgepkd.models.macs import ExitMacs, macs_per_exit
+from edgepkd.config import MODALITIES, InputSpec, Modality
+from edgepkd.models.macs import ExitMacs, clip_gmac, macs_per_exit
 from edgepkd.models.registry import build_network
 from edgepkd.models.segmented import BackboneName, HeadForm
 from tests.models.networks import small_network
@@ -112,3 +113,13 @@ def test_counting_leaves_the_network_alone() -> None:
     assert network.training
     assert next(network.parameters()).device.type == "cpu"
     assert not any(m._forward_hooks for m in network.modules())
+
+
+def test_stacked_fields_cost_one_pass_and_a_wider_first_convolution() -> None:
+    spec = InputSpec("mv", 8, resize_px=64, crop_px=64)
+    apart = clip_gmac({"mv": small_network()}, {"mv": spec})["mv"]
+    stacked = clip_gmac({"mv": small_network(frames_per_pass=8)},
+                        {"mv": replace(spec, stack=True)})["mv"]
+    added = 8 * 14 * 7 * 7 * 32 * 32 / 1e9  # 14 more channels into 8 of 7x7 at half the side
+    assert stacked[0] == pytest.approx(apart[0] / 8 + added)
+    assert stacked[1:] == pytest.approx([part / 8 for part in apart[1:]])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from edgepkd.config import Modality
 from edgepkd.errors import ConfigError, ModelError
 from edgepkd.models.heads import ClassifierHead, ICHead, PoolFirstHead
 from edgepkd.models.registry import build_from_spec, build_network
 from edgepkd.models.segmented import BACKBONES, BackboneName, HeadForm, NetworkSpec
+from tests.models.networks import small_network
 
 
 @pytest.mark.slow
@@ -48,3 +50,18 @@ def test_imagenet_weights_exist_for_one_backbone() -> None:
     with pytest.raises(ModelError, match=r"width 0\.5.*wrong shape"):
         build_network("efficientnet_lite0", modality="mv", num_classes=2, width=0.5,
                       pretrained="imagenet")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_stacked_fields_are_channels_of_the_first_convolution(name: BackboneName) -> None:
+    network = small_network(name, modality="mv", frames_per_pass=8)
+    trunk = network.segments[0].trunk
+    stem = trunk.conv1 if name == "resnet18" else trunk.conv_stem
+    assert (network.spec.num_channels, trunk.data_bn.num_features, stem.in_channels) == (16, 16, 16)
+    assert [logits.shape for logits in network(torch.randn(3, 16, 64, 64))] == [(3, 5)] * 4
+
+
+@pytest.mark.parametrize(("modality", "fields"), [("residual", 2), ("mv", 0), ("mv", 2.0)])
+def test_only_motion_fields_are_stacked(modality: Modality, fields: int) -> None:
+    with pytest.raises(ConfigError, match=f"frames_per_pass of {modality} is {fields}"):
+        small_network(modality=modality, frames_per_pass=fields)

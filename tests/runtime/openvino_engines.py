@@ -29,7 +29,7 @@ def add_openvino_engines(
     folder.mkdir(parents=True)
     plans = {}
     for entry in bundle.manifest.segments:
-        frames = bundle.manifest.inputs[entry.modality].num_segments
+        frames = bundle.manifest.inputs[entry.modality].num_passes
         content = builder.build(
             ((sources or bundle).path / entry.file).read_bytes(), precision=precision,
             shapes=Shapes(entry.input_shape, frames, frames, frames), settings=Settings()).content

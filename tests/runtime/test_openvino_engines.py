@@ -199,3 +199,16 @@ def test_full_range_weights_are_refused_where_the_cpu_would_overflow(
         return
     with pytest.raises(ModelError, match=r"segment mv_1: .* no VNNI"):
         runner.prepare(MV_1)
+
+
+def test_stacked_fields_are_one_row_of_an_engine(tmp_path: Path) -> None:
+    stacked, apart = make_bundle(tmp_path / "a", stack=True), make_bundle(tmp_path / "b")
+    add_openvino_engines(stacked)
+    fields: Any = np.random.default_rng(0).normal(size=(2, 2, 32, 32)).astype(np.float32)
+    expected = OpenVinoRunner(apart).run(MV_1, fields)[1].mean(axis=0)  # its networks are linear
+    for target in (None, TARGET):
+        logits = OpenVinoRunner(stacked, target=target).run(MV_1, fields.reshape(1, 4, 32, 32))[1]
+        assert logits.shape == (1, 2)
+        assert logits[0] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ModelError, match="mv_1"):
+        OpenVinoRunner(stacked, target=TARGET).run(MV_1, fields)

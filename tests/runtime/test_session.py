@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,3 +188,8 @@ def test_networks_that_do_not_fit_the_labels(bundle: Bundle) -> None:
         Session(bundle, FakeRunner({}, num_classes=3)).classify(FakeClip())
 
 
+def test_stacked_fields_cost_one_pass(tmp_path: Path) -> None:
+    stacked, apart = (Session(make_bundle(tmp_path / name, stack=name == "stack"), runner(),
+                              order=("mv",)).classify(FakeClip()) for name in ("stack", "apart"))
+    assert apart.gmac == pytest.approx(2 * (0.001 + 0.002 + 0.003 + 0.004))
+    assert stacked.gmac == pytest.approx(apart.gmac / 2)

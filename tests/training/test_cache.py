@@ -154,3 +154,19 @@ def test_a_file_that_is_gone_is_left_out(sample: Sample, tmp_path: Path) -> None
 def test_clips_that_do_not_fit_are_an_error_with_a_number(sample: Sample, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"1 clips? needs? about .* GB"):
         decode_all([sample], spec=SPEC, jobs=1, folder=tmp_path, limit_gb=1e-5)
+def test_names_of_entries_are_what_they_were_before_inputs_could_be_stacked() -> None:
+    assert SPEC.key("ab", "f") == "9519c0526af9afa972c28e6b84b3206a"
+    stacked = {**SPEC.inputs, "mv": replace(SPEC.inputs["mv"], stack=True)}
+    assert replace(SPEC, inputs=stacked).key("ab", "f") == SPEC.key("ab", "f")
+    other = {**SPEC.inputs, "mv": replace(SPEC.inputs["mv"], num_segments=4)}
+    assert replace(SPEC, inputs=other).key("ab", "f") != SPEC.key("ab", "f")
+
+
+def test_a_stacked_test_view_is_that_of_the_device(sample: Sample, tmp_path: Path) -> None:
+    spec = replace(SPEC, inputs={"mv": replace(SPEC.inputs["mv"], stack=True)})
+    clip = cached_clip(sample, spec=spec, folder=tmp_path)
+    with ClipReader(str(sample.path), clip=spec.clip, inputs=spec.inputs, decode=spec.decode,
+                    route="normalize") as reader:
+        on_device = next(iter(reader)).tensor("mv")
+    assert on_device.shape == (1, 6, 56, 56)
+    np.testing.assert_array_equal(view_for_test(clip, spec.inputs["mv"]).numpy(), on_device)

@@ -11,7 +11,7 @@ import torch
 
 from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, Modality
 from edgepkd.datasets.index import Sample
-from edgepkd.errors import DataError, ModelError
+from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.models.checkpoint import save_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.backbone import clip_logits
@@ -154,3 +154,34 @@ def test_what_does_not_fit_is_refused(
         answer(networks, samples, folder, labels=("a", "none", "right"))
     with pytest.raises(DataError, match="no clip to answer"):
         answer(networks, (), folder)
+
+
+@pytest.mark.parametrize("crops", [1, 10])
+def test_a_network_of_stacked_fields_answers_in_one_pass(
+    samples: tuple[Sample, ...], folder: Path, crops: int
+) -> None:
+    network = small_network(modality="mv", num_classes=len(LABELS), frames_per_pass=3)
+    inputs = {"mv": replace(SPEC.inputs["mv"], stack=True)}
+    spec, views = replace(SPEC, inputs=inputs), views_protocol(inputs, crops=crops)
+    answered = answer({"mv": network}, samples, folder, spec=spec, views=views).answered
+    assert answered.views.segments == {"mv": 3}
+    clip = cached_clip(samples[0], spec=SPEC, folder=folder / "cache")
+    geometries = [transforms.centre_crop(resize_px=40, crop_px=32)] if crops == 1 \
+        else transforms.ten_crop(resize_px=40, crop_px=32)
+    rows = []
+    for geometry in geometries:
+        fields = clip.tensor("mv", clip.test_places["mv"], geometry, crop_px=32)
+        with torch.no_grad():
+            rows.append(torch.stack(network(torch.from_numpy(fields).flatten(0, 1)[None]))[:, 0])
+    expected = torch.stack(rows).mean(0).numpy()
+    np.testing.assert_allclose(answered.logits["mv"][0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_stacked_fields_cannot_be_more_or_fewer(
+    samples: tuple[Sample, ...], folder: Path
+) -> None:
+    network = small_network(modality="mv", num_classes=len(LABELS), frames_per_pass=3)
+    views = views_protocol(SPEC.inputs, segments={"mv": 6})
+    with pytest.raises(UsageError, match=r"segments of mv is 6; allowed: 3") as caught:
+        answer({"mv": network}, samples, folder, views=views)
+    assert "--segments" in str(caught.value.hint)

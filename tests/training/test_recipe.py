@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgepkd.config import MODALITIES, ClipSpec, Modality
+from edgepkd.config import MODALITIES, ClipSpec, Modality, facts_of
 from edgepkd.errors import ConfigError
 from edgepkd.recipes import load_recipe, recipe_names, room_path
 from edgepkd.studies.study import load_study
@@ -170,3 +170,15 @@ def test_a_wrong_change_is_named(key: str, value: object, message: str) -> None:
         load_train_recipe("small", {key: value})
     with pytest.raises(ConfigError, match=message):
         changed_recipe(load_train_recipe("small"), {key: value})
+
+
+def test_a_stacked_input_is_trained_with_all_its_segments() -> None:
+    with pytest.raises(ConfigError, match=r"train_segments is 4; allowed: 8, because .*stack") as e:
+        load_train_recipe("small", {"inputs.mv.stack": True})
+    assert e.value.hint == "Add --set backbones.mv.train_segments=8"
+    changes = {"inputs.mv.stack": True, "backbones.mv.train_segments": 8}
+    recipe = load_train_recipe("small", changes)
+    assert recipe.inputs["mv"].input_shape == (1, 16, 96, 96)
+    assert recipe_of(asdict(recipe), where="x") == recipe_of(facts_of(recipe), where="x") == recipe
+    with pytest.raises(ConfigError, match=r"inputs\.mv: stack is 1; allowed: true, false"):
+        load_train_recipe("small", {"inputs.mv.stack": 1})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from edgepkd.training.views import (
     test_view as view_for_test,
 )
 from edgepkd.video.sampling import Place
-from edgepkd.video.transforms import centre_crop
+from edgepkd.video.transforms import Geometry, centre_crop
 from tests.training.fake_clips import fake_clip
 
 
@@ -56,3 +58,37 @@ def test_crops_stay_inside_and_both_flips_and_all_sizes_come() -> None:
 ])
 def test_a_place_that_was_not_kept_gives_the_nearest_one(wanted: Place, found: Place) -> None:
     assert nearest_place(wanted, [Place(0, 3), Place(0, 7), Place(2, 2)]) == found
+
+
+STACKED = InputSpec("mv", num_segments=3, resize_px=40, crop_px=32, stack=True)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_stacked_view_is_one_pass_of_the_same_fields_in_time_order(flip: bool) -> None:
+    apart, stacked = (
+        train_view(fake_clip(seed=1), spec, num_segments=3, rule="centre",
+                   geometry=Geometry(flip=flip), rng=np.random.default_rng(4))
+        for spec in (replace(STACKED, stack=False), STACKED))
+    assert (apart.shape, stacked.shape) == ((3, 2, 32, 32), (1, 6, 32, 32))
+    assert torch.equal(stacked[0], torch.cat(list(apart)))
+    assert not torch.equal(apart[0], apart[1])
+
+
+def test_a_flip_negates_motion_to_the_right_in_every_field_of_a_stack() -> None:
+    plain, flipped = (
+        train_view(fake_clip(seed=1, brightness=100), STACKED, num_segments=3, rule="centre",
+                   geometry=Geometry(flip=flip), rng=np.random.default_rng(4))[0]
+        for flip in (False, True))
+    zero = 128 / 255 - 0.5  # where no motion lies
+    assert torch.allclose(flipped[0::2].flip(-1) - zero, zero - plain[0::2], atol=1e-5)
+    assert torch.allclose(flipped[1::2].flip(-1), plain[1::2], atol=1e-5)
+
+
+def test_a_clip_with_fewer_frames_than_fields_repeats_some() -> None:
+    clip = fake_clip(seed=1, num_gops=1)  # P-frames at 1, 2, 3
+    spec = replace(STACKED, num_segments=6)
+    view = train_view(clip, spec, num_segments=6, rule="centre", geometry=Geometry(),
+                      rng=np.random.default_rng(0))
+    assert view.shape == (1, 12, 32, 32)
+    fields = view.reshape(6, 2, 32, 32)
+    assert len({tuple(field.flatten().tolist()) for field in fields}) <= 3

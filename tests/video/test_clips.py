@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -287,3 +288,17 @@ def test_gop_frames_rules_both_routes(b_pyramid, mpeg4) -> None:
     clip = ClipSpec(gop_frames=8, clip_frames=24, stride_frames=24)
     assert layout(b_pyramid, clip=clip)[0] == (8, 8, 8)
     assert layout(mpeg4, clip=clip)[0] == (8, 4, 8, 4)
+
+
+def test_stacked_fields_are_the_same_fields_for_the_same_packets(mpeg4) -> None:
+    made = {}
+    for stack in (False, True):
+        inputs = {"mv": InputSpec("mv", 3, resize_px=72, crop_px=64, stack=stack)}
+        with read(mpeg4, inputs=inputs) as reader:
+            clip = next(iter(reader))
+            made[stack] = clip.tensor("mv"), clip.counters.copy()
+    (apart, before), (stacked, after) = made[False], made[True]
+    assert (apart.shape, stacked.shape) == ((3, 2, 64, 64), (1, 6, 64, 64))
+    np.testing.assert_array_equal(stacked[0], np.concatenate(apart))
+    assert replace(after, decode_s=0) == replace(before, decode_s=0)
+    assert 0 < after.packets_decoded < after.packets_read
