@@ -6,7 +6,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, TypeVar
 
@@ -93,6 +93,26 @@ def from_mapping(cls: type[_T], values: Mapping[str, Any], *, where: str) -> _T:
         for name, value in values.items()
     }
     return cls(**converted)
+
+
+def later(default: Any) -> Any:
+    """A field that came after runs were written, whose `default` is what was done before it.
+
+    `plain_facts` leaves it out as long as it says that: hashes that name old results stay valid.
+    """
+    return field(default=default, metadata={"later": True})
+
+
+def plain_facts(values: Any) -> dict[str, Any]:
+    """As `dataclasses.asdict`, without fields of `later` that have their default; for hashes."""
+    return {f.name: _plain(getattr(values, f.name)) for f in dataclasses.fields(values)
+            if not (f.metadata.get("later") and getattr(values, f.name) == f.default)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return plain_facts(value)
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True)

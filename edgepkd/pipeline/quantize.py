@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from edgepkd._optional import require
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, plain_facts
 from edgepkd.datasets.index import Sample
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import DataError, ModelError, UsageError
@@ -200,8 +200,10 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
     facts = recipe.facts(config.method)
     key = hash_of({
         "step": f"int8-{config.method}", "seed": seed, "settings": facts,
-        "networks": {m: job.hashes[m] for m in plans}, "input": asdict(run.recipe.inputs[modality]),
-        "plans": {m: asdict(plan) for m, plan in plans.items()}, "trunk_rate": _rate(run, modality),
+        "networks": {m: job.hashes[m] for m in plans},
+        "input": plain_facts(run.recipe.inputs[modality]),
+        "plans": {m: plain_facts(plan) for m, plan in plans.items()},
+        "trunk_rate": _rate(run, modality),
         "train": job.clips.keys(job.clips.train), "ranges": job.clips.keys(job.chosen),
         "calibration": job.clips.keys(job.clips.calibration),
     })
@@ -216,7 +218,8 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
         values = kept["values"] if kept else {}
         return QuantDone(config.method, modality, json_path, True, values,
                          time.perf_counter() - start, layers)
-    epochs = 1 if config.method == "ptq" else recipe.finetune.epochs
+    steps = recipe.finetune.for_clips(len(job.clips.train))
+    epochs = 1 if config.method == "ptq" else steps.epochs
     with step_logs(folder, title=f"{config.method} {modality}", epochs=epochs,
                    resume=config.resume, tensorboard=config.tensorboard,
                    console=config.console) as log:

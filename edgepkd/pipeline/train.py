@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, plain_facts
 from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import ModelError, UsageError
@@ -40,7 +40,7 @@ from edgepkd.training.exits import (
     OnlineFeatures,
     calibration_views,
     label_rows,
-    teacher_at,
+    teachers_of,
     train_exits,
     view_plan,
 )
@@ -158,26 +158,28 @@ def _backbone(
     init: Callable[[SegmentedNetwork], object] | None,
 ) -> StepDone:
     start, recipe, spec = time.perf_counter(), run.recipe, run.recipe.inputs[modality]
+    backbone = recipe.backbones[modality]
     seed = mix_seed(run.seed, modality)
     network = None
     if init:
         torch.manual_seed(seed)
-        network = new_network(spec, recipe.backbones[modality], num_classes=len(run.labels))
+        network = new_network(spec, backbone, num_classes=len(run.labels))
         init(network)
     key = hash_of({
-        "step": "backbone", "seed": seed, "input": asdict(spec), "clip": asdict(recipe.clip),
-        "backbone": asdict(recipe.backbones[modality]), "labels": run.labels,
+        "step": "backbone", "seed": seed, "input": plain_facts(spec),
+        "clip": plain_facts(recipe.clip), "backbone": plain_facts(backbone), "labels": run.labels,
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
         "init": trunk_hash(network) if network else "",
     })
     path, folder = run.trunk(modality), run.step("backbone", modality)
     if kept := _kept(config, path, key, "backbone", modality, start):
         return kept
-    with _logs(config, folder, f"backbone {modality}", recipe.backbones[modality].epochs) as log:
-        log.event("start", step="backbone", modality=modality, seed=seed, key=key,
-                  recipe=asdict(recipe.backbones[modality]))
+    epochs = backbone.for_clips(len(clips.train)).epochs
+    with _logs(config, folder, f"backbone {modality}", epochs) as log:
+        log.event("start", step="backbone", modality=modality, seed=seed, key=key, epochs=epochs,
+                  recipe=asdict(backbone))
         trained = train_backbone(
-            clips.load(clips.train), spec=spec, recipe=recipe.backbones[modality],
+            clips.load(clips.train), spec=spec, recipe=backbone,
             num_classes=len(run.labels), rule=recipe.clip.sampling, seed=seed,
             calibration=clips.load(clips.calibration), start=network,
             execution=config.execution, log=log,
@@ -199,8 +201,7 @@ def _with_method(config: ExitsConfig, recipe: TrainRecipe) -> TrainRecipe:
 
 def _teachers(recipe: ExitRecipe) -> set[Modality]:
     """Networks that teach others in some epoch."""
-    named = {teacher_at(recipe.scheme, epoch=e, num_epochs=recipe.epochs,
-                        last_teacher=recipe.last_teacher) for e in range(recipe.epochs)}
+    named = teachers_of(recipe.scheme, last_teacher=recipe.last_teacher)
     return {m for m in MODALITIES if m in named}
 
 
@@ -223,16 +224,18 @@ def _exits(
     run = replace(run, recipe=replace(run.recipe, exits=recipe))  # views and teachers follow it
     seed = mix_seed(run.seed, modality, "exits")
     key = hash_of({
-        "step": "exits", "seed": seed, "recipe": asdict(recipe), "online": config.online,
+        "step": "exits", "seed": seed, "recipe": plain_facts(recipe),
+        "online": config.online,
         "trunks": {m: trunk_hash(trunks[m]) for m in {modality, *_teachers(recipe)}},
-        "plan": asdict(view_plan(run.recipe, modality)),
+        "plan": plain_facts(view_plan(run.recipe, modality)),
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
     })
     path, folder = run.network(modality), run.step("exits", modality)
     if kept := _kept(config, path, key, "exits", modality, start):
         return kept
-    with _logs(config, folder, f"exits {modality}", recipe.epochs) as log:
-        log.event("start", step="exits", modality=modality, seed=seed, key=key,
+    epochs = recipe.for_clips(len(clips.train)).epochs
+    with _logs(config, folder, f"exits {modality}", epochs) as log:
+        log.event("start", step="exits", modality=modality, seed=seed, key=key, epochs=epochs,
                   online=config.online, recipe=asdict(recipe))
         data = clips.load(clips.train)
         train_exits(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, plain_facts
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ModelError
 from edgepkd.files import write_atomically
@@ -145,8 +145,9 @@ class _Losses(Silent):
 def _trunk_key(part: Part, modality: Modality) -> str:
     """Hash of all that the trunk depends on."""
     return hash_of({
-        "seed": part.seed(modality), "input": asdict(part.recipe.inputs[modality]),
-        "clip": asdict(part.recipe.clip), "backbone": asdict(part.recipe.backbones[modality]),
+        "seed": part.seed(modality), "input": plain_facts(part.recipe.inputs[modality]),
+        "clip": plain_facts(part.recipe.clip),
+        "backbone": plain_facts(part.recipe.backbones[modality]),
         "clips": part.keys(part.fit), "labels": part.labels,
     })
 
@@ -155,7 +156,7 @@ def _exits_key(part: Part, networks: Networks) -> str:
     """Hash of all that the exits depend on, and the clips that they answer."""
     return hash_of({
         "trunks": {m: weights_sha256(network) for m, network in networks.items()},
-        "exits": {m: asdict(part.recipe.exits_of(m)) for m in MODALITIES},
+        "exits": {m: plain_facts(part.recipe.exits_of(m)) for m in MODALITIES},
         "plans": plan_facts(part.recipe),
         "clips": part.keys((*part.fit, *part.answer)),
     })
@@ -163,7 +164,7 @@ def _exits_key(part: Part, networks: Networks) -> str:
 
 def plan_facts(recipe: TrainRecipe) -> list[dict[str, Any]]:
     """The views that exits are trained on, as plain values."""
-    return [asdict(view_plan(recipe, modality)) for modality in MODALITIES]
+    return [plain_facts(view_plan(recipe, modality)) for modality in MODALITIES]
 
 
 # ---- what jobs read and write

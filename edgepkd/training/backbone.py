@@ -76,6 +76,7 @@ def train_backbone(
     """
     execution = execution or Execution()
     check_batch(recipe.batch_clips, name="batch_clips")
+    recipe = recipe.for_clips(len(data))
     torch.manual_seed(seed)
     network = start or new_network(spec, recipe, num_classes=num_classes)
     if execution.on_gpu and world_size() > 1:

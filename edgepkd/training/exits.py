@@ -46,7 +46,7 @@ class Phase:
     teacher: Teacher | Literal["last"]
     """'last': what the recipe's `last_teacher` says."""
     until: float
-    """Share of all epochs after which the next phase starts."""
+    """Share of all epochs after which the next phase starts; see `teacher_at`."""
 
 
 SCHEDULES: dict[Scheme, tuple[Phase, ...]] = {
@@ -60,11 +60,31 @@ SCHEDULES: dict[Scheme, tuple[Phase, ...]] = {
 
 
 def teacher_at(
-    scheme: Scheme, *, epoch: int, num_epochs: int, last_teacher: LastTeacher = "own"
+    scheme: Scheme, *, epoch: int, num_epochs: int, last_teacher: LastTeacher = "own",
+    passed: float = 0.0,
 ) -> Teacher:
-    """Teacher of `epoch` (from 0) of `num_epochs`; a hard switch, as in the reference."""
+    """Teacher of `epoch` (from 0) of `num_epochs`; a hard switch, as in the reference.
+
+    Every phase has an epoch at least. Where there are fewer epochs than phases, it switches inside
+    them, by the share of this epoch's steps that have `passed`.
+    """
     phases = SCHEDULES[scheme]
-    phase = next((p for p in phases if epoch < round(p.until * num_epochs)), phases[-1])
+    if num_epochs < len(phases):
+        place, ends = (epoch + passed) / num_epochs, [phase.until for phase in phases]
+    else:
+        place = epoch
+        ends = [min(max(round(phase.until * num_epochs), i + 1), num_epochs - len(phases) + i + 1)
+                for i, phase in enumerate(phases)]
+    phase = next((p for p, end in zip(phases, ends, strict=True) if place < end), phases[-1])
+    return _teacher_of(phase, last_teacher)
+
+
+def teachers_of(scheme: Scheme, *, last_teacher: LastTeacher = "own") -> tuple[Teacher, ...]:
+    """All that teach at some time, the first one first."""
+    return tuple(_teacher_of(phase, last_teacher) for phase in SCHEDULES[scheme])
+
+
+def _teacher_of(phase: Phase, last_teacher: LastTeacher) -> Teacher:
     return last_teacher if phase.teacher == "last" else phase.teacher
 
 
@@ -281,6 +301,7 @@ def train_exits(
     check(len(labels) == features.num_rows, "labels", got=len(labels),
           allowed=f"{features.num_rows}, one a row")
     check_batch(recipe.batch_views, name="batch_views")
+    recipe = recipe.for_rows(features.num_rows)
     execution = execution or Execution()
     network.freeze_trunk()
     heads = nn.ModuleList(as_pool_first(h) for h in internal_classifiers(network))
@@ -305,12 +326,12 @@ def _train_epoch(
     heads: nn.ModuleList, optimizers: Sequence[torch.optim.Optimizer], features: FeatureSource,
     labels: Tensor, *, epoch: int, recipe: ExitRecipe, seed: int, execution: Execution,
 ) -> dict[str, float]:
-    teacher = teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs,
-                         last_teacher=recipe.last_teacher)
     batches = _row_batches(features.num_rows, recipe.batch_views, seed=mix_seed(seed, epoch))
     totals = np.zeros(len(heads))
     factor = 1.0
     for step, rows in enumerate(batches):
+        teacher = teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs,
+                             last_teacher=recipe.last_teacher, passed=step / len(batches))
         inputs, taught = features.batch(rows, epoch=epoch, teacher=teacher)
         for index, (head, optimizer) in enumerate(zip(heads, optimizers, strict=True)):
             factor = set_learning_rate(optimizer, recipe, step=epoch * len(batches) + step,

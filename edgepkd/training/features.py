@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from edgepkd import plain_json
-from edgepkd.config import NUM_EXITS
+from edgepkd.config import NUM_EXITS, plain_facts
 from edgepkd.errors import DataError, StorageError
 from edgepkd.files import new_folder
 from edgepkd.models.segmented import SegmentedNetwork
@@ -54,7 +54,7 @@ class FeatureCache:
             DataError: an entry is damaged, or was made with other weights.
         """
         facts = {"version": VERSION, "trunk_sha256": trunk_hash(network), "clips": list(clip_keys),
-                 "plan": asdict(plan)}
+                 "plan": plain_facts(plan)}
         entry = self.folder / hash_of(facts)[:32]
         if not entry.is_dir():
             _write(entry, network, clips, plan, facts=hash_of(facts), limit_gb=self.limit_gb)

@@ -26,7 +26,7 @@ from edgepkd.config import InputSpec, Modality, check
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution, world_size
-from edgepkd.training.exits import ViewPlan, teacher_at
+from edgepkd.training.exits import ViewPlan, teacher_at, teachers_of
 from edgepkd.training.loader import LabelledClips, batch_indices
 from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
 from edgepkd.training.losses import distillation_loss, exit_loss
@@ -39,14 +39,13 @@ Taught = Mapping[Modality, Tensor]
 
 
 def views_needed(plan: ViewPlan, recipe: FinetuneRecipe) -> int:
-    """Views of each clip that the epochs go through."""
+    """Views of each clip that the epochs go through; `recipe` has its length in epochs."""
     return min(plan.num_views, recipe.epochs)
 
 
 def teachers_needed(modality: Modality, recipe: FinetuneRecipe) -> tuple[Modality, ...]:
     """FP32 networks whose logits `finetune` asks for; its own come first."""
-    named = [teacher_at(recipe.scheme, epoch=e, num_epochs=recipe.epochs,
-                        last_teacher=recipe.last_teacher) for e in range(recipe.epochs)]
+    named = teachers_of(recipe.scheme, last_teacher=recipe.last_teacher)
     others = [m for m in named if m not in ("own", "labels")]
     return tuple(dict.fromkeys([modality, *others]))  # type: ignore[list-item]
 
@@ -90,7 +89,7 @@ def finetune(
     """
     execution = execution or Execution()
     check(world_size() == 1, "processes", got=world_size(), allowed="1: fine-tuning is short")
-    modality = student.spec.modality
+    recipe, modality = recipe.for_clips(len(data)), student.spec.modality
     num_views = views_needed(plan, recipe)
     if recipe.scheme != "ce" or recipe.self_share > 0:
         for name in teachers_needed(modality, recipe):
@@ -117,12 +116,12 @@ def _train_epoch(
     plan: ViewPlan, *, taught: Taught, recipe: FinetuneRecipe, epoch: int, seed: int,
     num_views: int, execution: Execution,
 ) -> dict[str, float]:
-    teacher = teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs,
-                         last_teacher=recipe.last_teacher)
     batches = batch_indices(len(data), recipe.batch_clips, seed=mix_seed(seed, epoch), epoch=epoch)
     view = epoch % num_views
     totals, factor = np.zeros(len(student.segments)), 1.0
     for step, rows in enumerate(batches):
+        teacher = teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs,
+                             last_teacher=recipe.last_teacher, passed=step / len(batches))
         factor = set_learning_rate(optimizer, recipe, step=epoch * len(batches) + step,
                                    steps_per_epoch=len(batches))
         views = [plan.view(data.clips[i], index=i, view=view) for i in rows]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from edgepkd.config import (
@@ -14,6 +16,7 @@ from edgepkd.config import (
     Modality,
     check,
     from_mapping,
+    later,
 )
 from edgepkd.logits.fit import WiseRecipe
 from edgepkd.recipes import load_recipe
@@ -26,6 +29,7 @@ Selection = Literal["last", "best"]
 Backbone = Literal["resnet18", "resnet50", "efficientnet_lite0"]
 
 _T = TypeVar("_T")
+_Optimizing = TypeVar("_Optimizing", bound="OptimizerRecipe")
 _KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
     int: (int, "a whole number"), float: ((int, float), "a number"), bool: (bool, "true, false"),
     str: (str, "text"), tuple: ((list, tuple), "a list of such values"),
@@ -39,6 +43,7 @@ class OptimizerRecipe:
     """How weights move: optimiser, learning rate over time, and which epoch is kept."""
 
     epochs: int
+    """0: as many as `steps` make; see `for_clips`. In a file one of the two is given."""
     learning_rate: float
     """Of the trunk (of the head, for internal classifiers), at the peak of the schedule."""
     optimizer: Optimizer = "adamw"
@@ -58,9 +63,21 @@ class OptimizerRecipe:
     """Share of all steps in which the learning rate rises."""
     select: Selection = "last"
     """'best': the epoch with the lowest loss on the calibration split, never on the test split."""
+    steps: int = later(0)
+    """Optimiser steps in all, from which the epochs follow: the same work for few clips as for
+    many."""
+    min_epochs: int = later(1)
+    """Where `steps` are given: every clip is seen so often, however many there are."""
 
     def __post_init__(self) -> None:
-        check(self.epochs >= 1, "epochs", got=self.epochs, allowed="1 or more")
+        check(self.steps >= 0, "steps", got=self.steps, allowed="1 or more")
+        check(self.steps == 0 or self.epochs == 0, "epochs",
+              got=f"{self.epochs}, and steps {self.steps}", allowed="one of the two")
+        check(self.epochs >= (0 if self.steps else 1), "epochs", got=self.epochs,
+              allowed="1 or more (or give steps)")
+        check(self.min_epochs >= 1, "min_epochs", got=self.min_epochs, allowed="1 or more")
+        check(self.steps == 0 or not self.step_epochs, "step_epochs", got=self.step_epochs,
+              allowed="none where the length is given in steps")
         check(self.learning_rate > 0, "learning_rate", got=self.learning_rate, allowed="above 0")
         check(self.weight_decay >= 0, "weight_decay", got=self.weight_decay, allowed="0 or more")
         for name in ("warmup_share", "momentum"):
@@ -73,6 +90,18 @@ class OptimizerRecipe:
                   allowed=", ".join(get_args(kind)))
         check(list(self.step_epochs) == sorted(set(self.step_epochs)), "step_epochs",
               got=self.step_epochs, allowed="rising epoch numbers")
+
+    @property
+    def length(self) -> str:
+        """How long it trains, in words: '60 epochs', '300 steps'."""
+        return f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
+
+    def in_epochs(self: _Optimizing, steps_per_epoch: int) -> _Optimizing:
+        """The same recipe with its length in epochs: max(min_epochs, steps / steps_per_epoch)."""
+        if not self.steps:
+            return self
+        epochs = max(self.min_epochs, math.ceil(self.steps / steps_per_epoch))
+        return replace(self, epochs=epochs, steps=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +143,10 @@ class BackboneRecipe(OptimizerRecipe):
         check(not self.imagenet or self.backbone == "efficientnet_lite0", "imagenet",
               got=f"true for {self.backbone}", allowed="true only for efficientnet_lite0")
 
+    def for_clips(self, count: int) -> BackboneRecipe:
+        """The same recipe with its length in epochs, for `count` training clips."""
+        return self.in_epochs(max(1, count // self.batch_clips))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExitRecipe(OptimizerRecipe):
@@ -137,6 +170,14 @@ class ExitRecipe(OptimizerRecipe):
         _check_teaching(self)
         for name in ("batch_views", "num_views"):
             check(getattr(self, name) >= 1, name, got=getattr(self, name), allowed="1 or more")
+
+    def for_clips(self, count: int) -> ExitRecipe:
+        """The same recipe with its length in epochs, for `count` training clips."""
+        return self.for_rows(count * self.num_views)
+
+    def for_rows(self, count: int) -> ExitRecipe:
+        """As `for_clips`, for `count` views of all clips."""
+        return self.in_epochs(max(1, math.ceil(count / self.batch_views)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +209,10 @@ class FinetuneRecipe(OptimizerRecipe):
     def as_qat(self) -> FinetuneRecipe:
         """The same steps with the labels' cross-entropy at every exit, and no teacher."""
         return replace(self, scheme="ce", self_share=0.0)
+
+    def for_clips(self, count: int) -> FinetuneRecipe:
+        """The same recipe with its length in epochs, for `count` training clips."""
+        return self.in_epochs(max(1, count // self.batch_clips))
 
 
 def _check_teaching(recipe: ExitRecipe | FinetuneRecipe) -> None:
@@ -222,7 +267,8 @@ class TrainRecipe:
               got=sorted(self.exit_changes), allowed=", ".join(MODALITIES))
         where = f"{self.name}: exit_changes.{modality}"
         changes = _table(self.exit_changes.get(modality, {}), where=where)
-        return typed_table(ExitRecipe, {**asdict(self.exits), **changes}, where=where)
+        return typed_table(ExitRecipe, with_length({**asdict(self.exits), **changes}, changes),
+                           where=where)
 
     @property
     def decode(self) -> DecodeSpec:
@@ -270,7 +316,18 @@ def with_changes(
             check(isinstance(table, dict), f"{where}: {path}", got="a key of a plain value",
                   allowed="a key of the recipe, such as backbones.mv.epochs")
         table[key] = value
+        section = path.removesuffix(key)
+        table.update(with_length(table, {c.removeprefix(section) for c in changes}))
     return values
+
+
+def with_length(table: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
+    """`table` of an OptimizerRecipe after some keys were changed: a length in steps replaces one in
+    epochs, and the other way round."""
+    for named, other in (("steps", "epochs"), ("epochs", "steps")):
+        if named in changed and other not in changed and table.get(other):
+            return {**table, other: 0}
+    return dict(table)
 
 
 def recipe_of(values: Mapping[str, Any], *, where: str) -> TrainRecipe:
@@ -309,8 +366,15 @@ def _table(value: Any, *, where: str) -> Mapping[str, Any]:
 def typed_table(cls: type[_T], values: Any, *, where: str) -> _T:
     """Dataclass `cls` from a table, whose values have the types of its fields."""
     hints = get_type_hints(cls)
-    for key, value in _table(values, where=where).items():
+    values = _table(values, where=where)
+    if issubclass(cls, OptimizerRecipe) and values.get("steps") and "epochs" not in values:
+        values = {**values, "epochs": 0}
+    for key, value in values.items():
         hint = hints.get(key)
+        if NoneType in get_args(hint):
+            if value is None:
+                continue
+            hint = get_args(hint)[0]
         kind = get_origin(hint) or hint
         if kind not in _KINDS:
             continue

@@ -43,6 +43,13 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert not all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_a_length_in_steps_is_that_in_the_epochs_they_make() -> None:
+    """6 clips in batches of 3: 2 steps an epoch, so 5 steps make 3 epochs."""
+    epochs = train(replace(RECIPE, epochs=3)).state_dict()
+    steps = train(replace(RECIPE, epochs=0, steps=5)).state_dict()
+    assert all(torch.equal(epochs[key], steps[key]) for key in epochs)
+
+
 def test_frozen_stages_keep_weights_and_statistics() -> None:
     recipe = replace(RECIPE, frozen_stages=2)
     before, after = start(recipe), train(recipe).state_dict()
