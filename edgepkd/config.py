@@ -95,12 +95,16 @@ def from_mapping(cls: type[_T], values: Mapping[str, Any], *, where: str) -> _T:
     return cls(**converted)
 
 
+LATER: Mapping[str, bool] = {"later": True}
+"""Metadata of a field of `later`; used alone where the default is a dataclass."""
+
+
 def later(default: Any) -> Any:
     """A field that came after runs were written, whose `default` is what was done before it.
 
     `plain_facts` leaves it out as long as it says that: hashes that name old results stay valid.
     """
-    return field(default=default, metadata={"later": True})
+    return field(default=default, metadata=LATER)
 
 
 def plain_facts(values: Any) -> dict[str, Any]:

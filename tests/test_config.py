@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import pytest
 
-from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, from_mapping, later, plain_facts
+from edgepkd.config import (
+    LATER,
+    ClipSpec,
+    DecodeSpec,
+    InputSpec,
+    from_mapping,
+    later,
+    plain_facts,
+)
 from edgepkd.errors import ConfigError
 
 
@@ -49,7 +57,7 @@ class Inner:
 class Outer:
     inner: Inner
     several: Mapping[str, Inner]
-    other: Inner = later(Inner(3))
+    other: Inner = field(default=Inner(3), metadata=LATER)
 
 
 def test_facts_are_those_of_before_a_field_came_unless_it_says_otherwise() -> None:

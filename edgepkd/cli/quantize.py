@@ -109,9 +109,9 @@ def _show(console: Console, finished: Sequence[QuantDone]) -> None:
     from edgepkd.cli import output
 
     rows = [(done.modality, done.method, _number(done.values.get("loss")),
-             f"{done.values['loss_calibration']:.3f}",
+             _number(done.values.get("loss_calibration")),
              ", ".join(f"{100 * value:.1f}" for name, value in done.values.items()
-                       if name.startswith("accuracy_calibration")),
+                       if name.startswith("accuracy_calibration")) or "-",
              "kept" if done.kept else f"{done.seconds:.0f}", str(done.path)) for done in finished]
     columns = ("network", "method", "loss", "calibration loss", "calibration %", "s", "file")
     console.print(output.table(columns, rows, right=["loss", "calibration loss", "s"]))

@@ -179,7 +179,7 @@ class Clips:
         """Arrays and label indices of `samples`."""
         return LabelledClips(
             [cached_clip(s, spec=self.spec, folder=self.cache) for s in samples],
-            [self.run.labels.index(s.label) for s in samples])
+            [self.run.labels.index(s.label) for s in samples], [s.group for s in samples])
 
     def keys(self, samples: Sequence[Sample]) -> list[str]:
         """Names of `samples` by content and decoding."""

@@ -251,7 +251,8 @@ def _trained(
     """PTQ, and what the method does after it."""
     folder = job.run.step("quantize", modality)
     calibration = job.clips.load(job.clips.calibration)
-    values = calibration_values(ranged, calibration, job.run.recipe.inputs[modality])
+    values = (calibration_values(ranged, calibration, job.run.recipe.inputs[modality])
+              if calibration else {})
     if config.method == "ptq":
         log.row(epoch=0, **values)
         return ranged.cpu()

@@ -36,6 +36,7 @@ from edgepkd.training.backbone import new_network, train_backbone
 from edgepkd.training.execution import process_group, rank, world_size
 from edgepkd.training.exits import (
     CachedFeatures,
+    CalibrationViews,
     FeatureSource,
     OnlineFeatures,
     calibration_views,
@@ -241,12 +242,20 @@ def _exits(
         train_exits(
             network, _features(config, run, clips, modality, trunks, data),
             label_rows(data, num_views=recipe.num_views), recipe=recipe, seed=seed,
-            calibration=calibration_views(network, clips.load(clips.calibration),
-                                          spec=run.recipe.inputs[modality]),
+            calibration=_calibration(network, clips, modality),
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )
     return _finished(run, network, path, "exits", modality, key, log, start)
+
+
+def _calibration(
+    network: SegmentedNetwork, clips: Clips, modality: Modality
+) -> CalibrationViews | None:
+    if not clips.calibration:
+        return None
+    return calibration_views(network, clips.load(clips.calibration),
+                             spec=clips.run.recipe.inputs[modality])
 
 
 def _features(

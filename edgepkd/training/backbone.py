@@ -15,7 +15,14 @@ from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution, check_batch, rank, world_size
 from edgepkd.training.loader import LabelledClips, ViewRule, load_epoch
-from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
+from edgepkd.training.loop import (
+    Checkpoint,
+    Log,
+    mix_seed,
+    refuse_nan,
+    run_epochs,
+    settle_selection,
+)
 from edgepkd.training.losses import clip_loss
 from edgepkd.training.optimizers import make_optimizer, set_learning_rate
 from edgepkd.training.recipe import BackboneRecipe
@@ -76,7 +83,9 @@ def train_backbone(
     """
     execution = execution or Execution()
     check_batch(recipe.batch_clips, name="batch_clips")
-    recipe = recipe.for_clips(len(data))
+    recipe = settle_selection(
+        recipe.for_clips(len(data)), labels=calibration.labels if calibration else (),
+        groups=calibration.groups if calibration else (), num_classes=num_classes, log=log)
     torch.manual_seed(seed)
     network = start or new_network(spec, recipe, num_classes=num_classes)
     if execution.on_gpu and world_size() > 1:

@@ -30,7 +30,14 @@ from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution, check_batch, gather_rows, share, world_size
 from edgepkd.training.loader import LabelledClips
-from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
+from edgepkd.training.loop import (
+    Checkpoint,
+    Log,
+    mix_seed,
+    refuse_nan,
+    run_epochs,
+    settle_selection,
+)
 from edgepkd.training.losses import exit_loss
 from edgepkd.training.optimizers import make_optimizer, set_learning_rate
 from edgepkd.training.recipe import ExitRecipe, LastTeacher, Scheme, TrainRecipe
@@ -255,6 +262,7 @@ class CalibrationViews:
     logits: Tensor
     """Exit 4, [clips, classes]."""
     labels: Tensor
+    groups: Sequence[str] = ()
 
     @torch.no_grad()
     def exit_logits(self, network: SegmentedNetwork) -> Tensor:
@@ -274,7 +282,7 @@ def calibration_views(
     columns = zip(*(part.windows for part in parts), strict=True)
     return CalibrationViews(tuple(torch.cat(column) for column in columns),
                             torch.cat([part.logits for part in parts]),
-                            torch.tensor(data.labels))
+                            torch.tensor(data.labels), data.groups)
 
 
 def train_exits(
@@ -301,7 +309,10 @@ def train_exits(
     check(len(labels) == features.num_rows, "labels", got=len(labels),
           allowed=f"{features.num_rows}, one a row")
     check_batch(recipe.batch_views, name="batch_views")
-    recipe = recipe.for_rows(features.num_rows)
+    recipe = settle_selection(
+        recipe.for_rows(features.num_rows), num_classes=network.spec.num_classes, log=log,
+        labels=calibration.labels.tolist() if calibration else (),
+        groups=calibration.groups if calibration else ())
     execution = execution or Execution()
     network.freeze_trunk()
     heads = nn.ModuleList(as_pool_first(h) for h in internal_classifiers(network))

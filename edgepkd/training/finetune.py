@@ -28,7 +28,14 @@ from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution, world_size
 from edgepkd.training.exits import ViewPlan, teacher_at, teachers_of
 from edgepkd.training.loader import LabelledClips, batch_indices
-from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
+from edgepkd.training.loop import (
+    Checkpoint,
+    Log,
+    mix_seed,
+    refuse_nan,
+    run_epochs,
+    settle_selection,
+)
 from edgepkd.training.losses import distillation_loss, exit_loss
 from edgepkd.training.optimizers import make_optimizer, set_learning_rate
 from edgepkd.training.recipe import FinetuneRecipe
@@ -89,7 +96,11 @@ def finetune(
     """
     execution = execution or Execution()
     check(world_size() == 1, "processes", got=world_size(), allowed="1: fine-tuning is short")
-    recipe, modality = recipe.for_clips(len(data)), student.spec.modality
+    modality = student.spec.modality
+    recipe = settle_selection(
+        recipe.for_clips(len(data)), labels=calibration.labels if calibration else (),
+        groups=calibration.groups if calibration else (), num_classes=student.spec.num_classes,
+        log=log)
     num_views = views_needed(plan, recipe)
     if recipe.scheme != "ce" or recipe.self_share > 0:
         for name in teachers_needed(modality, recipe):
@@ -104,7 +115,7 @@ def finetune(
                             epoch=epoch, seed=seed, num_views=num_views, execution=execution)
 
     evaluate: Callable[[], Mapping[str, float]] | None = None
-    if calibration is not None:
+    if calibration:
         evaluate = lambda: calibration_values(student, calibration, plan.spec)  # noqa: E731
     run_epochs(student, [optimizer], recipe=recipe, train_epoch=train_epoch, evaluate=evaluate,
                log=log, checkpoint=checkpoint)

@@ -26,6 +26,8 @@ class LabelledClips:
 
     clips: Sequence[ClipArrays]
     labels: Sequence[int]
+    groups: Sequence[str] = ()
+    """The group of each (a person, a recording); empty: not known."""
 
     def __len__(self) -> int:
         return len(self.clips)

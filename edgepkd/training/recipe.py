@@ -25,7 +25,7 @@ Scheme = Literal["pkd", "anticurriculum", "iframe", "ce"]
 LastTeacher = Literal["own", "iframe"]
 Optimizer = Literal["adamw", "adam", "sgd"]
 Decline = Literal["cosine", "steps"]
-Selection = Literal["last", "best"]
+Selection = Literal["last", "best", "auto"]
 Backbone = Literal["resnet18", "resnet50", "efficientnet_lite0"]
 
 _T = TypeVar("_T")
@@ -62,7 +62,11 @@ class OptimizerRecipe:
     warmup_share: float = 0.0
     """Share of all steps in which the learning rate rises."""
     select: Selection = "last"
-    """'best': the epoch with the lowest loss on the calibration split, never on the test split."""
+    """'best': the epoch with the lowest loss on the calibration split, never on the test split;
+    'auto': that where there are calibration clips enough (`loop.settle_selection`), else 'last'."""
+    patience: float = later(0.0)
+    """Of 'best': training stops when the loss has not fallen for this share of all steps; 0: it
+    goes on to the end."""
     steps: int = later(0)
     """Optimiser steps in all, from which the epochs follow: the same work for few clips as for
     many."""
@@ -80,7 +84,7 @@ class OptimizerRecipe:
               allowed="none where the length is given in steps")
         check(self.learning_rate > 0, "learning_rate", got=self.learning_rate, allowed="above 0")
         check(self.weight_decay >= 0, "weight_decay", got=self.weight_decay, allowed="0 or more")
-        for name in ("warmup_share", "momentum"):
+        for name in ("warmup_share", "momentum", "patience"):
             check(0 <= getattr(self, name) < 1, name, got=getattr(self, name),
                   allowed="0 <= value < 1")
         for name in ("epsilon", "step_factor"):
