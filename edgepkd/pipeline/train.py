@@ -51,6 +51,7 @@ from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.recipe import (
     ExitRecipe,
     TrainRecipe,
+    augment_facts,
     changed_recipe,
     load_train_recipe,
 )
@@ -170,7 +171,7 @@ def _backbone(
         "step": "backbone", "seed": seed, "input": plain_facts(spec),
         "clip": plain_facts(recipe.clip), "backbone": plain_facts(backbone), "labels": run.labels,
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
-        "init": trunk_hash(network) if network else "",
+        "init": trunk_hash(network) if network else "", **augment_facts(recipe),
     })
     path, folder = run.trunk(modality), run.step("backbone", modality)
     if kept := _kept(config, path, key, "backbone", modality, start):
@@ -182,7 +183,7 @@ def _backbone(
         trained = train_backbone(
             clips.load(clips.train), spec=spec, recipe=backbone,
             num_classes=len(run.labels), rule=recipe.clip.sampling, seed=seed,
-            calibration=clips.load(clips.calibration), start=network,
+            augment=recipe.augment, calibration=clips.load(clips.calibration), start=network,
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )

@@ -37,7 +37,7 @@ from edgepkd.training.exits import (
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Silent, hash_of, mix_seed
 from edgepkd.training.predict import weights_sha256
-from edgepkd.training.recipe import TrainRecipe
+from edgepkd.training.recipe import TrainRecipe, augment_facts
 
 TRUNK = "trunk"
 """Kind of a network whose trunk and last exit are trained."""
@@ -105,6 +105,7 @@ def backbone_job(part: Part, modality: Modality) -> str:
         load_clips(part, part.fit), spec=part.recipe.inputs[modality],
         recipe=part.recipe.backbones[modality], num_classes=len(part.labels),
         rule=part.recipe.clip.sampling, seed=part.seed(modality), log=log,
+        augment=part.recipe.augment,
     )
     save_network(network, path, extra={"key": key, "loss_per_epoch": log.losses})
     return f"{part.name} {modality}: loss {log.losses[0]:.2f} to {log.losses[-1]:.2f}"
@@ -149,6 +150,7 @@ def _trunk_key(part: Part, modality: Modality) -> str:
         "clip": plain_facts(part.recipe.clip),
         "backbone": plain_facts(part.recipe.backbones[modality]),
         "clips": part.keys(part.fit), "labels": part.labels,
+        **augment_facts(part.recipe),
     })
 
 

@@ -25,7 +25,7 @@ from edgepkd.training.loop import (
 )
 from edgepkd.training.losses import clip_loss
 from edgepkd.training.optimizers import make_optimizer, set_learning_rate
-from edgepkd.training.recipe import BackboneRecipe
+from edgepkd.training.recipe import AugmentRecipe, BackboneRecipe
 from edgepkd.training.views import test_view
 
 MAX_GRADIENT_NORM = 5.0
@@ -66,6 +66,7 @@ def train_backbone(
     num_classes: int,
     rule: SamplingRule,
     seed: int,
+    augment: AugmentRecipe | None = None,
     calibration: LabelledClips | None = None,
     start: SegmentedNetwork | None = None,
     execution: Execution | None = None,
@@ -93,7 +94,7 @@ def train_backbone(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = execution.prepare(nn.Sequential(*(s.trunk for s in network), network.heads[-1]))
     optimizer = _optimizer(network, recipe)
-    views = ViewRule(spec, recipe.train_segments, rule, seed)
+    views = ViewRule(spec, recipe.train_segments, rule, seed, augment or AugmentRecipe())
 
     def train_epoch(epoch: int) -> Mapping[str, float]:
         set_training_mode(network, recipe)

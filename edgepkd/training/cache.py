@@ -31,6 +31,7 @@ from edgepkd.datasets.pools import Crash, LocalPool
 from edgepkd.datasets.training_form import training_form
 from edgepkd.errors import DataError, SourceError
 from edgepkd.files import new_folder
+from edgepkd.training.augment import Light, relit
 from edgepkd.training.recipe import TrainRecipe
 from edgepkd.video import transforms
 from edgepkd.video.clips import Clip, ClipReader
@@ -86,12 +87,15 @@ class ClipArrays:
         return ValueImage(modality, self.pixels[modality][row], self.extents[modality])
 
     def tensor(
-        self, modality: Modality, places: Sequence[Place], geometry: Geometry, *, crop_px: int
+        self, modality: Modality, places: Sequence[Place], geometry: Geometry, *, crop_px: int,
+        light: Light | None = None,
     ) -> NDArray[np.float32]:
-        """Network input of `places`: float32 [len(places), C, crop_px, crop_px]."""
+        """Network input of `places`, under `light`: float32 [len(places), C, crop_px, crop_px]."""
+        images = [self.image(modality, place) for place in places]
+        if light:
+            images = relit(images, light)
         return np.stack([
-            transforms.to_tensor(self.image(modality, place), geometry, crop_px=crop_px)
-            for place in places
+            transforms.to_tensor(image, geometry, crop_px=crop_px) for image in images
         ])
 
 

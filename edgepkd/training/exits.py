@@ -4,21 +4,21 @@ A head is one affine map of M x M^T (see `models.heads`), and so the mean of its
 temporal segments is its answer to the mean of their M x M^T. That mean, for some random views of
 each clip, is all that is needed: `features.py` keeps it on disk, the trunks run once, and heads
 train in seconds. Online training, for augmentation studies, runs the trunks for fresh views in
-every epoch. Views of one clip share crop and flip over all modalities, so that teacher and
+every epoch. Views of one clip share crop, flip and light over all modalities, so that teacher and
 student see the same thing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgepkd.config import InputSpec, Modality, SamplingRule, check
+from edgepkd.config import LATER, InputSpec, Modality, SamplingRule, check
 from edgepkd.models.heads import (
     ClassifierHead,
     ICHead,
@@ -40,7 +40,7 @@ from edgepkd.training.loop import (
 )
 from edgepkd.training.losses import exit_loss
 from edgepkd.training.optimizers import make_optimizer, set_learning_rate
-from edgepkd.training.recipe import ExitRecipe, LastTeacher, Scheme, TrainRecipe
+from edgepkd.training.recipe import AugmentRecipe, ExitRecipe, LastTeacher, Scheme, TrainRecipe
 from edgepkd.training.views import random_view, test_view
 
 Teacher = Literal["mv", "residual", "iframe", "own", "labels"]
@@ -117,21 +117,23 @@ class ViewPlan:
     num_segments: int
     rule: SamplingRule
     seed: int
+    augment: AugmentRecipe = field(default=AugmentRecipe(), metadata=LATER)
 
     def view(self, clip: ClipArrays, *, index: int, view: int) -> Tensor:
         """View `view` of clip `index`: [num_segments, C, crop_px, crop_px].
 
-        Crop and flip depend on seed, clip and view alone: they are the same for every modality.
+        Crop, flip and light depend on seed, clip and view alone: they are the same for every
+        modality.
         """
-        rng = np.random.default_rng((self.seed, index, view))
         return random_view(clip, self.spec, num_segments=self.num_segments, rule=self.rule,
-                           rng=rng)
+                           seed=(self.seed, index, view), augment=self.augment)
 
 
 def view_plan(recipe: TrainRecipe, modality: Modality) -> ViewPlan:
     """Views that the exits of one network are trained on."""
     return ViewPlan(recipe.inputs[modality], recipe.exits.num_views,
-                    recipe.backbones[modality].train_segments, recipe.clip.sampling, recipe.seed)
+                    recipe.backbones[modality].train_segments, recipe.clip.sampling, recipe.seed,
+                    recipe.augment)
 
 
 def internal_classifiers(network: SegmentedNetwork) -> list[ICHead | PoolFirstHead]:

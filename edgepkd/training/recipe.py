@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from edgepkd.config import (
+    LATER,
     MODALITIES,
     ClipSpec,
     DecodeSpec,
@@ -17,6 +18,7 @@ from edgepkd.config import (
     check,
     from_mapping,
     later,
+    plain_facts,
 )
 from edgepkd.logits.fit import WiseRecipe
 from edgepkd.recipes import load_recipe
@@ -230,6 +232,31 @@ def _check_teaching(recipe: ExitRecipe | FinetuneRecipe) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugmentRecipe:
+    """What random views change besides crop and frames; see `training.augment`.
+
+    Strengths of 0 change nothing. One draw holds for a whole view, in all networks.
+    """
+
+    flip: bool = True
+    """Half of the views are mirrored; wrong where labels tell left from right."""
+    gamma: float = 0.0
+    """I-frames: values to the power of exp(u), u uniform in -gamma..gamma."""
+    contrast: float = 0.0
+    """I-frames and residuals: distance from the mean (from 0) times exp(u)."""
+    brightness: float = 0.0
+    """I-frames: up to this share of the range is added or taken."""
+    color: float = 0.0
+    """I-frames: each of red, green and blue times exp(u)."""
+    grayscale: float = 0.0
+    """I-frames: share of views without colours."""
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "contrast", "brightness", "color", "grayscale"):
+            check(0 <= getattr(self, name) <= 1, name, got=getattr(self, name), allowed="0..1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
     """Three networks and a cascade from one data set."""
 
@@ -252,6 +279,8 @@ class TrainRecipe:
     """Cross-fitting: each fold of groups is answered by networks that never saw it."""
     terms: str = ""
     """Licence and terms of the data, for the model card."""
+    augment: AugmentRecipe = field(default=AugmentRecipe(), metadata=LATER)
+    """Of the views that trunks, exits and quantised networks are trained on."""
 
     def __post_init__(self) -> None:
         for name in ("inputs", "backbones"):
@@ -278,6 +307,12 @@ class TrainRecipe:
     def decode(self) -> DecodeSpec:
         """Decoding that goes with the clips."""
         return DecodeSpec(gop_frames=self.clip.gop_frames)
+
+
+def augment_facts(recipe: TrainRecipe) -> dict[str, Any]:
+    """What hashes of trunks say of the augmentation: nothing if there is only the flip."""
+    facts = plain_facts(recipe)
+    return {"augment": facts["augment"]} if "augment" in facts else {}
 
 
 def load_train_recipe(name: str, changes: Mapping[str, Any] | None = None) -> TrainRecipe:
@@ -342,6 +377,8 @@ def recipe_of(values: Mapping[str, Any], *, where: str) -> TrainRecipe:
     """
     return typed_table(TrainRecipe, {
         **_table(values, where=where),
+        "augment": typed_table(AugmentRecipe, values.get("augment", {}),
+                               where=f"{where}: augment"),
         "clip": typed_table(ClipSpec, values.get("clip", {}), where=f"{where}: clip"),
         "inputs": _section(values, "inputs", InputSpec, where=where, modality=True),
         "backbones": _section(values, "backbones", BackboneRecipe, where=where),

@@ -12,10 +12,13 @@ from edgepkd.config import MODALITIES, ClipSpec, Modality, plain_facts
 from edgepkd.errors import ConfigError
 from edgepkd.recipes import load_recipe, recipe_names, room_path
 from edgepkd.studies.study import load_study
+from edgepkd.training.exits import view_plan
 from edgepkd.training.recipe import (
+    AugmentRecipe,
     BackboneRecipe,
     ExitRecipe,
     FinetuneRecipe,
+    augment_facts,
     changed_recipe,
     load_train_recipe,
     recipe_of,
@@ -48,7 +51,7 @@ def test_a_shipped_recipe_loads(name: str) -> None:
     ("[inputs.mv]", "[inputs.flow]", "modality is 'flow'"),
     ("backbone = \"resnet18\"", "backbone = \"vgg\"", "backbone is 'vgg'"),
     ("accuracy_loss = 0", "accuracy_loss = 2", "accuracy_loss is 2"),
-    ("[wise]", "[vise]", "key vise is 'unknown'; allowed: backbones, clip, dataset"),
+    ("[wise]", "[vise]", "key vise is 'unknown'; allowed: augment, backbones, clip, dataset"),
 ])
 def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = (room_path("calibration") / "demo-weizmann.toml").read_text(encoding="utf-8")
@@ -182,14 +185,28 @@ def test_keys_that_came_later_are_not_in_the_facts_of_older_recipes() -> None:
         "stem_multiplier", "train_segments", "batch_clips", "label_smoothing", "dropout"}
 
 
+def test_augmentation_is_in_the_views_of_exits_and_in_hashes_only_where_it_is_asked_for() -> None:
+    plain = load_train_recipe("demo-weizmann")
+    assert plain.augment == AugmentRecipe()
+    assert augment_facts(plain) == {}
+    assert "augment" not in plain_facts(view_plan(plain, "mv"))
+    changed = changed_recipe(plain, {"augment.gamma": 0.4, "augment.flip": False})
+    assert changed.augment == AugmentRecipe(gamma=0.4, flip=False)
+    assert augment_facts(changed)["augment"]["gamma"] == 0.4
+    assert plain_facts(view_plan(changed, "mv"))["augment"]["flip"] is False
+    assert recipe_of(asdict(changed), where="x") == changed
+
+
 @pytest.mark.parametrize(("key", "value", "message"), [
+    ("augment.gamma", 2, "gamma is 2; allowed: 0..1"),
+    ("augment.flip", 1, "small: augment: flip is 1; allowed: true, false"),
     ("exits.steps", -1, "steps is -1; allowed: 1 or more"),
     ("exits.steps", 0.5, "small: exits: steps is 0.5; allowed: a whole number"),
     ("exits.epochs", 0, "epochs is 0; allowed: 1 or more"),
     ("exits.min_epochs", 0, "min_epochs is 0; allowed: 1 or more"),
     ("exits.epoch", 3, "small: exits: key epoch is 'unknown'; allowed: batch_views, decay_biases"),
     ("backbones.mv.lr", 1, "small: backbones.mv: key lr is 'unknown'; allowed: backbone, "),
-    ("exit", 3, "small: key exit is 'unknown'; allowed: backbones, clip"),
+    ("exit", 3, "small: key exit is 'unknown'; allowed: augment, backbones, clip"),
     ("seed.x", 3, "small: seed.x is 'a key of a plain value'"),
     ("backbones.mv", 3, "small: backbones.mv is 3; allowed: a table of keys and values"),
     ("clip", 3, "small: clip is 3; allowed: a table"),
