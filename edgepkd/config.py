@@ -6,7 +6,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, TypeVar
 
@@ -96,19 +96,12 @@ def from_mapping(cls: type[_T], values: Mapping[str, Any], *, where: str) -> _T:
 
 
 LATER: Mapping[str, bool] = {"later": True}
-"""Metadata of a field of `later`; used alone where the default is a dataclass."""
-
-
-def later(default: Any) -> Any:
-    """A field that came after runs were written, whose `default` is what was done before it.
-
-    `plain_facts` leaves it out as long as it says that: hashes that name old results stay valid.
-    """
-    return field(default=default, metadata=LATER)
+"""Metadata of a field that came after runs were written, whose default is what was done before it.
+`plain_facts` leaves it out as long as it says that: hashes that name old results stay valid."""
 
 
 def plain_facts(values: Any) -> dict[str, Any]:
-    """As `dataclasses.asdict`, without fields of `later` that have their default; for hashes."""
+    """As `dataclasses.asdict`, without fields of LATER that have their default; for hashes."""
     return {f.name: _plain(getattr(values, f.name)) for f in dataclasses.fields(values)
             if not (f.metadata.get("later") and getattr(values, f.name) == f.default)}
 

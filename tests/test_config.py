@@ -13,7 +13,6 @@ from edgepkd.config import (
     DecodeSpec,
     InputSpec,
     from_mapping,
-    later,
     plain_facts,
 )
 from edgepkd.errors import ConfigError
@@ -50,7 +49,7 @@ def test_mapping_with_a_missing_key_names_it() -> None:
 @dataclass(frozen=True)
 class Inner:
     size: int
-    speed: int = later(1)
+    speed: int = field(default=1, metadata=LATER)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from edgepkd.training.loop import (
     run_epochs,
     settle_selection,
 )
-from edgepkd.training.losses import clip_loss
+from edgepkd.training.losses import class_weights, clip_loss
 from edgepkd.training.optimizers import make_optimizer, set_learning_rate
 from edgepkd.training.recipe import AugmentRecipe, BackboneRecipe
 from edgepkd.training.views import test_view
@@ -94,13 +94,14 @@ def train_backbone(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = execution.prepare(nn.Sequential(*(s.trunk for s in network), network.heads[-1]))
     optimizer = _optimizer(network, recipe)
+    weights = class_weights(data.labels, num_classes=num_classes, rule=recipe.class_weights)
     views = ViewRule(spec, recipe.train_segments, rule, seed, augment or AugmentRecipe())
 
     def train_epoch(epoch: int) -> Mapping[str, float]:
         set_training_mode(network, recipe)
         torch.manual_seed(mix_seed(seed, epoch, rank()))  # of dropout
         return _train_epoch(trained, optimizer, data, views, epoch=epoch, recipe=recipe,
-                            execution=execution)
+                            weights=weights, execution=execution)
 
     def evaluate() -> Mapping[str, float]:
         assert calibration is not None
@@ -113,7 +114,7 @@ def train_backbone(
 
 def _train_epoch(
     trained: nn.Module, optimizer: torch.optim.Optimizer, data: LabelledClips, views: ViewRule, *,
-    epoch: int, recipe: BackboneRecipe, execution: Execution,
+    epoch: int, recipe: BackboneRecipe, weights: Tensor | None, execution: Execution,
 ) -> dict[str, float]:
     losses: list[float] = []
     share_of_peak = 1.0
@@ -128,7 +129,7 @@ def _train_epoch(
         with execution.autocast():
             logits = trained(frames).float()
         loss = clip_loss(logits.view(len(x), x.shape[1], -1), labels.to(execution.device),
-                         label_smoothing=recipe.label_smoothing)
+                         label_smoothing=recipe.label_smoothing, weights=weights)
         losses.append(loss.item())
         refuse_nan(losses[-1], epoch=epoch)
         optimizer.zero_grad()

@@ -38,7 +38,7 @@ from edgepkd.training.loop import (
     run_epochs,
     settle_selection,
 )
-from edgepkd.training.losses import exit_loss
+from edgepkd.training.losses import class_weights, exit_loss
 from edgepkd.training.optimizers import make_optimizer, set_learning_rate
 from edgepkd.training.recipe import AugmentRecipe, ExitRecipe, LastTeacher, Scheme, TrainRecipe
 from edgepkd.training.views import random_view, test_view
@@ -321,10 +321,13 @@ def train_exits(
     heads.to(execution.device)
     optimizers = [make_optimizer([(list(head.named_parameters()), 1.0)], recipe) for head in heads]
 
+    weights = class_weights(labels.tolist(), num_classes=network.spec.num_classes,
+                            rule=recipe.class_weights)
+
     def train_epoch(epoch: int) -> Mapping[str, float]:
         heads.train()
         return _train_epoch(heads, optimizers, features, labels, epoch=epoch, recipe=recipe,
-                            seed=seed, execution=execution)
+                            weights=weights, seed=seed, execution=execution)
 
     run_epochs(heads, optimizers, recipe=recipe, train_epoch=train_epoch, log=log,
                evaluate=(lambda: _evaluate(heads, calibration)) if calibration else None,
@@ -337,7 +340,8 @@ def train_exits(
 
 def _train_epoch(
     heads: nn.ModuleList, optimizers: Sequence[torch.optim.Optimizer], features: FeatureSource,
-    labels: Tensor, *, epoch: int, recipe: ExitRecipe, seed: int, execution: Execution,
+    labels: Tensor, *, epoch: int, recipe: ExitRecipe, weights: Tensor | None, seed: int,
+    execution: Execution,
 ) -> dict[str, float]:
     batches = _row_batches(features.num_rows, recipe.batch_views, seed=mix_seed(seed, epoch))
     totals = np.zeros(len(heads))
@@ -354,6 +358,7 @@ def _train_epoch(
                 labels=labels[rows].to(execution.device),
                 teacher=None if taught is None else taught.to(execution.device),
                 temperature=recipe.temperature, label_share=recipe.label_share,
+                teacher_temperature=recipe.teacher_temperature, weights=weights,
             )
             totals[index] += loss.item() / len(batches)
             refuse_nan(float(totals[index]), epoch=epoch)

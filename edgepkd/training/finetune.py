@@ -170,10 +170,12 @@ def exit_losses(
             assert own is not None
             target = own[-1] if teacher is None or k == len(logits) - 1 else teacher
         loss = exit_loss(logits[k], teacher=target, labels=labels,
-                         temperature=recipe.temperature, label_share=recipe.label_share)
+                         temperature=recipe.temperature, label_share=recipe.label_share,
+                         teacher_temperature=recipe.teacher_temperature)
         if recipe.self_share > 0:
             assert own is not None
-            mine = distillation_loss(logits[k], own[k], temperature=recipe.temperature)
+            mine = distillation_loss(logits[k], own[k], temperature=recipe.temperature,
+                                     teacher_temperature=recipe.teacher_temperature)
             loss = (1 - recipe.self_share) * loss + recipe.self_share * mine
         losses.append(loss)
     return torch.stack(losses)

@@ -17,7 +17,6 @@ from edgepkd.config import (
     Modality,
     check,
     from_mapping,
-    later,
     plain_facts,
 )
 from edgepkd.logits.fit import WiseRecipe
@@ -28,6 +27,7 @@ LastTeacher = Literal["own", "iframe"]
 Optimizer = Literal["adamw", "adam", "sgd"]
 Decline = Literal["cosine", "steps"]
 Selection = Literal["last", "best", "auto"]
+ClassWeights = Literal["none", "balanced", "auto"]
 Backbone = Literal["resnet18", "resnet50", "efficientnet_lite0"]
 
 _T = TypeVar("_T")
@@ -66,13 +66,13 @@ class OptimizerRecipe:
     select: Selection = "last"
     """'best': the epoch with the lowest loss on the calibration split, never on the test split;
     'auto': that where there are calibration clips enough (`loop.settle_selection`), else 'last'."""
-    patience: float = later(0.0)
+    patience: float = field(default=0.0, metadata=LATER)
     """Of 'best': training stops when the loss has not fallen for this share of all steps; 0: it
     goes on to the end."""
-    steps: int = later(0)
+    steps: int = field(default=0, metadata=LATER)
     """Optimiser steps in all, from which the epochs follow: the same work for few clips as for
     many."""
-    min_epochs: int = later(1)
+    min_epochs: int = field(default=1, metadata=LATER)
     """Where `steps` are given: every clip is seen so often, however many there are."""
 
     def __post_init__(self) -> None:
@@ -132,6 +132,9 @@ class BackboneRecipe(OptimizerRecipe):
     dropout: float = 0.3
     warmup_share: float = 0.1
     """Share of all steps in which the learning rate rises."""
+    class_weights: ClassWeights = field(default="none", metadata=LATER)
+    """'balanced': the labels' loss of a clip times n / (K * n_c), for n clips, n_c of its class and
+    K classes; 'auto': that where a class has more than twice the clips of another."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,6 +147,7 @@ class BackboneRecipe(OptimizerRecipe):
                   allowed="0 <= value < 1")
         check(0 <= self.frozen_stages <= 4, "frozen_stages", got=self.frozen_stages,
               allowed="0..4")
+        _check_class_weights(self.class_weights)
         check(self.backbone in get_args(Backbone), "backbone", got=self.backbone,
               allowed=", ".join(get_args(Backbone)))
         check(not self.imagenet or self.backbone == "efficientnet_lite0", "imagenet",
@@ -170,10 +174,16 @@ class ExitRecipe(OptimizerRecipe):
     temperature: float = 1.0
     label_share: float = 0.0
     """Share of the hard labels in the loss."""
+    teacher_temperature: float | None = field(default=None, metadata=LATER)
+    """Of the teacher's logits; None: `temperature`, which else is that of the student's alone."""
+    class_weights: ClassWeights = field(default="none", metadata=LATER)
+    """'balanced': the labels' loss of a clip times n / (K * n_c), for n clips, n_c of its class and
+    K classes; 'auto': that where a class has more than twice the clips of another."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_teaching(self)
+        _check_class_weights(self.class_weights)
         for name in ("batch_views", "num_views"):
             check(getattr(self, name) >= 1, name, got=getattr(self, name), allowed="1 or more")
 
@@ -198,6 +208,8 @@ class FinetuneRecipe(OptimizerRecipe):
     label_share: float = 0.0
     """Share of the hard labels in what is left."""
     temperature: float = 1.0
+    teacher_temperature: float | None = field(default=None, metadata=LATER)
+    """Of the teacher's logits; None: `temperature`, which else is that of the student's alone."""
     epochs: int = 3
     """One view of each clip an epoch."""
     learning_rate: float = 0.05
@@ -228,7 +240,14 @@ def _check_teaching(recipe: ExitRecipe | FinetuneRecipe) -> None:
     check(recipe.last_teacher in get_args(LastTeacher), "last_teacher", got=recipe.last_teacher,
           allowed=", ".join(get_args(LastTeacher)))
     check(0 <= recipe.label_share <= 1, "label_share", got=recipe.label_share, allowed="0..1")
-    check(recipe.temperature > 0, "temperature", got=recipe.temperature, allowed="above 0")
+    for name in ("temperature", "teacher_temperature"):
+        got = getattr(recipe, name)
+        check(got is None or got > 0, name, got=got, allowed="above 0")
+
+
+def _check_class_weights(got: str) -> None:
+    check(got in get_args(ClassWeights), "class_weights", got=got,
+          allowed=", ".join(get_args(ClassWeights)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from edgepkd.training.backbone import (
     train_backbone,
 )
 from edgepkd.training.loader import LabelledClips
-from edgepkd.training.recipe import BackboneRecipe
+from edgepkd.training.recipe import BackboneRecipe, ClassWeights
 from tests.training.fake_clips import fake_clip
 
 SPEC = InputSpec("residual", num_segments=2, resize_px=64, crop_px=64)
@@ -28,8 +28,10 @@ DATA = LabelledClips([fake_clip(seed=i, brightness=170 * (i % 2)) for i in range
                      [i % 2 for i in range(6)])
 
 
-def train(recipe: BackboneRecipe = RECIPE, *, seed: int = 3) -> SegmentedNetwork:
-    return train_backbone(DATA, spec=SPEC, recipe=recipe, num_classes=2, rule="centre", seed=seed)
+def train(
+    recipe: BackboneRecipe = RECIPE, *, seed: int = 3, data: LabelledClips = DATA
+) -> SegmentedNetwork:
+    return train_backbone(data, spec=SPEC, recipe=recipe, num_classes=2, rule="centre", seed=seed)
 
 
 def start(recipe: BackboneRecipe, seed: int = 3) -> dict[str, Tensor]:
@@ -48,6 +50,18 @@ def test_a_length_in_steps_is_that_in_the_epochs_they_make() -> None:
     epochs = train(replace(RECIPE, epochs=3)).state_dict()
     steps = train(replace(RECIPE, epochs=0, steps=5)).state_dict()
     assert all(torch.equal(epochs[key], steps[key]) for key in epochs)
+
+
+@pytest.mark.slow
+def test_class_weights_reach_the_loss_where_classes_differ() -> None:
+    uneven = LabelledClips(DATA.clips, [0, 0, 0, 0, 0, 1])
+
+    def weights(rule: ClassWeights, data: LabelledClips) -> Tensor:
+        return train(replace(RECIPE, class_weights=rule), data=data).heads[-1].fc.weight
+
+    assert torch.equal(weights("auto", uneven), weights("balanced", uneven))
+    assert not torch.equal(weights("auto", uneven), weights("none", uneven))
+    assert torch.equal(weights("auto", DATA), weights("none", DATA))
 
 
 def test_frozen_stages_keep_weights_and_statistics() -> None:

@@ -78,6 +78,21 @@ def test_steps_of_exits_are_batches_of_views() -> None:
     assert log.epochs == [0, 1, 2]
 
 
+@pytest.mark.parametrize("changes", [
+    {"class_weights": "balanced"}, {"teacher_temperature": 0.5}])
+def test_weights_and_the_teachers_temperature_reach_the_heads(changes: dict[str, Any]) -> None:
+    def trained(**more: Any) -> Tensor:
+        network = small_network()
+        views, _ = views_of(network)
+        labels = torch.tensor([0] * 18 + [1] * 4 + [2] * 2)
+        train_exits(network, CachedFeatures(views, {"iframe": torch.eye(3)[labels]}), labels,
+                    seed=1, recipe=ExitRecipe(scheme="iframe", label_share=0.5, epochs=1,
+                                              batch_views=8, **more))
+        return cast(Any, network.heads[0]).fc.weight
+
+    assert not torch.equal(trained(), trained(**changes))
+
+
 class Rows(Silent):
     def __init__(self) -> None:
         self.epochs: list[int] = []

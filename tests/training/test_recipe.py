@@ -198,13 +198,17 @@ def test_augmentation_is_in_the_views_of_exits_and_in_hashes_only_where_it_is_as
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [
+    ("exits.class_weights", "even", "class_weights is 'even'; allowed: none, balanced, auto"),
+    ("backbones.mv.class_weights", "x", "class_weights is 'x'; allowed: none, balanced, auto"),
+    ("exits.teacher_temperature", 0, "teacher_temperature is 0; allowed: above 0"),
+    ("exits.teacher_temperature", "hot", "teacher_temperature is 'hot'; allowed: a number"),
     ("augment.gamma", 2, "gamma is 2; allowed: 0..1"),
     ("augment.flip", 1, "small: augment: flip is 1; allowed: true, false"),
     ("exits.steps", -1, "steps is -1; allowed: 1 or more"),
     ("exits.steps", 0.5, "small: exits: steps is 0.5; allowed: a whole number"),
     ("exits.epochs", 0, "epochs is 0; allowed: 1 or more"),
     ("exits.min_epochs", 0, "min_epochs is 0; allowed: 1 or more"),
-    ("exits.epoch", 3, "small: exits: key epoch is 'unknown'; allowed: batch_views, decay_biases"),
+    ("exits.epoch", 3, "small: exits: key epoch is 'unknown'; allowed: batch_views, class_weights"),
     ("backbones.mv.lr", 1, "small: backbones.mv: key lr is 'unknown'; allowed: backbone, "),
     ("exit", 3, "small: key exit is 'unknown'; allowed: augment, backbones, clip"),
     ("seed.x", 3, "small: seed.x is 'a key of a plain value'"),
