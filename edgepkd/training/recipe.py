@@ -122,6 +122,13 @@ class BackboneRecipe(OptimizerRecipe):
     """Leading stages that keep their initial weights and statistics."""
     frozen_batch_norm: bool = False
     """BatchNorm keeps its initial statistics in all stages (the input's `data_bn` does not)."""
+    batch_norm_momentum: float = field(default=0.1, metadata=LATER)
+    """Share of a batch in the running statistics of BatchNorm: less, where batches are small."""
+    settle_batch_norm: bool = field(default=False, metadata=LATER)
+    """After training, BatchNorm gets the mean of the statistics of all batches of an epoch: running
+    ones lag behind short training and lean on the last few batches."""
+    accumulate: int = field(default=1, metadata=LATER)
+    """Batches whose gradients make one step of the optimiser."""
     head_multiplier: float = 1.0
     """Learning rate of the last classifier, in units of the trunk's."""
     stem_multiplier: float = 1.0
@@ -138,13 +145,15 @@ class BackboneRecipe(OptimizerRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("train_segments", "batch_clips"):
+        for name in ("train_segments", "batch_clips", "accumulate"):
             check(getattr(self, name) >= 1, name, got=getattr(self, name), allowed="1 or more")
         for name in ("head_multiplier", "stem_multiplier"):
             check(getattr(self, name) > 0, name, got=getattr(self, name), allowed="above 0")
         for name in ("label_smoothing", "dropout"):
             check(0 <= getattr(self, name) < 1, name, got=getattr(self, name),
                   allowed="0 <= value < 1")
+        check(0 < self.batch_norm_momentum <= 1, "batch_norm_momentum",
+              got=self.batch_norm_momentum, allowed="0 < value <= 1")
         check(0 <= self.frozen_stages <= 4, "frozen_stages", got=self.frozen_stages,
               allowed="0..4")
         _check_class_weights(self.class_weights)
@@ -155,7 +164,11 @@ class BackboneRecipe(OptimizerRecipe):
 
     def for_clips(self, count: int) -> BackboneRecipe:
         """The same recipe with its length in epochs, for `count` training clips."""
-        return self.in_epochs(max(1, count // self.batch_clips))
+        return self.in_epochs(self.steps_per_epoch(count))
+
+    def steps_per_epoch(self, count: int) -> int:
+        """Steps of the optimiser in one pass over `count` clips."""
+        return math.ceil(max(1, count // self.batch_clips) / self.accumulate)
 
 
 @dataclass(frozen=True, kw_only=True)
