@@ -26,7 +26,8 @@ from edgepkd.training.exits import ViewPlan, view_plan
 from edgepkd.training.finetune import Taught, finetune, teachers_needed, view_logits, views_needed
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, Log
-from edgepkd.training.recipe import FinetuneRecipe, TrainRecipe, typed_table, with_changes
+from edgepkd.training.recipe import FinetuneRecipe, TrainRecipe
+from edgepkd.training.tables import refuse_unknown, typed_table, with_changes
 from edgepkd.training.views import test_view
 
 QuantMethod = Literal["ptq", "qat", "qad"]
@@ -79,6 +80,7 @@ def int8_recipe_of(values: Mapping[str, Any], *, where: str) -> Int8Recipe:
     Raises:
         ConfigError: as `load_int8_recipe`.
     """
+    refuse_unknown(values, Int8Recipe, where=where)
     return typed_table(Int8Recipe, {
         **values,
         "quantizer": typed_table(QuantSpec, values.get("quantizer", {}),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args
 
 from edgepkd.config import (
     LATER,
@@ -16,11 +15,17 @@ from edgepkd.config import (
     InputSpec,
     Modality,
     check,
-    from_mapping,
     plain_facts,
 )
 from edgepkd.logits.fit import WiseRecipe
 from edgepkd.recipes import load_recipe
+from edgepkd.training.tables import (
+    plain_table,
+    refuse_unknown,
+    typed_table,
+    with_changes,
+    with_length,
+)
 
 Scheme = Literal["pkd", "anticurriculum", "iframe", "ce"]
 LastTeacher = Literal["own", "iframe"]
@@ -30,14 +35,7 @@ Selection = Literal["last", "best", "auto"]
 ClassWeights = Literal["none", "balanced", "auto"]
 Backbone = Literal["resnet18", "resnet50", "efficientnet_lite0"]
 
-_T = TypeVar("_T")
 _Optimizing = TypeVar("_Optimizing", bound="OptimizerRecipe")
-_KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
-    int: (int, "a whole number"), float: ((int, float), "a number"), bool: (bool, "true, false"),
-    str: (str, "text"), tuple: ((list, tuple), "a list of such values"),
-    Mapping: (Mapping, "a table of keys and values"),
-}
-"""What values of a field may be, and how an error calls them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +299,8 @@ class TrainRecipe:
     backbones: Mapping[Modality, BackboneRecipe]
     exits: ExitRecipe
     wise: WiseRecipe
-    exit_changes: Mapping[Modality, Mapping[str, Any]] = field(default_factory=dict)
+    exit_changes: Mapping[Modality, Mapping[str, Any]] = field(
+        default_factory=dict, metadata={"table": ExitRecipe})
     """What `exits` of single networks have otherwise, such as the learning rate."""
     index: str = "index.csv"
     """Index file, relative to the data folder."""
@@ -331,7 +330,7 @@ class TrainRecipe:
         check(set(self.exit_changes) <= set(MODALITIES), "exit_changes",
               got=sorted(self.exit_changes), allowed=", ".join(MODALITIES))
         where = f"{self.name}: exit_changes.{modality}"
-        changes = _table(self.exit_changes.get(modality, {}), where=where)
+        changes = plain_table(self.exit_changes.get(modality, {}), where=where)
         return typed_table(ExitRecipe, with_length({**asdict(self.exits), **changes}, changes),
                            where=where)
 
@@ -371,44 +370,15 @@ def _recipe_with(values: dict[str, Any], changes: Mapping[str, Any], *, where: s
     return recipe_of(with_changes(values, changes, where=where), where=where)
 
 
-def with_changes(
-    values: dict[str, Any], changes: Mapping[str, Any], *, where: str
-) -> dict[str, Any]:
-    """`values` of a recipe with single ones replaced: {"backbones.mv.epochs": 10}.
-
-    Raises:
-        ConfigError: a key below a plain value.
-    """
-    for path, value in changes.items():
-        *tables, key = path.split(".")
-        table = values
-        for part in tables:
-            table = table.setdefault(part, {})
-            check(isinstance(table, dict), f"{where}: {path}", got="a key of a plain value",
-                  allowed="a key of the recipe, such as backbones.mv.epochs")
-        table[key] = value
-        section = path.removesuffix(key)
-        table.update(with_length(table, {c.removeprefix(section) for c in changes}))
-    return values
-
-
-def with_length(table: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
-    """`table` of an OptimizerRecipe after some keys were changed: a length in steps replaces one in
-    epochs, and the other way round."""
-    for named, other in (("steps", "epochs"), ("epochs", "steps")):
-        if named in changed and other not in changed and table.get(other):
-            return {**table, other: 0}
-    return dict(table)
-
-
 def recipe_of(values: Mapping[str, Any], *, where: str) -> TrainRecipe:
     """A recipe from plain values, as in TOML or in a run's run.json.
 
     Raises:
         ConfigError: an unknown or missing key, or a value out of its range; names `where`.
     """
+    refuse_unknown(values, TrainRecipe, where=where)
     return typed_table(TrainRecipe, {
-        **_table(values, where=where),
+        **plain_table(values, where=where),
         "augment": typed_table(AugmentRecipe, values.get("augment", {}),
                                where=f"{where}: augment"),
         "clip": typed_table(ClipSpec, values.get("clip", {}), where=f"{where}: clip"),
@@ -425,38 +395,7 @@ def _section(
     """Table `key` of the recipe, one `cls` a modality."""
     return {
         name: typed_table(cls, {**({"modality": name} if modality else {}),
-                                **_table(settings, where=f"{where}: {key}.{name}")},
+                                **plain_table(settings, where=f"{where}: {key}.{name}")},
                           where=f"{where}: {key}.{name}")
-        for name, settings in _table(values.get(key, {}), where=f"{where}: {key}").items()
+        for name, settings in plain_table(values.get(key, {}), where=f"{where}: {key}").items()
     }
-
-
-def _table(value: Any, *, where: str) -> Mapping[str, Any]:
-    check(isinstance(value, Mapping), where, got=value, allowed="a table of keys and values")
-    return dict(value)
-
-
-def typed_table(cls: type[_T], values: Any, *, where: str) -> _T:
-    """Dataclass `cls` from a table, whose values have the types of its fields."""
-    hints = get_type_hints(cls)
-    values = _table(values, where=where)
-    if issubclass(cls, OptimizerRecipe) and values.get("steps") and "epochs" not in values:
-        values = {**values, "epochs": 0}
-    for key, value in values.items():
-        hint = hints.get(key)
-        if NoneType in get_args(hint):
-            if value is None:
-                continue
-            hint = get_args(hint)[0]
-        kind = get_origin(hint) or hint
-        if kind not in _KINDS:
-            continue
-        fits = _fits(value, kind)
-        if kind is tuple and fits and get_args(hint)[0] in _KINDS:
-            fits = all(_fits(item, get_args(hint)[0]) for item in value)
-        check(fits, f"{where}: {key}", got=value, allowed=_KINDS[kind][1])
-    return from_mapping(cls, values, where=where)
-
-
-def _fits(value: object, kind: Any) -> bool:
-    return isinstance(value, _KINDS[kind][0]) and (kind is bool or not isinstance(value, bool))

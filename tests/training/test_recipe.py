@@ -48,7 +48,7 @@ def test_a_shipped_recipe_loads(name: str) -> None:
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("scheme = \"pkd\"", "scheme = \"kd\"", "scheme is 'kd'"),
     ("num_folds = ", "num_fold = ", "key num_fold"),
-    ("[inputs.mv]", "[inputs.flow]", "modality is 'flow'"),
+    ("[inputs.mv]", "[inputs.flow]", "inputs: key flow is 'unknown'; allowed: iframe, mv, "),
     ("backbone = \"resnet18\"", "backbone = \"vgg\"", "backbone is 'vgg'"),
     ("accuracy_loss = 0", "accuracy_loss = 2", "accuracy_loss is 2"),
     ("[wise]", "[vise]", "key vise is 'unknown'; allowed: augment, backbones, clip, dataset"),
@@ -218,7 +218,7 @@ def test_augmentation_is_in_the_views_of_exits_and_in_hashes_only_where_it_is_as
     ("clip", 3, "small: clip is 3; allowed: a table"),
     ("exit_changes", 3, "small: exit_changes is 3; allowed: a table"),
     ("exit_changes.mv", 3, "small: exit_changes.mv is 3; allowed: a table"),
-    ("exit_changes.flow.epochs", 3, r"exit_changes is \['flow'\]; allowed: mv, residual, iframe"),
+    ("exit_changes.flow.epochs", 3, "small: exit_changes: key flow is 'unknown'; "),
     ("exit_changes.mv.epoch", 3, "small: exit_changes.mv: key epoch is 'unknown'"),
     ("exits.epochs", "many", "small: exits: epochs is 'many'; allowed: a whole number"),
     ("exits.epochs", 2.5, "small: exits: epochs is 2.5; allowed: a whole number"),
