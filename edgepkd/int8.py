@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from torch import nn
 
-from edgepkd.config import MODALITIES, InputSpec, Modality, check
+from edgepkd.config import MODALITIES, InputSpec, Modality, check, facts_of
 from edgepkd.errors import DataError
 from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.quantize.network import quantize_network
@@ -26,7 +26,8 @@ from edgepkd.training.exits import ViewPlan, view_plan
 from edgepkd.training.finetune import Taught, finetune, teachers_needed, view_logits, views_needed
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, Log
-from edgepkd.training.recipe import FinetuneRecipe, TrainRecipe, typed_table, with_changes
+from edgepkd.training.recipe import FinetuneRecipe, TrainRecipe
+from edgepkd.training.tables import refuse_unknown, typed_table, with_changes
 from edgepkd.training.views import test_view
 
 QuantMethod = Literal["ptq", "qat", "qad"]
@@ -55,9 +56,10 @@ class Int8Recipe:
 
     def facts(self, method: QuantMethod) -> dict[str, Any]:
         """What this recipe says about a network quantised by `method`, as plain values."""
-        facts = {"method": method, "quantizer": asdict(self.quantizer),
+        facts = {"method": method, "quantizer": facts_of(self.quantizer),
                  "calibration_clips": self.calibration_clips}
-        return facts if method == "ptq" else {**facts, "finetune": asdict(self.finetune_of(method))}
+        return facts if method == "ptq" else {
+            **facts, "finetune": facts_of(self.finetune_of(method))}
 
 
 def load_int8_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Int8Recipe:
@@ -78,6 +80,7 @@ def int8_recipe_of(values: Mapping[str, Any], *, where: str) -> Int8Recipe:
     Raises:
         ConfigError: as `load_int8_recipe`.
     """
+    refuse_unknown(values, Int8Recipe, where=where)
     return typed_table(Int8Recipe, {
         **values,
         "quantizer": typed_table(QuantSpec, values.get("quantizer", {}),
@@ -155,7 +158,7 @@ def to_int8(
     student = copy.deepcopy(ranged)
     if method == "ptq":
         return student
-    steps = recipe.finetune_of(method)
+    steps = recipe.finetune_of(method).for_clips(len(clips.train))
     finetune(student, clips.train, clips.plans[modality], recipe=steps, trunk_rate=trunk_rate,
              seed=seed, taught=_teach(networks, clips, modality=modality, recipe=steps),
              calibration=calibration, execution=execution, log=log, checkpoint=checkpoint)

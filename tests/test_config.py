@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import pytest
 
-from edgepkd.config import ClipSpec, DecodeSpec, InputSpec, facts_of, from_mapping
+from edgepkd.config import (
+    LATER,
+    ClipSpec,
+    DecodeSpec,
+    InputSpec,
+    facts_of,
+    from_mapping,
+)
 from edgepkd.errors import ConfigError
 
 
@@ -40,6 +48,27 @@ def test_mapping_with_an_unknown_key_names_the_place_and_the_allowed_keys() -> N
 def test_mapping_with_a_missing_key_names_it() -> None:
     with pytest.raises(ConfigError, match="num_segments is 'missing'"):
         from_mapping(InputSpec, {"modality": "mv"}, where="x.toml")
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int
+    speed: int = field(default=1, metadata=LATER)
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    several: Mapping[str, Inner]
+    other: Inner = field(default=Inner(3), metadata=LATER)
+
+
+def test_facts_are_those_of_before_a_field_came_unless_it_says_otherwise() -> None:
+    plain = Outer(Inner(2), {"a": Inner(4)})
+    assert facts_of(plain) == {"inner": {"size": 2}, "several": {"a": {"size": 4}}}
+    changed = Outer(Inner(2, 5), {"a": Inner(4, 6)}, Inner(3, 7))
+    assert facts_of(changed) == asdict(changed)
+    assert facts_of(changed)["other"] == {"size": 3, "speed": 7}
 
 
 def test_channels_follow_the_modality() -> None:

@@ -182,7 +182,7 @@ class Clips:
         """Arrays and label indices of `samples`."""
         return LabelledClips(
             [cached_clip(s, spec=self.spec, folder=self.cache) for s in samples],
-            [self.run.labels.index(s.label) for s in samples])
+            [self.run.labels.index(s.label) for s in samples], [s.group for s in samples])
 
     def load_calibration(self) -> LabelledClips | None:
         """As `load`, of the calibration clips; None: there are none."""

@@ -216,7 +216,8 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
         values = kept["values"] if kept else {}
         return QuantDone(config.method, modality, json_path, True, values,
                          time.perf_counter() - start, layers)
-    epochs = 1 if config.method == "ptq" else recipe.finetune.epochs
+    steps = recipe.finetune.for_clips(len(job.clips.train))
+    epochs = 1 if config.method == "ptq" else steps.epochs
     with step_logs(folder, title=f"{config.method} {modality}", epochs=epochs,
                    resume=config.resume, tensorboard=config.tensorboard,
                    console=config.console) as log:

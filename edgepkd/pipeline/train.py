@@ -37,11 +37,12 @@ from edgepkd.training.backbone import new_network, train_backbone
 from edgepkd.training.execution import process_group, rank, world_size
 from edgepkd.training.exits import (
     CachedFeatures,
+    CalibrationViews,
     FeatureSource,
     OnlineFeatures,
     calibration_views,
     label_rows,
-    teacher_at,
+    teachers_of,
     train_exits,
     view_plan,
 )
@@ -51,6 +52,7 @@ from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.recipe import (
     ExitRecipe,
     TrainRecipe,
+    augment_facts,
     changed_recipe,
     load_train_recipe,
 )
@@ -169,28 +171,30 @@ def _backbone(
     init: Callable[[SegmentedNetwork], object] | None,
 ) -> StepDone:
     start, recipe, spec = time.perf_counter(), run.recipe, run.recipe.inputs[modality]
+    backbone = recipe.backbones[modality]
     seed = mix_seed(run.seed, modality)
     network = None
     if init:
         torch.manual_seed(seed)
-        network = new_network(spec, recipe.backbones[modality], num_classes=len(run.labels))
+        network = new_network(spec, backbone, num_classes=len(run.labels))
         init(network)
     key = hash_of({
-        "step": "backbone", "seed": seed, "input": facts_of(spec), "clip": asdict(recipe.clip),
-        "backbone": asdict(recipe.backbones[modality]), "labels": run.labels,
+        "step": "backbone", "seed": seed, "input": facts_of(spec),
+        "clip": facts_of(recipe.clip), "backbone": facts_of(backbone), "labels": run.labels,
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
-        "init": trunk_hash(network) if network else "",
+        "init": trunk_hash(network) if network else "", **augment_facts(recipe),
     })
     path, folder = run.trunk(modality), run.step("backbone", modality)
     if kept := _kept(config, path, key, "backbone", modality, start):
         return kept
-    with _logs(config, folder, f"backbone {modality}", recipe.backbones[modality].epochs) as log:
-        log.event("start", step="backbone", modality=modality, seed=seed, key=key,
-                  recipe=asdict(recipe.backbones[modality]))
+    epochs = backbone.for_clips(len(clips.train)).epochs
+    with _logs(config, folder, f"backbone {modality}", epochs) as log:
+        log.event("start", step="backbone", modality=modality, seed=seed, key=key, epochs=epochs,
+                  recipe=asdict(backbone))
         trained = train_backbone(
-            clips.load(clips.train), spec=spec, recipe=recipe.backbones[modality],
+            clips.load(clips.train), spec=spec, recipe=backbone,
             num_classes=len(run.labels), rule=recipe.clip.sampling, seed=seed,
-            calibration=clips.load_calibration(), start=network,
+            augment=recipe.augment, calibration=clips.load_calibration(), start=network,
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )
@@ -210,8 +214,7 @@ def _with_method(config: ExitsConfig, recipe: TrainRecipe) -> TrainRecipe:
 
 def _teachers(recipe: ExitRecipe) -> set[Modality]:
     """Networks that teach others in some epoch."""
-    named = {teacher_at(recipe.scheme, epoch=e, num_epochs=recipe.epochs,
-                        last_teacher=recipe.last_teacher) for e in range(recipe.epochs)}
+    named = teachers_of(recipe.scheme, last_teacher=recipe.last_teacher)
     return {m for m in MODALITIES if m in named}
 
 
@@ -234,7 +237,8 @@ def _exits(
     run = replace(run, recipe=replace(run.recipe, exits=recipe))  # views and teachers follow it
     seed = mix_seed(run.seed, modality, "exits")
     key = hash_of({
-        "step": "exits", "seed": seed, "recipe": asdict(recipe), "online": config.online,
+        "step": "exits", "seed": seed, "recipe": facts_of(recipe),
+        "online": config.online,
         "trunks": {m: trunk_hash(trunks[m]) for m in {modality, *_teachers(recipe)}},
         "plan": facts_of(view_plan(run.recipe, modality)),
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
@@ -242,8 +246,9 @@ def _exits(
     path, folder = run.network(modality), run.step("exits", modality)
     if kept := _kept(config, path, key, "exits", modality, start):
         return kept
-    with _logs(config, folder, f"exits {modality}", recipe.epochs) as log:
-        log.event("start", step="exits", modality=modality, seed=seed, key=key,
+    epochs = recipe.for_clips(len(clips.train)).epochs
+    with _logs(config, folder, f"exits {modality}", epochs) as log:
+        log.event("start", step="exits", modality=modality, seed=seed, key=key, epochs=epochs,
                   online=config.online, recipe=asdict(recipe))
         data, held_out = clips.load(clips.train), clips.load_calibration()
         train_exits(
@@ -255,6 +260,15 @@ def _exits(
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )
     return _finished(run, network, path, "exits", modality, key, log, start)
+
+
+def _calibration(
+    network: SegmentedNetwork, clips: Clips, modality: Modality
+) -> CalibrationViews | None:
+    if not clips.calibration:
+        return None
+    return calibration_views(network, clips.load(clips.calibration),
+                             spec=clips.run.recipe.inputs[modality])
 
 
 def _features(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -38,7 +38,7 @@ from edgepkd.training.exits import (
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Silent, hash_of, mix_seed
 from edgepkd.training.predict import weights_sha256
-from edgepkd.training.recipe import TrainRecipe
+from edgepkd.training.recipe import TrainRecipe, augment_facts
 
 TRUNK = "trunk"
 """Kind of a network whose trunk and last exit are trained."""
@@ -105,6 +105,7 @@ def backbone_job(part: Part, modality: Modality) -> str:
         load_clips(part, part.fit), spec=part.recipe.inputs[modality],
         recipe=part.recipe.backbones[modality], num_classes=len(part.labels),
         rule=part.recipe.clip.sampling, seed=part.seed(modality), log=log,
+        augment=part.recipe.augment,
     )
     save_network(network, path, extra={"key": key, "loss_per_epoch": log.losses})
     return f"{part.name} {modality}: loss {log.losses[0]:.2f} to {log.losses[-1]:.2f}"
@@ -146,8 +147,10 @@ def _trunk_key(part: Part, modality: Modality) -> str:
     """Hash of all that the trunk depends on."""
     return hash_of({
         "seed": part.seed(modality), "input": facts_of(part.recipe.inputs[modality]),
-        "clip": asdict(part.recipe.clip), "backbone": asdict(part.recipe.backbones[modality]),
+        "clip": facts_of(part.recipe.clip),
+        "backbone": facts_of(part.recipe.backbones[modality]),
         "clips": part.keys(part.fit), "labels": part.labels,
+        **augment_facts(part.recipe),
     })
 
 
@@ -155,7 +158,7 @@ def _exits_key(part: Part, networks: Networks) -> str:
     """Hash of all that the exits depend on, and the clips that they answer."""
     return hash_of({
         "trunks": {m: weights_sha256(network) for m, network in networks.items()},
-        "exits": {m: asdict(part.recipe.exits_of(m)) for m in MODALITIES},
+        "exits": {m: facts_of(part.recipe.exits_of(m)) for m in MODALITIES},
         "plans": plan_facts(part.recipe),
         "clips": part.keys((*part.fit, *part.answer)),
     })

@@ -30,7 +30,8 @@ class Arm:
     def recipe(self, base: ExitRecipe) -> ExitRecipe:
         """`base` with this arm's scheme and budget."""
         return replace(base, scheme=self.scheme, last_teacher=self.last_teacher,
-                       epochs=base.epochs * self.epochs_factor)
+                       epochs=base.epochs * self.epochs_factor,
+                       steps=base.steps * self.epochs_factor)
 
     def same_as(self, modality: Modality) -> Arm:
         """The arm that trains the same heads of `modality` under a plainer name.

@@ -35,6 +35,7 @@ from edgepkd.datasets.training_form import training_form
 from edgepkd.errors import DataError, SourceError
 from edgepkd.files import new_folder
 from edgepkd.training import entries
+from edgepkd.training.augment import Light, relit
 from edgepkd.training.recipe import TrainRecipe
 from edgepkd.video import transforms
 from edgepkd.video.clips import Clip, ClipReader
@@ -81,7 +82,7 @@ class CacheSpec:
 def _facts(spec: CacheSpec) -> dict[str, Any]:
     """Settings that count; how fields reach a network is nothing to what is kept of a clip."""
     inputs = {m: replace(one, stack=False) for m, one in spec.inputs.items()}
-    return facts_of(replace(spec, inputs=inputs))
+    return dict(facts_of(replace(spec, inputs=inputs)))
 
 
 def _hash(content_sha256: str, form: str, values: dict[str, Any]) -> str:
@@ -117,12 +118,15 @@ class ClipArrays:
         return ValueImage(modality, self.pixels[modality][row], self.extents[modality])
 
     def tensor(
-        self, modality: Modality, places: Sequence[Place], geometry: Geometry, *, crop_px: int
+        self, modality: Modality, places: Sequence[Place], geometry: Geometry, *, crop_px: int,
+        light: Light | None = None,
     ) -> NDArray[np.float32]:
-        """Network input of `places`: float32 [len(places), C, crop_px, crop_px]."""
+        """Network input of `places`, under `light`: float32 [len(places), C, crop_px, crop_px]."""
+        images = [self.image(modality, place) for place in places]
+        if light:
+            images = relit(images, light)
         return np.stack([
-            transforms.to_tensor(self.image(modality, place), geometry, crop_px=crop_px)
-            for place in places
+            transforms.to_tensor(image, geometry, crop_px=crop_px) for image in images
         ])
 
 

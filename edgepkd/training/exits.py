@@ -4,21 +4,21 @@ A head is one affine map of M x M^T (see `models.heads`), and so the mean of its
 temporal segments is its answer to the mean of their M x M^T. That mean, for some random views of
 each clip, is all that is needed: `features.py` keeps it on disk, the trunks run once, and heads
 train in seconds. Online training, for augmentation studies, runs the trunks for fresh views in
-every epoch. Views of one clip share crop and flip over all modalities, so that teacher and
+every epoch. Views of one clip share crop, flip and light over all modalities, so that teacher and
 student see the same thing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgepkd.config import InputSpec, Modality, SamplingRule, check
+from edgepkd.config import LATER, InputSpec, Modality, SamplingRule, check
 from edgepkd.models.heads import (
     ClassifierHead,
     ICHead,
@@ -30,10 +30,17 @@ from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution, check_batch, gather_rows, share, world_size
 from edgepkd.training.loader import LabelledClips
-from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
-from edgepkd.training.losses import exit_loss
+from edgepkd.training.loop import (
+    Checkpoint,
+    Log,
+    mix_seed,
+    refuse_nan,
+    run_epochs,
+    settle_selection,
+)
+from edgepkd.training.losses import class_weights, exit_loss
 from edgepkd.training.optimizers import make_optimizer, set_learning_rate
-from edgepkd.training.recipe import ExitRecipe, LastTeacher, Scheme, TrainRecipe
+from edgepkd.training.recipe import AugmentRecipe, ExitRecipe, LastTeacher, Scheme, TrainRecipe
 from edgepkd.training.views import random_view, test_view
 
 Teacher = Literal["mv", "residual", "iframe", "own", "labels"]
@@ -46,7 +53,7 @@ class Phase:
     teacher: Teacher | Literal["last"]
     """'last': what the recipe's `last_teacher` says."""
     until: float
-    """Share of all epochs after which the next phase starts."""
+    """Share of all epochs after which the next phase starts; see `teacher_at`."""
 
 
 SCHEDULES: dict[Scheme, tuple[Phase, ...]] = {
@@ -60,11 +67,31 @@ SCHEDULES: dict[Scheme, tuple[Phase, ...]] = {
 
 
 def teacher_at(
-    scheme: Scheme, *, epoch: int, num_epochs: int, last_teacher: LastTeacher = "own"
+    scheme: Scheme, *, epoch: int, num_epochs: int, last_teacher: LastTeacher = "own",
+    passed: float = 0.0,
 ) -> Teacher:
-    """Teacher of `epoch` (from 0) of `num_epochs`; a hard switch, as in the reference."""
+    """Teacher of `epoch` (from 0) of `num_epochs`; a hard switch, as in the reference.
+
+    Every phase has an epoch at least. Where there are fewer epochs than phases, it switches inside
+    them, by the share of this epoch's steps that have `passed`.
+    """
     phases = SCHEDULES[scheme]
-    phase = next((p for p in phases if epoch < round(p.until * num_epochs)), phases[-1])
+    if num_epochs < len(phases):
+        place, ends = (epoch + passed) / num_epochs, [phase.until for phase in phases]
+    else:
+        place = epoch
+        ends = [min(max(round(phase.until * num_epochs), i + 1), num_epochs - len(phases) + i + 1)
+                for i, phase in enumerate(phases)]
+    phase = next((p for p, end in zip(phases, ends, strict=True) if place < end), phases[-1])
+    return _teacher_of(phase, last_teacher)
+
+
+def teachers_of(scheme: Scheme, *, last_teacher: LastTeacher = "own") -> tuple[Teacher, ...]:
+    """All that teach at some time, the first one first."""
+    return tuple(_teacher_of(phase, last_teacher) for phase in SCHEDULES[scheme])
+
+
+def _teacher_of(phase: Phase, last_teacher: LastTeacher) -> Teacher:
     return last_teacher if phase.teacher == "last" else phase.teacher
 
 
@@ -90,21 +117,23 @@ class ViewPlan:
     num_segments: int
     rule: SamplingRule
     seed: int
+    augment: AugmentRecipe = field(default=AugmentRecipe(), metadata=LATER)
 
     def view(self, clip: ClipArrays, *, index: int, view: int) -> Tensor:
         """View `view` of clip `index`: [passes, C, crop_px, crop_px].
 
-        Crop and flip depend on seed, clip and view alone: they are the same for every modality.
+        Crop, flip and light depend on seed, clip and view alone: they are the same for every
+        modality.
         """
-        rng = np.random.default_rng((self.seed, index, view))
         return random_view(clip, self.spec, num_segments=self.num_segments, rule=self.rule,
-                           rng=rng)
+                           seed=(self.seed, index, view), augment=self.augment)
 
 
 def view_plan(recipe: TrainRecipe, modality: Modality) -> ViewPlan:
     """Views that the exits of one network are trained on."""
     return ViewPlan(recipe.inputs[modality], recipe.exits.num_views,
-                    recipe.backbones[modality].train_segments, recipe.clip.sampling, recipe.seed)
+                    recipe.backbones[modality].train_segments, recipe.clip.sampling, recipe.seed,
+                    recipe.augment)
 
 
 def internal_classifiers(network: SegmentedNetwork) -> list[ICHead | PoolFirstHead]:
@@ -235,6 +264,7 @@ class CalibrationViews:
     logits: Tensor
     """Exit 4, [clips, classes]."""
     labels: Tensor
+    groups: Sequence[str] = ()
 
     @torch.no_grad()
     def exit_logits(self, network: SegmentedNetwork) -> Tensor:
@@ -254,7 +284,7 @@ def calibration_views(
     columns = zip(*(part.windows for part in parts), strict=True)
     return CalibrationViews(tuple(torch.cat(column) for column in columns),
                             torch.cat([part.logits for part in parts]),
-                            torch.tensor(data.labels))
+                            torch.tensor(data.labels), data.groups)
 
 
 def train_exits(
@@ -281,16 +311,23 @@ def train_exits(
     check(len(labels) == features.num_rows, "labels", got=len(labels),
           allowed=f"{features.num_rows}, one a row")
     check_batch(recipe.batch_views, name="batch_views")
+    recipe = settle_selection(
+        recipe.for_rows(features.num_rows), num_classes=network.spec.num_classes, log=log,
+        labels=calibration.labels.tolist() if calibration else (),
+        groups=calibration.groups if calibration else ())
     execution = execution or Execution()
     network.freeze_trunk()
     heads = nn.ModuleList(as_pool_first(h) for h in internal_classifiers(network))
     heads.to(execution.device)
     optimizers = [make_optimizer([(list(head.named_parameters()), 1.0)], recipe) for head in heads]
 
+    weights = class_weights(labels.tolist(), num_classes=network.spec.num_classes,
+                            rule=recipe.class_weights)
+
     def train_epoch(epoch: int) -> Mapping[str, float]:
         heads.train()
         return _train_epoch(heads, optimizers, features, labels, epoch=epoch, recipe=recipe,
-                            seed=seed, execution=execution)
+                            weights=weights, seed=seed, execution=execution)
 
     run_epochs(heads, optimizers, recipe=recipe, train_epoch=train_epoch, log=log,
                evaluate=(lambda: _evaluate(heads, calibration)) if calibration else None,
@@ -303,14 +340,15 @@ def train_exits(
 
 def _train_epoch(
     heads: nn.ModuleList, optimizers: Sequence[torch.optim.Optimizer], features: FeatureSource,
-    labels: Tensor, *, epoch: int, recipe: ExitRecipe, seed: int, execution: Execution,
+    labels: Tensor, *, epoch: int, recipe: ExitRecipe, weights: Tensor | None, seed: int,
+    execution: Execution,
 ) -> dict[str, float]:
-    teacher = teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs,
-                         last_teacher=recipe.last_teacher)
     batches = _row_batches(features.num_rows, recipe.batch_views, seed=mix_seed(seed, epoch))
     totals = np.zeros(len(heads))
     factor = 1.0
     for step, rows in enumerate(batches):
+        teacher = teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs,
+                             last_teacher=recipe.last_teacher, passed=step / len(batches))
         inputs, taught = features.batch(rows, epoch=epoch, teacher=teacher)
         for index, (head, optimizer) in enumerate(zip(heads, optimizers, strict=True)):
             factor = set_learning_rate(optimizer, recipe, step=epoch * len(batches) + step,
@@ -320,6 +358,7 @@ def _train_epoch(
                 labels=labels[rows].to(execution.device),
                 teacher=None if taught is None else taught.to(execution.device),
                 temperature=recipe.temperature, label_share=recipe.label_share,
+                teacher_temperature=recipe.teacher_temperature, weights=weights,
             )
             totals[index] += loss.item() / len(batches)
             refuse_nan(float(totals[index]), epoch=epoch)

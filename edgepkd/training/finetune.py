@@ -26,9 +26,16 @@ from edgepkd.config import InputSpec, Modality, check
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution, world_size
-from edgepkd.training.exits import ViewPlan, teacher_at
+from edgepkd.training.exits import ViewPlan, teacher_at, teachers_of
 from edgepkd.training.loader import LabelledClips, batch_indices
-from edgepkd.training.loop import Checkpoint, Log, mix_seed, refuse_nan, run_epochs
+from edgepkd.training.loop import (
+    Checkpoint,
+    Log,
+    mix_seed,
+    refuse_nan,
+    run_epochs,
+    settle_selection,
+)
 from edgepkd.training.losses import distillation_loss, exit_loss
 from edgepkd.training.optimizers import make_optimizer, set_learning_rate
 from edgepkd.training.recipe import FinetuneRecipe
@@ -39,14 +46,13 @@ Taught = Mapping[Modality, Tensor]
 
 
 def views_needed(plan: ViewPlan, recipe: FinetuneRecipe) -> int:
-    """Views of each clip that the epochs go through."""
+    """Views of each clip that the epochs go through; `recipe` has its length in epochs."""
     return min(plan.num_views, recipe.epochs)
 
 
 def teachers_needed(modality: Modality, recipe: FinetuneRecipe) -> tuple[Modality, ...]:
     """FP32 networks whose logits `finetune` asks for; its own come first."""
-    named = [teacher_at(recipe.scheme, epoch=e, num_epochs=recipe.epochs,
-                        last_teacher=recipe.last_teacher) for e in range(recipe.epochs)]
+    named = teachers_of(recipe.scheme, last_teacher=recipe.last_teacher)
     others = [m for m in named if m not in ("own", "labels")]
     return tuple(dict.fromkeys([modality, *others]))  # type: ignore[list-item]
 
@@ -91,6 +97,10 @@ def finetune(
     execution = execution or Execution()
     check(world_size() == 1, "processes", got=world_size(), allowed="1: fine-tuning is short")
     modality = student.spec.modality
+    recipe = settle_selection(
+        recipe.for_clips(len(data)), labels=calibration.labels if calibration else (),
+        groups=calibration.groups if calibration else (), num_classes=student.spec.num_classes,
+        log=log)
     num_views = views_needed(plan, recipe)
     if recipe.scheme != "ce" or recipe.self_share > 0:
         for name in teachers_needed(modality, recipe):
@@ -105,7 +115,7 @@ def finetune(
                             epoch=epoch, seed=seed, num_views=num_views, execution=execution)
 
     evaluate: Callable[[], Mapping[str, float]] | None = None
-    if calibration is not None:
+    if calibration:
         evaluate = lambda: calibration_values(student, calibration, plan.spec)  # noqa: E731
     run_epochs(student, [optimizer], recipe=recipe, train_epoch=train_epoch, evaluate=evaluate,
                log=log, checkpoint=checkpoint)
@@ -117,12 +127,12 @@ def _train_epoch(
     plan: ViewPlan, *, taught: Taught, recipe: FinetuneRecipe, epoch: int, seed: int,
     num_views: int, execution: Execution,
 ) -> dict[str, float]:
-    teacher = teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs,
-                         last_teacher=recipe.last_teacher)
     batches = batch_indices(len(data), recipe.batch_clips, seed=mix_seed(seed, epoch), epoch=epoch)
     view = epoch % num_views
     totals, factor = np.zeros(len(student.segments)), 1.0
     for step, rows in enumerate(batches):
+        teacher = teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs,
+                             last_teacher=recipe.last_teacher, passed=step / len(batches))
         factor = set_learning_rate(optimizer, recipe, step=epoch * len(batches) + step,
                                    steps_per_epoch=len(batches))
         views = [plan.view(data.clips[i], index=i, view=view) for i in rows]
@@ -160,10 +170,12 @@ def exit_losses(
             assert own is not None
             target = own[-1] if teacher is None or k == len(logits) - 1 else teacher
         loss = exit_loss(logits[k], teacher=target, labels=labels,
-                         temperature=recipe.temperature, label_share=recipe.label_share)
+                         temperature=recipe.temperature, label_share=recipe.label_share,
+                         teacher_temperature=recipe.teacher_temperature)
         if recipe.self_share > 0:
             assert own is not None
-            mine = distillation_loss(logits[k], own[k], temperature=recipe.temperature)
+            mine = distillation_loss(logits[k], own[k], temperature=recipe.temperature,
+                                     teacher_temperature=recipe.teacher_temperature)
             loss = (1 - recipe.self_share) * loss + recipe.self_share * mine
         losses.append(loss)
     return torch.stack(losses)

@@ -1,12 +1,12 @@
 """Batches of random views: a function of seed and epoch, whatever the number of processes.
 
-The crop, the flip and the frames of a view come from a generator seeded with (seed, epoch, clip).
+Crop, flip, light and frames of a view come from a generator seeded with (seed, epoch, clip).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from edgepkd.children import start_safely
 from edgepkd.config import InputSpec, SamplingRule
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import check_batch, share
+from edgepkd.training.recipe import AugmentRecipe
 from edgepkd.training.views import random_view
 
 
@@ -26,6 +27,8 @@ class LabelledClips:
 
     clips: Sequence[ClipArrays]
     labels: Sequence[int]
+    groups: Sequence[str] = ()
+    """The group of each (a person, a recording); empty: not known."""
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -39,12 +42,12 @@ class ViewRule:
     num_segments: int
     sampling: SamplingRule
     seed: int
+    augment: AugmentRecipe = field(default=AugmentRecipe())
 
     def view(self, clip: ClipArrays, *, epoch: int, index: int) -> Tensor:
         """View of clip `index` in `epoch`: [passes, C, crop_px, crop_px]."""
-        rng = np.random.default_rng((self.seed, epoch, index))
         return random_view(clip, self.spec, num_segments=self.num_segments, rule=self.sampling,
-                           rng=rng)
+                           seed=(self.seed, epoch, index), augment=self.augment)
 
 
 def batch_indices(count: int, size: int, *, seed: int, epoch: int) -> list[list[int]]:

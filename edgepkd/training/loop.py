@@ -13,9 +13,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ from edgepkd.training.optimizers import load_optimizer_tensors, optimizer_tensor
 from edgepkd.training.recipe import OptimizerRecipe
 
 SCHEMA_VERSION = 1
+MIN_CALIBRATION_CLIPS, MIN_CALIBRATION_GROUPS = 50, 4
+"""Fewer do not tell a good epoch from a lucky one."""
+
+_Optimizing = TypeVar("_Optimizing", bound=OptimizerRecipe)
 
 
 class Log(Protocol):
@@ -85,6 +89,26 @@ def mix_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
+def settle_selection(
+    recipe: _Optimizing, *, labels: Sequence[int], groups: Sequence[str], num_classes: int,
+    log: Log | None = None,
+) -> _Optimizing:
+    """The same recipe with 'auto' replaced: which epoch the calibration clips can choose.
+
+    'best' from MIN_CALIBRATION_CLIPS of MIN_CALIBRATION_GROUPS with every class among them, else
+    'last'. `labels` and `groups` are those of the calibration clips; the choice is logged.
+    """
+    if recipe.select != "auto":
+        return recipe
+    enough = (len(labels) >= MIN_CALIBRATION_CLIPS and len(set(labels)) == num_classes
+              and len(set(groups)) >= MIN_CALIBRATION_GROUPS)
+    settled = replace(recipe, select="best" if enough else "last")
+    if log:
+        log.event("selection", select=settled.select, num_clips=len(labels),
+                  num_groups=len(set(groups)), num_classes=len(set(labels)), of=num_classes)
+    return settled
+
+
 def run_epochs(
     module: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
@@ -95,7 +119,7 @@ def run_epochs(
     log: Log | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Train `module` in place for `recipe.epochs`.
+    """Train `module` in place for `recipe.epochs`, or until its `patience` is at an end.
 
     `train_epoch` trains one epoch and returns numbers to log, `loss` among them; `evaluate`
     measures on the calibration clips and must give `loss_calibration` where the recipe selects
@@ -117,21 +141,34 @@ def run_epochs(
         progress = _load(checkpoint, module, optimizers)
         log.event("resume", epochs_done=progress.epochs_done, values=progress.values)
     for epoch in range(progress.epochs_done, recipe.epochs):
+        if _is_over(progress, recipe):
+            break
         start = time.perf_counter()
         values = {name: mean_over_ranks(v) for name, v in train_epoch(epoch).items()}
         refuse_nan(values["loss"], epoch=epoch)
         same_buffers(module)
-        values.update(evaluate() if evaluate else {})
+        if evaluate:  # the mean: all ranks must choose, and stop, alike
+            values.update({name: mean_over_ranks(v) for name, v in evaluate().items()})
         _select(progress, module, recipe, values, epoch)
         progress.epochs_done = epoch + 1
         progress.values = {**values, "seconds": round(time.perf_counter() - start, 3)}
         log.row(epoch=epoch, **progress.values)
-        last = progress.epochs_done == recipe.epochs
+        last = progress.epochs_done == recipe.epochs or _is_over(progress, recipe)
         if checkpoint and (last or progress.epochs_done % checkpoint.every_epochs == 0):
             _save(checkpoint, module, optimizers, progress)
+    if progress.epochs_done < recipe.epochs:
+        log.event("stopped_early", epochs_done=progress.epochs_done, of=recipe.epochs)
     if recipe.select == "best" and progress.best:
         module.load_state_dict(progress.best)
         log.event("selected", epoch=progress.best_epoch, loss_calibration=progress.best_loss)
+
+
+def _is_over(progress: Progress, recipe: OptimizerRecipe) -> bool:
+    """Whether the loss on calibration clips has not fallen for `patience`."""
+    if recipe.select != "best" or not recipe.patience or progress.best_epoch < 0:
+        return False
+    waited = progress.epochs_done - 1 - progress.best_epoch
+    return waited >= max(1, math.ceil(recipe.patience * recipe.epochs))
 
 
 def refuse_nan(loss: float, *, epoch: int) -> None:

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args
 
 from edgepkd.config import (
+    LATER,
     MODALITIES,
     ClipSpec,
     DecodeSpec,
     InputSpec,
     Modality,
     check,
-    from_mapping,
+    facts_of,
 )
 from edgepkd.errors import ConfigError
 from edgepkd.logits.fit import WiseRecipe
 from edgepkd.recipes import load_recipe
+from edgepkd.training.tables import (
+    plain_table,
+    refuse_unknown,
+    typed_table,
+    with_changes,
+    with_length,
+)
 
 Scheme = Literal["pkd", "anticurriculum", "iframe", "ce"]
 LastTeacher = Literal["own", "iframe"]
 Optimizer = Literal["adamw", "adam", "sgd"]
 Decline = Literal["cosine", "steps"]
-Selection = Literal["last", "best"]
+Selection = Literal["last", "best", "auto"]
+ClassWeights = Literal["none", "balanced", "auto"]
 Backbone = Literal["resnet18", "resnet50", "efficientnet_lite0"]
 
-_T = TypeVar("_T")
-_KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
-    int: (int, "a whole number"), float: ((int, float), "a number"), bool: (bool, "true, false"),
-    str: (str, "text"), tuple: ((list, tuple), "a list of such values"),
-    Mapping: (Mapping, "a table of keys and values"),
-}
-"""What values of a field may be, and how an error calls them."""
+_Optimizing = TypeVar("_Optimizing", bound="OptimizerRecipe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class OptimizerRecipe:
     """How weights move: optimiser, learning rate over time, and which epoch is kept."""
 
     epochs: int
+    """0: as many as `steps` make; see `for_clips`. In a file one of the two is given."""
     learning_rate: float
     """Of the trunk (of the head, for internal classifiers), at the peak of the schedule."""
     optimizer: Optimizer = "adamw"
@@ -58,13 +63,29 @@ class OptimizerRecipe:
     warmup_share: float = 0.0
     """Share of all steps in which the learning rate rises."""
     select: Selection = "last"
-    """'best': the epoch with the lowest loss on the calibration split, never on the test split."""
+    """'best': the epoch with the lowest loss on the calibration split, never on the test split;
+    'auto': that where there are calibration clips enough (`loop.settle_selection`), else 'last'."""
+    patience: float = field(default=0.0, metadata=LATER)
+    """Of 'best': training stops when the loss has not fallen for this share of all steps; 0: it
+    goes on to the end."""
+    steps: int = field(default=0, metadata=LATER)
+    """Optimiser steps in all, from which the epochs follow: the same work for few clips as for
+    many."""
+    min_epochs: int = field(default=1, metadata=LATER)
+    """Where `steps` are given: every clip is seen so often, however many there are."""
 
     def __post_init__(self) -> None:
-        check(self.epochs >= 1, "epochs", got=self.epochs, allowed="1 or more")
+        check(self.steps >= 0, "steps", got=self.steps, allowed="1 or more")
+        check(self.steps == 0 or self.epochs == 0, "epochs",
+              got=f"{self.epochs}, and steps {self.steps}", allowed="one of the two")
+        check(self.epochs >= (0 if self.steps else 1), "epochs", got=self.epochs,
+              allowed="1 or more (or give steps)")
+        check(self.min_epochs >= 1, "min_epochs", got=self.min_epochs, allowed="1 or more")
+        check(self.steps == 0 or not self.step_epochs, "step_epochs", got=self.step_epochs,
+              allowed="none where the length is given in steps")
         check(self.learning_rate > 0, "learning_rate", got=self.learning_rate, allowed="above 0")
         check(self.weight_decay >= 0, "weight_decay", got=self.weight_decay, allowed="0 or more")
-        for name in ("warmup_share", "momentum"):
+        for name in ("warmup_share", "momentum", "patience"):
             check(0 <= getattr(self, name) < 1, name, got=getattr(self, name),
                   allowed="0 <= value < 1")
         for name in ("epsilon", "step_factor"):
@@ -74,6 +95,18 @@ class OptimizerRecipe:
                   allowed=", ".join(get_args(kind)))
         check(list(self.step_epochs) == sorted(set(self.step_epochs)), "step_epochs",
               got=self.step_epochs, allowed="rising epoch numbers")
+
+    @property
+    def length(self) -> str:
+        """How long it trains, in words: '60 epochs', '300 steps'."""
+        return f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
+
+    def in_epochs(self: _Optimizing, steps_per_epoch: int) -> _Optimizing:
+        """The same recipe with its length in epochs: max(min_epochs, steps / steps_per_epoch)."""
+        if not self.steps:
+            return self
+        epochs = max(self.min_epochs, math.ceil(self.steps / steps_per_epoch))
+        return replace(self, epochs=epochs, steps=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +121,13 @@ class BackboneRecipe(OptimizerRecipe):
     """Leading stages that keep their initial weights and statistics."""
     frozen_batch_norm: bool = False
     """BatchNorm keeps its initial statistics in all stages (the input's `data_bn` does not)."""
+    batch_norm_momentum: float = field(default=0.1, metadata=LATER)
+    """Share of a batch in the running statistics of BatchNorm: less, where batches are small."""
+    settle_batch_norm: bool = field(default=False, metadata=LATER)
+    """After training, BatchNorm gets the mean of the statistics of all batches of an epoch: running
+    ones lag behind short training and lean on the last few batches."""
+    accumulate: int = field(default=1, metadata=LATER)
+    """Batches whose gradients make one step of the optimiser."""
     head_multiplier: float = 1.0
     """Learning rate of the last classifier, in units of the trunk's."""
     stem_multiplier: float = 1.0
@@ -98,22 +138,36 @@ class BackboneRecipe(OptimizerRecipe):
     dropout: float = 0.3
     warmup_share: float = 0.1
     """Share of all steps in which the learning rate rises."""
+    class_weights: ClassWeights = field(default="none", metadata=LATER)
+    """'balanced': the labels' loss of a clip times n / (K * n_c), for n clips, n_c of its class and
+    K classes; 'auto': that where a class has more than twice the clips of another."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("train_segments", "batch_clips"):
+        for name in ("train_segments", "batch_clips", "accumulate"):
             check(getattr(self, name) >= 1, name, got=getattr(self, name), allowed="1 or more")
         for name in ("head_multiplier", "stem_multiplier"):
             check(getattr(self, name) > 0, name, got=getattr(self, name), allowed="above 0")
         for name in ("label_smoothing", "dropout"):
             check(0 <= getattr(self, name) < 1, name, got=getattr(self, name),
                   allowed="0 <= value < 1")
+        check(0 < self.batch_norm_momentum <= 1, "batch_norm_momentum",
+              got=self.batch_norm_momentum, allowed="0 < value <= 1")
         check(0 <= self.frozen_stages <= 4, "frozen_stages", got=self.frozen_stages,
               allowed="0..4")
+        _check_class_weights(self.class_weights)
         check(self.backbone in get_args(Backbone), "backbone", got=self.backbone,
               allowed=", ".join(get_args(Backbone)))
         check(not self.imagenet or self.backbone == "efficientnet_lite0", "imagenet",
               got=f"true for {self.backbone}", allowed="true only for efficientnet_lite0")
+
+    def for_clips(self, count: int) -> BackboneRecipe:
+        """The same recipe with its length in epochs, for `count` training clips."""
+        return self.in_epochs(self.steps_per_epoch(count))
+
+    def steps_per_epoch(self, count: int) -> int:
+        """Steps of the optimiser in one pass over `count` clips."""
+        return math.ceil(max(1, count // self.batch_clips) / self.accumulate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +186,26 @@ class ExitRecipe(OptimizerRecipe):
     temperature: float = 1.0
     label_share: float = 0.0
     """Share of the hard labels in the loss."""
+    teacher_temperature: float | None = field(default=None, metadata=LATER)
+    """Of the teacher's logits; None: `temperature`, which else is that of the student's alone."""
+    class_weights: ClassWeights = field(default="none", metadata=LATER)
+    """'balanced': the labels' loss of a clip times n / (K * n_c), for n clips, n_c of its class and
+    K classes; 'auto': that where a class has more than twice the clips of another."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_teaching(self)
+        _check_class_weights(self.class_weights)
         for name in ("batch_views", "num_views"):
             check(getattr(self, name) >= 1, name, got=getattr(self, name), allowed="1 or more")
+
+    def for_clips(self, count: int) -> ExitRecipe:
+        """The same recipe with its length in epochs, for `count` training clips."""
+        return self.for_rows(count * self.num_views)
+
+    def for_rows(self, count: int) -> ExitRecipe:
+        """As `for_clips`, for `count` views of all clips."""
+        return self.in_epochs(max(1, math.ceil(count / self.batch_views)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +220,8 @@ class FinetuneRecipe(OptimizerRecipe):
     label_share: float = 0.0
     """Share of the hard labels in what is left."""
     temperature: float = 1.0
+    teacher_temperature: float | None = field(default=None, metadata=LATER)
+    """Of the teacher's logits; None: `temperature`, which else is that of the student's alone."""
     epochs: int = 3
     """One view of each clip an epoch."""
     learning_rate: float = 0.05
@@ -170,6 +240,10 @@ class FinetuneRecipe(OptimizerRecipe):
         """The same steps with the labels' cross-entropy at every exit, and no teacher."""
         return replace(self, scheme="ce", self_share=0.0)
 
+    def for_clips(self, count: int) -> FinetuneRecipe:
+        """The same recipe with its length in epochs, for `count` training clips."""
+        return self.in_epochs(max(1, count // self.batch_clips))
+
 
 def _check_teaching(recipe: ExitRecipe | FinetuneRecipe) -> None:
     """Who teaches, and what share of the loss the labels have."""
@@ -178,7 +252,39 @@ def _check_teaching(recipe: ExitRecipe | FinetuneRecipe) -> None:
     check(recipe.last_teacher in get_args(LastTeacher), "last_teacher", got=recipe.last_teacher,
           allowed=", ".join(get_args(LastTeacher)))
     check(0 <= recipe.label_share <= 1, "label_share", got=recipe.label_share, allowed="0..1")
-    check(recipe.temperature > 0, "temperature", got=recipe.temperature, allowed="above 0")
+    for name in ("temperature", "teacher_temperature"):
+        got = getattr(recipe, name)
+        check(got is None or got > 0, name, got=got, allowed="above 0")
+
+
+def _check_class_weights(got: str) -> None:
+    check(got in get_args(ClassWeights), "class_weights", got=got,
+          allowed=", ".join(get_args(ClassWeights)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentRecipe:
+    """What random views change besides crop and frames; see `training.augment`.
+
+    Strengths of 0 change nothing. One draw holds for a whole view, in all networks.
+    """
+
+    flip: bool = True
+    """Half of the views are mirrored; wrong where labels tell left from right."""
+    gamma: float = 0.0
+    """I-frames: values to the power of exp(u), u uniform in -gamma..gamma."""
+    contrast: float = 0.0
+    """I-frames and residuals: distance from the mean (from 0) times exp(u)."""
+    brightness: float = 0.0
+    """I-frames: up to this share of the range is added or taken."""
+    color: float = 0.0
+    """I-frames: each of red, green and blue times exp(u)."""
+    grayscale: float = 0.0
+    """I-frames: share of views without colours."""
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "contrast", "brightness", "color", "grayscale"):
+            check(0 <= getattr(self, name) <= 1, name, got=getattr(self, name), allowed="0..1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +300,8 @@ class TrainRecipe:
     backbones: Mapping[Modality, BackboneRecipe]
     exits: ExitRecipe
     wise: WiseRecipe
-    exit_changes: Mapping[Modality, Mapping[str, Any]] = field(default_factory=dict)
+    exit_changes: Mapping[Modality, Mapping[str, Any]] = field(
+        default_factory=dict, metadata={"table": ExitRecipe})
     """What `exits` of single networks have otherwise, such as the learning rate."""
     index: str = "index.csv"
     """Index file, relative to the data folder."""
@@ -204,6 +311,8 @@ class TrainRecipe:
     """Cross-fitting: each fold of groups is answered by networks that never saw it."""
     terms: str = ""
     """Licence and terms of the data, for the model card."""
+    augment: AugmentRecipe = field(default=AugmentRecipe(), metadata=LATER)
+    """Of the views that trunks, exits and quantised networks are trained on."""
 
     def __post_init__(self) -> None:
         for name in ("inputs", "backbones"):
@@ -224,8 +333,9 @@ class TrainRecipe:
         check(set(self.exit_changes) <= set(MODALITIES), "exit_changes",
               got=sorted(self.exit_changes), allowed=", ".join(MODALITIES))
         where = f"{self.name}: exit_changes.{modality}"
-        changes = _table(self.exit_changes.get(modality, {}), where=where)
-        return typed_table(ExitRecipe, {**asdict(self.exits), **changes}, where=where)
+        changes = plain_table(self.exit_changes.get(modality, {}), where=where)
+        return typed_table(ExitRecipe, with_length({**asdict(self.exits), **changes}, changes),
+                           where=where)
 
     @property
     def decode(self) -> DecodeSpec:
@@ -240,6 +350,10 @@ def _check_stack(spec: InputSpec, *, train_segments: int) -> None:
             f" {spec.num_segments}, because inputs.{spec.modality}.stack shows the network all"
             " temporal segments at once.",
             hint=f"Add --set backbones.{spec.modality}.train_segments={spec.num_segments}")
+def augment_facts(recipe: TrainRecipe) -> dict[str, Any]:
+    """What hashes of trunks say of the augmentation: nothing if there is only the flip."""
+    facts = facts_of(recipe)
+    return {"augment": facts["augment"]} if "augment" in facts else {}
 
 
 def load_train_recipe(name: str, changes: Mapping[str, Any] | None = None) -> TrainRecipe:
@@ -266,33 +380,17 @@ def _recipe_with(values: dict[str, Any], changes: Mapping[str, Any], *, where: s
     return recipe_of(with_changes(values, changes, where=where), where=where)
 
 
-def with_changes(
-    values: dict[str, Any], changes: Mapping[str, Any], *, where: str
-) -> dict[str, Any]:
-    """`values` of a recipe with single ones replaced: {"backbones.mv.epochs": 10}.
-
-    Raises:
-        ConfigError: a key below a plain value.
-    """
-    for path, value in changes.items():
-        *tables, key = path.split(".")
-        table = values
-        for part in tables:
-            table = table.setdefault(part, {})
-            check(isinstance(table, dict), f"{where}: {path}", got="a key of a plain value",
-                  allowed="a key of the recipe, such as backbones.mv.epochs")
-        table[key] = value
-    return values
-
-
 def recipe_of(values: Mapping[str, Any], *, where: str) -> TrainRecipe:
     """A recipe from plain values, as in TOML or in a run's run.json.
 
     Raises:
         ConfigError: an unknown or missing key, or a value out of its range; names `where`.
     """
+    refuse_unknown(values, TrainRecipe, where=where)
     return typed_table(TrainRecipe, {
-        **_table(values, where=where),
+        **plain_table(values, where=where),
+        "augment": typed_table(AugmentRecipe, values.get("augment", {}),
+                               where=f"{where}: augment"),
         "clip": typed_table(ClipSpec, values.get("clip", {}), where=f"{where}: clip"),
         "inputs": _section(values, "inputs", InputSpec, where=where, modality=True),
         "backbones": _section(values, "backbones", BackboneRecipe, where=where),
@@ -307,31 +405,7 @@ def _section(
     """Table `key` of the recipe, one `cls` a modality."""
     return {
         name: typed_table(cls, {**({"modality": name} if modality else {}),
-                                **_table(settings, where=f"{where}: {key}.{name}")},
+                                **plain_table(settings, where=f"{where}: {key}.{name}")},
                           where=f"{where}: {key}.{name}")
-        for name, settings in _table(values.get(key, {}), where=f"{where}: {key}").items()
+        for name, settings in plain_table(values.get(key, {}), where=f"{where}: {key}").items()
     }
-
-
-def _table(value: Any, *, where: str) -> Mapping[str, Any]:
-    check(isinstance(value, Mapping), where, got=value, allowed="a table of keys and values")
-    return dict(value)
-
-
-def typed_table(cls: type[_T], values: Any, *, where: str) -> _T:
-    """Dataclass `cls` from a table, whose values have the types of its fields."""
-    hints = get_type_hints(cls)
-    for key, value in _table(values, where=where).items():
-        hint = hints.get(key)
-        kind = get_origin(hint) or hint
-        if kind not in _KINDS:
-            continue
-        fits = _fits(value, kind)
-        if kind is tuple and fits and get_args(hint)[0] in _KINDS:
-            fits = all(_fits(item, get_args(hint)[0]) for item in value)
-        check(fits, f"{where}: {key}", got=value, allowed=_KINDS[kind][1])
-    return from_mapping(cls, values, where=where)
-
-
-def _fits(value: object, kind: Any) -> bool:
-    return isinstance(value, _KINDS[kind][0]) and (kind is bool or not isinstance(value, bool))

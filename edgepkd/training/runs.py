@@ -105,6 +105,7 @@ def refuse_other_run(old: Run, new: Run) -> None:
             ("seed", old.seed, new.seed), ("clip", old.recipe.clip, new.recipe.clip),
             ("inputs", old.recipe.inputs, new.recipe.inputs),
             ("dataset", old.recipe.dataset, new.recipe.dataset),
+            ("augment", old.recipe.augment, new.recipe.augment),
             ("backbones", old.recipe.backbones, new.recipe.backbones),
         ) if a != b
     ]

@@ -135,10 +135,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     recipe = load_train_recipe("reproduce-weizmann")
-    recipe = replace(recipe, exits=replace(recipe.exits, epochs=options.epochs))
+    recipe = replace(recipe, exits=replace(recipe.exits, epochs=options.epochs, steps=0))
     data, calibration = load(recipe, options.data, options.cache)
     networks = {m: train_backbone(data, spec=recipe.inputs[m],
-                                  recipe=replace(recipe.backbones[m], epochs=4), num_classes=10,
+                                  recipe=replace(recipe.backbones[m], epochs=4, steps=0),
+                                  num_classes=10, augment=recipe.augment,
                                   rule=recipe.clip.sampling, seed=1) for m in MODALITIES}
     with tempfile.TemporaryDirectory() as folder:
         rows = [compare(m, networks, recipe, data=data, calibration=calibration,

@@ -19,8 +19,10 @@ from edgepkd.training.exits import (
     Views,
     collect_views,
     teacher_at,
+    teachers_of,
     train_exits,
 )
+from edgepkd.training.loop import Silent
 from edgepkd.training.recipe import ExitRecipe, Scheme
 from tests.training.fake_clips import fake_clip
 
@@ -48,11 +50,55 @@ def test_the_last_teacher_of_pkd_can_be_the_iframe_network() -> None:
     assert taught == ["mv"] * 50 + ["residual"] * 50 + ["iframe"] * 200
 
 
-def test_every_schedule_covers_short_runs_too() -> None:
+@pytest.mark.parametrize("num_epochs", [1, 2, 3, 4, 5, 6, 7])
+def test_every_schedule_covers_short_runs_too(num_epochs: int) -> None:
     for scheme in SCHEDULES:
-        taught = [teacher_at(scheme, epoch=e, num_epochs=6) for e in range(6)]
-        expected = {phase.teacher for phase in SCHEDULES[scheme]}
-        assert set(taught) == {"own" if name == "last" else name for name in expected}
+        taught = [teacher_at(scheme, epoch=e, num_epochs=num_epochs, passed=step / 12)
+                  for e in range(num_epochs) for step in range(12)]
+        assert tuple(dict.fromkeys(taught)) == teachers_of(scheme)
+
+
+def test_phases_are_whole_epochs_where_there_are_enough_and_shares_of_steps_where_not() -> None:
+    def taught(num_epochs: int) -> list[str]:
+        return [teacher_at("pkd", epoch=e, num_epochs=num_epochs, passed=step / 6)
+                for e in range(num_epochs) for step in range(6)]
+
+    assert taught(3) == ["mv"] * 6 + ["residual"] * 6 + ["own"] * 6
+    assert taught(1) == ["mv"] + ["residual"] + ["own"] * 4
+    assert taught(2) == ["mv"] * 2 + ["residual"] * 2 + ["own"] * 8
+
+
+def test_steps_of_exits_are_batches_of_views() -> None:
+    """24 views in batches of 8: 3 batches an epoch, and 7 steps make 3 epochs."""
+    network = small_network()
+    views, labels = views_of(network)
+    log = Rows()
+    train_exits(network, CachedFeatures(views, {}), labels, seed=1, log=log,
+                recipe=ExitRecipe(scheme="ce", epochs=0, steps=7, batch_views=8))
+    assert log.epochs == [0, 1, 2]
+
+
+@pytest.mark.parametrize("changes", [
+    {"class_weights": "balanced"}, {"teacher_temperature": 0.5}])
+def test_weights_and_the_teachers_temperature_reach_the_heads(changes: dict[str, Any]) -> None:
+    def trained(**more: Any) -> Tensor:
+        network = small_network()
+        views, _ = views_of(network)
+        labels = torch.tensor([0] * 18 + [1] * 4 + [2] * 2)
+        train_exits(network, CachedFeatures(views, {"iframe": torch.eye(3)[labels]}), labels,
+                    seed=1, recipe=ExitRecipe(scheme="iframe", label_share=0.5, epochs=1,
+                                              batch_views=8, **more))
+        return cast(Any, network.heads[0]).fc.weight
+
+    assert not torch.equal(trained(), trained(**changes))
+
+
+class Rows(Silent):
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def row(self, *, epoch: int, **values: float | int | str) -> None:
+        self.epochs.append(epoch)
 
 
 def views_of(network: SegmentedNetwork, *, num_clips: int = 12) -> tuple[Views, Tensor]:

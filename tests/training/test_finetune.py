@@ -154,6 +154,24 @@ def test_teachers_get_no_gradient() -> None:
 
 
 @pytest.mark.slow
+def test_a_single_epoch_has_all_teachers(
+    student: SegmentedNetwork, data: LabelledClips, taught: Taught, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of six steps one is taught by motion vectors, one by the residual, four by the own exit 4."""
+    seen: list[bool] = []
+    real = exit_losses
+
+    def look(logits: Tensor, *, teacher: Tensor | None, **more: Any) -> Tensor:
+        seen.append(teacher is None)
+        return real(logits, teacher=teacher, **more)
+
+    monkeypatch.setattr(module, "exit_losses", look)
+    one_view = {m: logits[:, :1] for m, logits in taught.items()}
+    run(student, data, one_view, recipe=steps(epochs=0, steps=6, batch_clips=1))
+    assert seen == [False, False, True, True, True, True]
+
+
+@pytest.mark.slow
 def test_teachers_follow_the_schedule_and_see_the_students_views(
     student: SegmentedNetwork, data: LabelledClips, taught: Taught, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,11 +206,12 @@ def rows_of(logits: Tensor) -> set[tuple[float, ...]]:
 
 @pytest.mark.parametrize(("changes", "expected"), [
     ({}, ("iframe", "mv", "residual")),
-    ({"epochs": 1}, ("iframe",)),
+    ({"epochs": 1}, ("iframe", "mv", "residual")),
+    ({"epochs": 0, "steps": 9}, ("iframe", "mv", "residual")),
     ({"scheme": "ce"}, ("iframe",)),
     ({"scheme": "iframe"}, ("iframe",)),
 ])
-def test_only_the_teachers_of_some_epoch_are_needed(
+def test_all_teachers_of_the_schedule_are_needed_and_no_other(
     changes: dict[str, Any], expected: tuple[Modality, ...]
 ) -> None:
     assert teachers_needed("iframe", steps(**{"epochs": 6, **changes})) == expected

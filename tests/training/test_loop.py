@@ -35,6 +35,7 @@ from edgepkd.training.loop import (
     hash_of,
     mix_seed,
     run_epochs,
+    settle_selection,
 )
 from edgepkd.training.optimizers import make_optimizer
 from edgepkd.training.recipe import BackboneRecipe, ExitRecipe, OptimizerRecipe, Selection
@@ -218,6 +219,84 @@ def test_the_best_epoch_survives_a_stop(
     log = Seen()
     assert count(recipe, held_out=held_out, checkpoint=resumed(checkpoint), log=log) == expected
     assert [row["epoch"] for row in log.rows] == [2, 3]
+
+
+# best in the second epoch; two epochs of patience are over after the fourth
+FALLING = (3, 1, 2, 2, 0, 0, 0, 0)
+
+
+def patient(epochs: int, patience: float) -> OptimizerRecipe:
+    return replace(STEPS, epochs=epochs, select="best", patience=patience)
+
+
+@pytest.mark.parametrize(("patience", "seen", "kept"), [
+    (0.25, 4, 2), (0.2, 4, 2), (0.375, 8, 5), (0.0, 8, 5), (0.1, 3, 2)])
+def test_training_stops_when_the_loss_has_not_fallen_for_its_share_of_epochs(
+    patience: float, seen: int, kept: int
+) -> None:
+    log = Seen()
+    assert count(patient(8, patience), held_out=FALLING, log=log) == kept
+    assert len(log.rows) == seen
+    assert log.events.get("stopped_early") == (
+        None if seen == 8 else {"epochs_done": seen, "of": 8})
+
+
+def test_patience_counts_only_where_the_calibration_loss_chooses() -> None:
+    log = Seen()
+    count(replace(patient(8, 0.25), select="last"), held_out=FALLING, log=log)
+    assert len(log.rows) == 8
+
+
+def test_a_run_that_had_stopped_early_does_not_go_on(checkpoint: Checkpoint) -> None:
+    rare = replace(checkpoint, every_epochs=100)
+    count(patient(8, 0.25), held_out=FALLING, checkpoint=rare)
+    log = Seen()
+    assert count(patient(8, 0.25), held_out=FALLING, checkpoint=resumed(rare), log=log) == 2
+    assert log.rows == []
+
+
+@pytest.mark.parametrize(("clips", "groups", "classes", "expected"), [
+    (50, 4, 2, "best"), (49, 4, 2, "last"), (50, 3, 2, "last"), (50, 4, 1, "last"),
+    (0, 0, 0, "last"),
+])
+def test_auto_lets_calibration_choose_where_there_is_enough_of_it(
+    clips: int, groups: int, classes: int, expected: str
+) -> None:
+    log = Seen()
+    settled = settle_selection(
+        replace(STEPS, select="auto"), labels=[i % classes for i in range(clips)], log=log,
+        groups=[f"person {i % groups}" for i in range(clips)], num_classes=2)
+    assert settled == replace(STEPS, select=expected)  # type: ignore[arg-type]
+    assert log.events["selection"] == {
+        "select": expected, "num_clips": clips, "num_groups": groups, "num_classes": classes,
+        "of": 2}
+
+
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_a_choice_that_is_named_is_not_settled(select: Selection) -> None:
+    log = Seen()
+    recipe = replace(STEPS, select=select)
+    assert settle_selection(recipe, labels=(), groups=(), num_classes=2, log=log) == recipe
+    assert log.events == {}
+
+
+def test_a_backbone_and_its_exits_settle_the_choice_on_their_calibration_clips() -> None:
+    """Groups reach both: without them 'auto' would be 'last'."""
+    many = LabelledClips(list(HELD_OUT.clips) * 25, [0, 1] * 25, [str(i) for i in range(50)])
+    log = Seen()
+    network = train_backbone(
+        DATA, spec=SPEC, num_classes=2, rule="centre", seed=3, calibration=many, log=log,
+        recipe=BackboneRecipe(backbone="resnet18", width=0.125, epochs=1, learning_rate=1e-2,
+                              train_segments=1, batch_clips=3, select="auto"))
+    assert log.events["selection"]["select"] == "best"
+    log = Seen()
+    features = CachedFeatures(
+        collect_views(network, DATA.clips, ViewPlan(SPEC, 2, 1, "centre", seed=3)), {})
+    train_exits(network, features, label_rows(DATA, num_views=2), seed=3, log=log,
+                recipe=ExitRecipe(scheme="ce", epochs=1, batch_views=4, select="auto"),
+                calibration=calibration_views(network, many, spec=SPEC))
+    assert log.events["selection"]["select"] == "best"
+    assert log.events["selected"]["epoch"] == 0
 
 
 def test_selection_without_calibration_clips_is_refused() -> None:

@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from edgepkd.training.losses import clip_loss, distillation_loss, exit_loss
+from edgepkd.training.losses import (
+    class_weights,
+    clip_loss,
+    distillation_loss,
+    exit_loss,
+    label_loss,
+)
+from edgepkd.training.recipe import ClassWeights
 
 
 def test_distillation_equals_a_hand_computation() -> None:
@@ -23,6 +30,65 @@ def test_temperature_divides_both_logits() -> None:
     student, teacher = torch.randn(4, 3), torch.randn(4, 3)
     expected = distillation_loss(student / 4, teacher / 4)
     torch.testing.assert_close(distillation_loss(student, teacher, temperature=4.0), expected)
+
+
+def test_teacher_and_student_may_have_temperatures_of_their_own() -> None:
+    student, teacher = torch.randn(4, 3), torch.randn(4, 3)
+    expected = distillation_loss(student / 2, teacher / 0.5)
+    found = distillation_loss(student, teacher, temperature=2.0, teacher_temperature=0.5)
+    torch.testing.assert_close(found, expected)
+    assert not torch.isclose(found, distillation_loss(student, teacher, temperature=2.0))
+    labels = torch.tensor([0, 1, 2, 0])
+    mixed = exit_loss(student, teacher=teacher, labels=labels, temperature=2.0,
+                      teacher_temperature=0.5, label_share=0.25)
+    hard = torch.nn.functional.cross_entropy(student, labels)
+    torch.testing.assert_close(mixed, 0.75 * expected + 0.25 * hard)
+
+
+def test_balanced_weights_make_every_class_count_alike_and_keep_the_size_of_the_loss() -> None:
+    labels = [0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
+    weights = class_weights(labels, num_classes=3, rule="balanced")
+    assert weights is not None
+    torch.testing.assert_close(weights, torch.tensor([12 / 18, 12 / 6, 12 / 12]))
+    assert float(weights[labels].mean()) == pytest.approx(1)
+    logits = torch.randn(12, 3)
+    per_class = [torch.nn.functional.cross_entropy(logits[torch.tensor(labels) == c],
+                                                   torch.full((labels.count(c),), c))
+                 for c in range(3)]
+    torch.testing.assert_close(label_loss(logits, torch.tensor(labels), weights=weights),
+                               torch.stack(per_class).mean())
+
+
+def test_a_batch_of_one_class_keeps_its_weight() -> None:
+    logits, labels = torch.randn(4, 2), torch.zeros(4, dtype=torch.long)
+    plain = torch.nn.functional.cross_entropy(logits, labels)
+    found = label_loss(logits, labels, weights=torch.tensor([3.0, 0.6]))
+    torch.testing.assert_close(found, 3 * plain)
+
+
+@pytest.mark.parametrize(("counts", "rule", "weighed"), [
+    ((2, 5), "auto", True), ((2, 4), "auto", False), ((2, 4), "balanced", True),
+    ((2, 9), "none", False), ((2, 0), "balanced", True),
+])
+def test_auto_weighs_classes_that_differ_more_than_twofold(
+    counts: tuple[int, int], rule: ClassWeights, weighed: bool
+) -> None:
+    labels = [0] * counts[0] + [1] * counts[1]
+    found = class_weights(labels, num_classes=2, rule=rule)
+    assert (found is not None) == weighed
+    assert found is None or bool(torch.isfinite(found).all())
+
+
+def test_weights_reach_the_labels_part_of_an_exits_loss_and_not_the_teachers() -> None:
+    student, teacher, labels = torch.randn(6, 3), torch.randn(6, 3), torch.tensor([0, 1, 2] * 2)
+    weights = torch.tensor([0.5, 1.0, 3.0])
+    hard = label_loss(student, labels, weights=weights)
+    soft = distillation_loss(student, teacher)
+    torch.testing.assert_close(
+        exit_loss(student, teacher=teacher, labels=labels, label_share=0.25, weights=weights),
+        0.75 * soft + 0.25 * hard)
+    torch.testing.assert_close(
+        exit_loss(student, teacher=None, labels=labels, weights=weights), hard)
 
 
 def test_the_teacher_is_the_optimum_and_gets_no_gradient() -> None:

@@ -12,9 +12,13 @@ from edgepkd.config import MODALITIES, ClipSpec, Modality, facts_of
 from edgepkd.errors import ConfigError
 from edgepkd.recipes import load_recipe, recipe_names, room_path
 from edgepkd.studies.study import load_study
+from edgepkd.training.exits import view_plan
 from edgepkd.training.recipe import (
+    AugmentRecipe,
     BackboneRecipe,
     ExitRecipe,
+    FinetuneRecipe,
+    augment_facts,
     changed_recipe,
     load_train_recipe,
     recipe_of,
@@ -44,10 +48,10 @@ def test_a_shipped_recipe_loads(name: str) -> None:
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("scheme = \"pkd\"", "scheme = \"kd\"", "scheme is 'kd'"),
     ("num_folds = ", "num_fold = ", "key num_fold"),
-    ("[inputs.mv]", "[inputs.flow]", "modality is 'flow'"),
+    ("[inputs.mv]", "[inputs.flow]", "inputs: key flow is 'unknown'; allowed: iframe, mv, "),
     ("backbone = \"resnet18\"", "backbone = \"vgg\"", "backbone is 'vgg'"),
     ("accuracy_loss = 0", "accuracy_loss = 2", "accuracy_loss is 2"),
-    ("[wise]", "[vise]", "key vise is 'unknown'; allowed: backbones, clip, dataset"),
+    ("[wise]", "[vise]", "key vise is 'unknown'; allowed: augment, backbones, clip, dataset"),
 ])
 def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = (room_path("calibration") / "demo-weizmann.toml").read_text(encoding="utf-8")
@@ -138,16 +142,83 @@ def test_single_values_can_be_changed() -> None:
     assert changed_recipe(changed_recipe(plain, {"seed": 9}), {"exits.epochs": 2}).seed == 9
 
 
+def test_epochs_follow_from_steps_and_the_number_of_clips() -> None:
+    backbone = BackboneRecipe(backbone="resnet18", epochs=0, steps=300, min_epochs=5,
+                              learning_rate=1, batch_clips=8)
+    assert [backbone.for_clips(n).epochs for n in (3, 50, 87, 500, 5000)] == [300, 50, 30, 5, 5]
+    resolved = backbone.for_clips(50)
+    assert (resolved.steps, resolved.for_clips(9)) == (0, resolved)
+    exits = ExitRecipe(epochs=0, steps=300, num_views=6, batch_views=64)
+    assert [exits.for_clips(n).epochs for n in (5, 50, 5000)] == [300, 60, 1]
+    assert exits.for_rows(300) == exits.for_clips(50)
+    assert FinetuneRecipe(epochs=0, steps=60).for_clips(50).epochs == 10
+    assert (backbone.length, resolved.length) == ("300 steps", "50 epochs")
+
+
+def test_a_length_in_steps_replaces_one_in_epochs_and_the_other_way_round(tmp_path: Path) -> None:
+    text = (room_path("calibration") / "small.toml").read_text(encoding="utf-8")
+    path = tmp_path / "own.toml"
+    path.write_text(text[: text.index("[exits]")] + '[exits]\nsteps = 200\n[wise]\n')
+    recipe = load_train_recipe(str(path), {"backbones.mv.steps": 70, "exit_changes.mv.epochs": 9})
+    assert (recipe.exits.epochs, recipe.exits.steps) == (0, 200)
+    assert (recipe.backbones["mv"].epochs, recipe.backbones["mv"].steps) == (0, 70)
+    assert (recipe.exits_of("mv").epochs, recipe.exits_of("mv").steps) == (9, 0)
+    assert recipe.exits_of("iframe").steps == 200
+    assert recipe_of(asdict(recipe), where="x") == recipe
+    back = changed_recipe(recipe, {"backbones.mv.epochs": 4, "exits.epochs": 3})
+    assert (back.backbones["mv"].epochs, back.backbones["mv"].steps) == (4, 0)
+    assert (back.exits.epochs, back.exits.steps) == (3, 0)
+    with pytest.raises(ConfigError, match="epochs is '4, and steps 70'; allowed: one of the two"):
+        changed_recipe(recipe, {"exits.epochs": 4, "exits.steps": 70})
+
+
+def test_keys_that_came_later_are_not_in_the_facts_of_older_recipes() -> None:
+    """Hashes of runs that know nothing of them stay what they were."""
+    older = {"epochs", "learning_rate", "optimizer", "epsilon", "momentum", "weight_decay",
+             "decay_biases", "decline", "step_epochs", "step_factor", "warmup_share", "select"}
+    plain = ExitRecipe(epochs=7)
+    assert set(facts_of(plain)) == older | {
+        "scheme", "last_teacher", "batch_views", "num_views", "temperature", "label_share"}
+    backbone = BackboneRecipe(backbone="resnet18", epochs=7, learning_rate=1)
+    assert set(facts_of(backbone)) == older | {
+        "backbone", "width", "imagenet", "frozen_stages", "frozen_batch_norm", "head_multiplier",
+        "stem_multiplier", "train_segments", "batch_clips", "label_smoothing", "dropout"}
+
+
+def test_augmentation_is_in_the_views_of_exits_and_in_hashes_only_where_it_is_asked_for() -> None:
+    plain = load_train_recipe("demo-weizmann")
+    assert plain.augment == AugmentRecipe()
+    assert augment_facts(plain) == {}
+    assert "augment" not in facts_of(view_plan(plain, "mv"))
+    changed = changed_recipe(plain, {"augment.gamma": 0.4, "augment.flip": False})
+    assert changed.augment == AugmentRecipe(gamma=0.4, flip=False)
+    assert augment_facts(changed)["augment"]["gamma"] == 0.4
+    assert facts_of(view_plan(changed, "mv"))["augment"]["flip"] is False
+    assert recipe_of(asdict(changed), where="x") == changed
+
+
 @pytest.mark.parametrize(("key", "value", "message"), [
-    ("exits.epoch", 3, "small: exits: key epoch is 'unknown'; allowed: batch_views, decay_biases"),
-    ("backbones.mv.lr", 1, "small: backbones.mv: key lr is 'unknown'; allowed: backbone, "),
-    ("exit", 3, "small: key exit is 'unknown'; allowed: backbones, clip"),
+    ("exits.class_weights", "even", "class_weights is 'even'; allowed: none, balanced, auto"),
+    ("backbones.mv.class_weights", "x", "class_weights is 'x'; allowed: none, balanced, auto"),
+    ("exits.teacher_temperature", 0, "teacher_temperature is 0; allowed: above 0"),
+    ("exits.teacher_temperature", "hot", "teacher_temperature is 'hot'; allowed: a number"),
+    ("backbones.mv.accumulate", 0, "accumulate is 0; allowed: 1 or more"),
+    ("backbones.mv.batch_norm_momentum", 0, "batch_norm_momentum is 0; allowed: 0 < value <= 1"),
+    ("augment.gamma", 2, "gamma is 2; allowed: 0..1"),
+    ("augment.flip", 1, "small: augment: flip is 1; allowed: true, false"),
+    ("exits.steps", -1, "steps is -1; allowed: 1 or more"),
+    ("exits.steps", 0.5, "small: exits: steps is 0.5; allowed: a whole number"),
+    ("exits.epochs", 0, "epochs is 0; allowed: 1 or more"),
+    ("exits.min_epochs", 0, "min_epochs is 0; allowed: 1 or more"),
+    ("exits.epoch", 3, "small: exits: key epoch is 'unknown'; allowed: batch_views, class_weights"),
+    ("backbones.mv.lr", 1, "small: backbones.mv: key lr is 'unknown'; allowed: accumulate, "),
+    ("exit", 3, "small: key exit is 'unknown'; allowed: augment, backbones, clip"),
     ("seed.x", 3, "small: seed.x is 'a key of a plain value'"),
     ("backbones.mv", 3, "small: backbones.mv is 3; allowed: a table of keys and values"),
     ("clip", 3, "small: clip is 3; allowed: a table"),
     ("exit_changes", 3, "small: exit_changes is 3; allowed: a table"),
     ("exit_changes.mv", 3, "small: exit_changes.mv is 3; allowed: a table"),
-    ("exit_changes.flow.epochs", 3, r"exit_changes is \['flow'\]; allowed: mv, residual, iframe"),
+    ("exit_changes.flow.epochs", 3, "small: exit_changes: key flow is 'unknown'; "),
     ("exit_changes.mv.epoch", 3, "small: exit_changes.mv: key epoch is 'unknown'"),
     ("exits.epochs", "many", "small: exits: epochs is 'many'; allowed: a whole number"),
     ("exits.epochs", 2.5, "small: exits: epochs is 2.5; allowed: a whole number"),

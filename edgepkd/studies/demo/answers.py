@@ -30,6 +30,8 @@ from edgepkd.training.predict import weights_sha256
 
 INT8 = "int8"
 """Kind of a quantised network."""
+VERSION = 2
+"""Raise it when the same settings would give other networks: old ones are then not used."""
 
 
 def int8_networks(part: Part) -> dict[Modality, SegmentedNetwork]:
@@ -45,7 +47,7 @@ def quantize_job(part: Part, modality: Modality, recipe: Int8Recipe) -> str:
     """PTQ and QAD of one network; returns a line that says how it went."""
     torch.set_num_threads(1)
     networks, path = load_networks(part), part.network_path(modality, INT8)
-    key = hash_of({"recipe": facts_of(recipe), "seed": part.recipe.seed,
+    key = hash_of({"version": VERSION, "recipe": facts_of(recipe), "seed": part.recipe.seed,
                    "weights": {m: weights_sha256(n) for m, n in networks.items()}})
     if holds_network(path, key):
         return f"{part.name} {modality}: INT8 kept from an earlier run"

@@ -86,8 +86,8 @@ def _method(recipe: TrainRecipe) -> str:
                      f"{spec.num_channels}x{spec.crop_px}x{spec.crop_px} | {spec.num_segments} |")
     lines += [
         "",
-        f"Internal classifiers: {recipe.exits.scheme} on frozen trunks, {recipe.exits.epochs} "
-        f"epochs, share of hard labels {recipe.exits.label_share:g}. WISE: convex fit, L2 "
+        f"Internal classifiers: {recipe.exits.scheme} on frozen trunks, {recipe.exits.length}"
+        f", share of hard labels {recipe.exits.label_share:g}. WISE: convex fit, L2 "
         f"{recipe.wise.l2:g}. Thresholds: may cost {100 * recipe.wise.accuracy_loss:g} points on "
         f"held-out clips against the full chain. All of it is fitted on the answers of the INT8 "
         f"segments, run by OpenVINO. Seed {recipe.seed}.",
@@ -103,7 +103,7 @@ def _int8(facts: CardFacts) -> str:
         f"Ranges by calibrator {facts.int8.quantizer.calibrator} on "
         f"{facts.int8.calibration_clips} training clips, {facts.int8.quantizer.weight_bits}-bit "
         "steps in 8-bit weights (so that CPUs without VNNI do not overflow), then "
-        f"{finetune.epochs} epochs with the distillation loss on (QAD, half of it from the FP32 "
+        f"{finetune.length} with the distillation loss on (QAD, half of it from the FP32 "
         "network itself).",
         "",
         "| | FP32 full chain | INT8 full chain | FP32 cascade | INT8 cascade |",

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgepkd.cascade import Floats
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, facts_of
 from edgepkd.models.segmented import Networks
 from edgepkd.studies.answered import EXITS, holds_answers, write_answers
 from edgepkd.studies.parts import (
@@ -121,7 +121,7 @@ def _key(unit: Unit, networks: Networks, seed: int) -> str:
     """Hash of all that the answers depend on."""
     return hash_of({
         "version": VERSION, "seed": seed, "trunks": {m: trunk_hash(n) for m, n in networks.items()},
-        "arms": [asdict(arm) for arm in ARMS], "exits": asdict(unit.part.recipe.exits),
+        "arms": [asdict(arm) for arm in ARMS], "exits": facts_of(unit.part.recipe.exits),
         "clips": contents((*unit.part.fit, *unit.part.answer)),
         "plans": plan_facts(unit.part.recipe),
     })

@@ -7,14 +7,13 @@ One thread a job.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from edgepkd.cascade import Floats
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, facts_of
 from edgepkd.int8 import (
     METHODS,
     Int8Clips,
@@ -41,7 +40,7 @@ from edgepkd.training.features import trunk_hash
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import hash_of
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same settings would give other answers: old ones are then not used."""
 FP32 = "fp32"
 FORMS = (FP32, *METHODS)
@@ -81,8 +80,8 @@ def _key(unit: Unit, networks: Networks, recipe: Int8Recipe) -> str:
     part = unit.part
     return hash_of({
         "version": VERSION, "trunks": {m: trunk_hash(n) for m, n in networks.items()},
-        "exits": asdict(part.recipe.exits), "recipe": asdict(recipe), "seed": unit.exit_seeds[0],
-        "clips": contents((*part.fit, *part.answer))})
+        "exits": facts_of(part.recipe.exits), "recipe": facts_of(recipe),
+        "seed": unit.exit_seeds[0], "clips": contents((*part.fit, *part.answer))})
 
 
 def _train_exits(unit: Unit, networks: Networks, fit: LabelledClips) -> None:

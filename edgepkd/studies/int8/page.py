@@ -50,7 +50,7 @@ def _condition_lines(study: Study, recipe: Int8Recipe) -> list[str]:
         f"Quantiser: weights of {quantizer.weight_bits} bits a channel, activations of 8 bits a "
         f"tensor, calibrator {quantizer.calibrator} on up to {recipe.calibration_clips} training "
         f"clips, residual adds {quantizer.residual_add}. QAT and QAD start from PTQ: "
-        f"{steps.epochs} epochs, learning rate {steps.learning_rate:g} x the trunk's, "
+        f"{steps.length}, learning rate {steps.learning_rate:g} x the trunk's, "
         f"{steps.batch_clips} clips a batch; QAD's losses: {steps.scheme}, with a share of "
         f"{steps.self_share:g} from its own FP32 network; QAT's: labels alone. WISE and exit "
         "policy are fitted anew for each form, on its own logits, and cross-fitted.",
