@@ -117,13 +117,14 @@ def constant_answer(
 ) -> str | None:
     """That `answers` [N] of `of` are (almost) one label while `labels` are not, in words.
 
-    Said where `CONSTANT_SHARE` of the clips get that answer, and Wilson's interval of this share
-    lies above the share of the most frequent label.
+    Said where `CONSTANT_SHARE` of the clips get that answer, and Wilson's interval of this share is
+    nearer to 1 than to the share of the most frequent label: of two labels, from 12 clips on.
     """
     counts = np.bincount(answers, minlength=len(label_names))
     top = int(counts.argmax())
     share, usual = Accuracy(int(counts[top]), len(answers)), chance(labels)
-    if share.value < CONSTANT_SHARE or usual >= CONSTANT_SHARE or share.interval[0] <= usual:
+    is_shown = share.interval[0] > (1 + usual) / 2
+    if share.value < CONSTANT_SHARE or usual >= CONSTANT_SHARE or not is_shown:
         return None
     return (f"{of} answers {label_names[top]!r} for {100 * share.value:.1f} % of {len(answers)}"
             f" clips, of which {100 * float(np.mean(labels == top)):.1f} % are; allowed: less than"

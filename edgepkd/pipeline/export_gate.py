@@ -41,8 +41,8 @@ class Judged:
     target: Target
     order: Order
     """The default order of the bundle."""
-    clips: str
-    """Which clips were answered, in words."""
+    split: str
+    """Whose clips were answered."""
     answers: Mapping[str, ModalityLogits]
     pairs: Sequence[tuple[str, str]]
     labels: Labels
@@ -63,8 +63,8 @@ def pass_gate(judged: Judged, *, allow_drift: bool) -> Parity:
             damaged, or of other clips than their twins. StorageError: no report can be written.
     """
     evidence = [Evidence(
-        clips=judged.clips, answers=judged.answers, pairs=judged.pairs, labels=judged.labels,
-        groups=judged.groups, fits=_fits(judged))]
+        clips=f"{judged.split} clips", answers=judged.answers, pairs=judged.pairs,
+        labels=judged.labels, groups=judged.groups, fits=_fits(judged))]
     if (folds := fold_pair(judged.source)) is not None:
         evidence.append(_of_folds(*folds, judged))
     verdicts = _verdicts(judged)
@@ -140,7 +140,7 @@ def _advice(parity: Parity, verdicts: Verdicts, judged: Judged) -> list[str]:
         advice.append(f"Make a better order the default: `{command(*export, '--order', best)}`.")
     elif verdicts.constant:
         advice.append("See which network knows something: "
-                      f"`{command('edgepkd', 'eval', judged.source, '--split', 'calibration')}`;"
+                      f"`{command('edgepkd', 'eval', judged.source, '--split', judged.split)}`;"
                       " then export with that --order, or train on.")
     if parity.drifts and len(judged.labels) < FEW:
         advice.append(f"{len(judged.labels)} clips were judged: more groups in the calibration"

@@ -129,7 +129,7 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
     fitted = _fitted(run, clips, answers[DEPLOYED], order=order)
     name, quantization = _name(config), _quantization(config.source)
     parity = pass_gate(Judged(
-        source=config.source, out=out, target=target, order=order, clips=f"{clips.split} clips",
+        source=config.source, out=out, target=target, order=order, split=clips.split,
         answers=answers, pairs=pairs, labels=clips.labels, groups=clips.groups,
         label_names=run.record.labels, fitted=fitted, settings=recipe.wise,
         method=quantization["method"] if quantization else None), allow_drift=config.allow_drift)

@@ -50,8 +50,9 @@ def test_every_step_and_the_cascade_are_compared() -> None:
     assert [gap.exit_flips for gap in gaps] == [None] * 4 + [0.0]
     first = gaps[0]
     assert (first.form, first.against, first.agreement.value) == ("INT8", "FP32", 1.0)
-    assert first.accuracy_loss is not None and first.accuracy_loss.value == 0
-    assert first.nll_loss is not None and first.nll_loss.value == 0
+    assert first.accuracy_loss is not None
+    assert first.nll_loss is not None
+    assert first.accuracy_loss.value == first.nll_loss.value == 0
 
 
 def test_a_step_of_weight_0_is_left_out_and_vetoes_nothing() -> None:

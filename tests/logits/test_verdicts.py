@@ -82,8 +82,13 @@ def test_a_constant_answer_is_named() -> None:
     assert constant_answer(answers, labels, of="it", label_names=NAMES) is None
 
 
-def test_no_constant_is_seen_in_two_clips_or_in_clips_of_one_label() -> None:
-    assert constant_answer(np.zeros(2, int), np.array([0, 1]), of="it", label_names=NAMES) is None
+@pytest.mark.parametrize(("clips", "is_said"), [(2, False), (4, False), (10, False), (12, True)])
+def test_a_constant_takes_a_dozen_clips_of_two_labels(clips: int, is_said: bool) -> None:
+    said = constant_answer(np.zeros(clips, int), np.arange(clips) % 2, of="it", label_names=NAMES)
+    assert (said is not None) == is_said
+
+
+def test_clips_of_one_label_may_get_one_answer() -> None:
     assert constant_answer(np.zeros(40, int), np.zeros(40, int), of="it", label_names=NAMES) is None
 
 

@@ -34,7 +34,7 @@ def judged(folder: Path, forms: dict[str, Any], answered: ClipLogits, **changes:
     source.mkdir(parents=True, exist_ok=True)
     given: dict[str, Any] = {
         "source": source, "out": folder / "mine.edgepkd", "target": load_target("onnx"),
-        "order": ORDER, "clips": "calibration clips", "answers": forms,
+        "order": ORDER, "split": "calibration", "answers": forms,
         "pairs": [(DEPLOYED, FAKE_QUANT), (DEPLOYED, FP32)], "labels": answered.labels,
         "groups": answered.groups, "label_names": answered.label_names, "settings": WiseRecipe(),
         "fitted": fit_deployed(forms[DEPLOYED], answered.labels, settings=WiseRecipe(),
