@@ -14,8 +14,11 @@ from edgepkd.cli.options import Cache, CacheGb, Dataset
 from edgepkd.text import counted
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from edgepkd.bundle.engines import PlanRecord
     from edgepkd.cli.output import JsonLines, JsonTarget
+    from edgepkd.deploy.gate import Along
     from edgepkd.engines.build import BuildEvent, EnginesBuilt
     from edgepkd.pipeline.export_bundle import ExportConfig
     from edgepkd.pipeline.export_run import BundleWritten
@@ -56,8 +59,12 @@ def export(
     out: Annotated[Path | None, typer.Option(
         help="Training run only: bundle to write, NAME.edgepkd; default: beside the run.")] = None,
     allow_drift: Annotated[bool, typer.Option(
-        "--allow-drift", help="Training run only: write the bundle although its exits answer"
-                              " otherwise than the networks in PyTorch.")] = False,
+        "--allow-drift", help="Training run only: write the bundle although its cascade answers"
+                              " otherwise than that of the networks in PyTorch, or worse than one"
+                              " of its parts.")] = False,
+    order: Annotated[str | None, typer.Option(
+        help="Training run only: default order of the bundle, such as mv,residual,iframe or mv;"
+             " default: the recipe's.")] = None,
     static: Annotated[bool, typer.Option(
         "--static", help="Training run only: fix the batch size of the ONNX files to one clip.",
     )] = False,
@@ -85,8 +92,8 @@ def export(
         workspace_mb=workspace_mb, max_frames=batch, version_compatible=version_compatible,
         hardware_compatible=hardware_compatible, dla=dla, resume=resume, force=force,
         require_timing_cache=require_timing_cache, via=via,  # type: ignore[arg-type]
-        out=out, allow_drift=allow_drift, static=static, data=data, dataset=dataset, cache=cache,
-        cache_gb=cache_gb)
+        out=out, allow_drift=allow_drift, order=order, static=static, data=data, dataset=dataset,
+        cache=cache, cache_gb=cache_gb)
     place = output.json_target(json, force=force, writes=[out] if out else [], reads=run_read(
         source, data, cache, target if target.endswith(".toml") else None))
     made = _show(_events(config), json_to=place)
@@ -143,7 +150,7 @@ def _show(events: Iterable[BundleWritten | BuildEvent], *, json_to: JsonTarget) 
 
 
 def _show_bundle(written: BundleWritten, lines: JsonLines, *, shown: bool) -> None:
-    """The bundle of a run: parity of each exit, notes to stderr."""
+    """The bundle of a run: the forms of its cascade, and of each exit; notes to stderr."""
     from edgepkd.cli import output
     from edgepkd.pipeline.export_run import bundle_facts
 
@@ -155,13 +162,29 @@ def _show_bundle(written: BundleWritten, lines: JsonLines, *, shown: bool) -> No
     console = output.stdout()
     rows = [(f"{row.modality} {row.exit}", row.form, row.against, f"{100 * row.agreement:.1f} %",
              f"{row.max_difference:.3g}", f"{row.mean_difference:.2g}", str(row.num_clips))
-            for row in written.parity]
+            for row in written.parity.rows]
     columns = ("exit", "form", "against", "same label", "max diff.", "mean diff.", "clips")
     console.print(output.table(columns, rows, right=columns[3:], whole=columns[:1]))
+    for along in written.parity.along:
+        console.print(_gap_table(along))
     report = written.report
     console.print(f"calibration clips, which the weights were fitted on: cascade {report.cascade},"
                   f" full chain {report.full_chain}")
     console.print(f"{written.bundle.path}{os.sep}")
+
+
+def _gap_table(along: Along) -> Table:
+    """What is judged: the ensemble at each step, and the cascade."""
+    from edgepkd.cli import output
+    from edgepkd.logits.verdicts import points
+
+    first = along.gaps[0]
+    columns = (f"{first.form} against {first.against}", "same answer", "points lost", "exit flips")
+    rows = [(gap.step, str(gap.agreement),
+             "-" if gap.accuracy_loss is None else points(gap.accuracy_loss),
+             "-" if gap.exit_flips is None else f"{100 * gap.exit_flips:.1f} %")
+            for gap in along.gaps]
+    return output.table(columns, rows, right=columns[1:], whole=columns[:1])
 
 
 def _show_table(built: EnginesBuilt) -> None:

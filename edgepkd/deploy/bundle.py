@@ -1,4 +1,4 @@
-"""From a trained cascade to a bundle: parity of its forms, where it comes from, manifest.
+"""From a trained cascade to a bundle: where it comes from, manifest, files.
 
 Weights, temperatures and thresholds are fitted on the logits of what is deployed: those of the
 exported segments on OpenVINO, for clips that no network was trained on.
@@ -6,7 +6,7 @@ exported segments on OpenVINO, for clips that no network was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,56 +16,16 @@ from torch.backends.cpu import get_cpu_capability
 from edgepkd.bundle.manifest import CascadeEntry, Manifest, PolicyEntry, SegmentEntry, segment_file
 from edgepkd.bundle.reading import Bundle
 from edgepkd.bundle.writing import write_bundle
-from edgepkd.cascade import Floats, Order, order_key
-from edgepkd.config import NUM_EXITS, ClipSpec, DecodeSpec, Inputs, Modality, facts_of
-from edgepkd.deploy.answers import DEPLOYED, FAKE_QUANT, FP32
-from edgepkd.deploy.parity import (
-    ExitParity,
-    Segments,
-    check_agreement,
-    compare,
-    parity_facts,
-    refuse_drift,
-)
-from edgepkd.engines.targets import Target
+from edgepkd.cascade import Order, order_key
+from edgepkd.config import NUM_EXITS, ClipSpec, DecodeSpec, Inputs, facts_of
+from edgepkd.deploy.gate import Parity, parity_facts
+from edgepkd.deploy.parity import Segments
 from edgepkd.logits.fit_files import Fitted
 from edgepkd.machine.conditions import conditions
 from edgepkd.models.macs import segment_macs
 from edgepkd.models.segmented import Networks
 from edgepkd.quantize.network import is_quantized, weight_bits
 from edgepkd.training.recipe import TrainRecipe
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far the forms of one cascade answer alike."""
-
-    rows: tuple[ExitParity, ...]
-    drifts: tuple[str, ...]
-    """Exits that answer differently than the target allows, in words."""
-
-
-def checked_parity(
-    answers: Mapping[str, Mapping[Modality, Floats]], pairs: Sequence[tuple[str, str]], *,
-    target: Target, allow_drift: bool,
-) -> Parity:
-    """Compare each pair (form, against) of `answers`, and deployed exits with what they must keep.
-
-    Each is held against its twin in torch, and an INT8 one against the FP32 network, too, as far as
-    `pairs` names them.
-
-    Raises:
-        ModelError: an exit drifts, and not `allow_drift`.
-    """
-    rows = compare(answers, pairs)
-    twin = FAKE_QUANT if FAKE_QUANT in answers else FP32
-    drifts = check_agreement(rows, form=DEPLOYED, against=twin, floor=target.agreement_floor)
-    if twin != FP32:
-        drifts += check_agreement(rows, form=DEPLOYED, against=FP32,
-                                  floor=target.float_agreement_floor)
-    if not allow_drift:
-        refuse_drift(drifts)
-    return Parity(rows, drifts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +58,7 @@ class Origin:
         return {
             **conditions(cpu_capability=get_cpu_capability()), "recipe": facts_of(self.recipe),
             **self.run, "quantization": self.quantization,
-            "parity": parity_facts(self.parity.rows, drifts=self.parity.drifts), **self.clips,
+            "parity": parity_facts(self.parity), **self.clips,
         }
 
 

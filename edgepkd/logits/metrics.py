@@ -176,13 +176,13 @@ def mean_interval(
     mean, half = float(values.mean()), 0.0
     if len(names) > 1:
         apart = sums - mean * sizes
-        half = _student(len(names) - 1) / len(values) * float(
+        half = students_t(len(names) - 1) / len(values) * float(
             np.sqrt(len(names) / (len(names) - 1) * (apart**2).sum()))
     return Interval(mean, min(float(low), mean - half), max(float(high), mean + half), len(values),
                     len(names))
 
 
-def _student(degrees: int) -> float:
+def students_t(degrees: int) -> float:
     """97.5 % point of Student's t, to 0.1 % (exact up to 8 degrees of freedom)."""
     if degrees <= len(_STUDENT):
         return _STUDENT[degrees - 1]

@@ -1,8 +1,11 @@
-"""What a reader of an evaluation's numbers should know: how few groups, what was not fitted."""
+"""What a reader of an evaluation's numbers should know: what is no better than chance, how few
+groups there are, what was not fitted."""
 
 from __future__ import annotations
 
+from edgepkd.cascade import ExitPolicy, WiseWeights, order_key
 from edgepkd.logits.evaluate import Evaluation
+from edgepkd.logits.verdicts import at_chance, judge_cascade
 from edgepkd.pipeline.trained_run import TrainedRun
 from edgepkd.training.predict import Predicted
 
@@ -12,7 +15,7 @@ def notes_on(
 ) -> tuple[str, ...]:
     """Notes on what was found; `num_looks`: how often this split was evaluated with the run."""
     answered = predicted.answered
-    notes = []
+    notes = list(_verdicts_on(evaluation, predicted, run))
     if predicted.skipped:
         notes.append(f"{len(predicted.skipped)} clips could not be read and are left out, the"
                      f" first: {predicted.skipped[0].path}: {predicted.skipped[0].reason}")
@@ -41,3 +44,24 @@ def notes_on(
                      + ("the networks have seen them" if answered.split == "train" else
                         "WISE, policy or epochs may have been chosen on them"))
     return tuple(notes)
+
+
+def _verdicts_on(
+    evaluation: Evaluation, predicted: Predicted, run: TrainedRun
+) -> tuple[str, ...]:
+    """Networks that know nothing, a cascade that says one thing or is worse than a part of it."""
+    answered, order = predicted.answered, evaluation.order
+    policy: ExitPolicy | None
+    weights, policy = run.fitted.get(order, (WiseWeights.ones(order), None))
+    verdicts = judge_cascade(
+        answered.logits, answered.labels, answered.groups, weights=weights, policy=policy,
+        fitted=run.fitted, label_names=answered.label_names)
+    helps = [f"`edgepkd eval` with --order {gap.best_network} has the better part alone"
+             for gap in verdicts.shortfalls[:1] if len(order) > 1]
+    if verdicts.constant and not helps:
+        helps.append("train on, or on more groups: these networks say one thing"
+                     if order not in run.fitted else
+                     f"fit weights for {order_key(order)} anew, on more groups: `edgepkd wise fit"
+                     " --force`")
+    return (*at_chance({m: answered.logits[m] for m in order}, answered.labels, answered.groups),
+            *verdicts.words, *helps)

@@ -43,7 +43,9 @@ class ExportConfig:
     out: Path | None = None
     """Of a run: the bundle to write."""
     allow_drift: bool = False
-    """Of a run: go on although deployed exits answer differently."""
+    """Of a run: go on although the gate refuses the cascade."""
+    order: str | None = None
+    """Of a run: the bundle's default order, `mv,residual`; None: the recipe's."""
     static: bool = False
     """Of a run: the batch of the ONNX files is fixed to the temporal segments of one clip."""
     data: Path | None = None
@@ -80,7 +82,7 @@ def export_bundle(config: ExportConfig) -> Generator[BuildEvent, None, None]:
     from edgepkd.engines.targets import load_target
 
     of_runs = {"--out": config.out, "--allow-drift": config.allow_drift or None,
-               "--static": config.static or None, "--data": config.data,
+               "--order": config.order, "--static": config.static or None, "--data": config.data,
                "--dataset": config.dataset,
                "--via": config.via if config.via != "onnx" else None}
     given = [option for option, value in of_runs.items() if value is not None]

@@ -1,8 +1,9 @@
 """The verb `export` for a training run: its networks as a bundle, compared and weighed first.
 
 The clips of the calibration split are answered by the networks in torch and by the exported
-segments on OpenVINO. Where they agree, WISE weights and the exit policy are fitted on what the
-segments answered, and the bundle is written; engines for a target are then built from it.
+segments on OpenVINO. WISE weights and the exit policy are fitted on what the segments answered;
+where the cascade passes the gate (`export_gate`), the bundle is written, and engines for a target
+are built from it.
 """
 
 from __future__ import annotations
@@ -18,24 +19,27 @@ from edgepkd import plain_json
 from edgepkd._optional import require
 from edgepkd.bundle.manifest import SUFFIX
 from edgepkd.bundle.reading import Bundle
-from edgepkd.cascade import Labels, Order
+from edgepkd.cascade import Labels, Order, order_key, parse_order
 from edgepkd.config import Inputs, Modality
 from edgepkd.deploy.answers import DEPLOYED, FAKE_QUANT, FP32, deployed_answers, torch_answers
-from edgepkd.deploy.bundle import Origin, checked_parity, write_trained
-from edgepkd.deploy.parity import ENOUGH_CLIPS, ExitParity, Segments
+from edgepkd.deploy.bundle import Origin, write_trained
+from edgepkd.deploy.gate import Parity, parity_facts, refuse_broken
+from edgepkd.deploy.parity import ENOUGH_CLIPS, Segments
 from edgepkd.deploy.segments import export_segments
 from edgepkd.engines.targets import Target, load_target
-from edgepkd.errors import BundleError, DataError, SourceError
+from edgepkd.errors import BundleError, DataError, SourceError, UsageError
 from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.logits.fit import fit_deployed
 from edgepkd.logits.fit_files import Fitted
 from edgepkd.logits.report import Report, answer, report_of
+from edgepkd.logits.verdicts import at_chance
 from edgepkd.logits.wise import all_orders
 from edgepkd.models.macs import clip_gmac
 from edgepkd.models.segmented import Networks
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import Split, clips_in_splits, of_split
 from edgepkd.pipeline.export_bundle import ExportConfig, export_bundle
+from edgepkd.pipeline.export_gate import Judged, pass_gate
 from edgepkd.pipeline.run_card import RunFacts, run_card
 from edgepkd.pipeline.step_logs import QUANTIZE_FILE
 from edgepkd.pipeline.trained_run import TrainedRun, open_run
@@ -53,7 +57,7 @@ class BundleWritten:
     """The run is a bundle now."""
 
     bundle: Bundle
-    parity: tuple[ExitParity, ...]
+    parity: Parity
     report: Report
     """On the calibration clips, which the weights were fitted on too."""
     notes: tuple[str, ...]
@@ -61,11 +65,12 @@ class BundleWritten:
 
 @dataclass(frozen=True)
 class _Clips:
+    split: Split
+    """calibration; train where the run has no calibration clips."""
     arrays: Sequence[ClipArrays]
     labels: Labels
     groups: tuple[str, ...]
     num_skipped: int
-    split: Split
 
 
 def export_run(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, None, None]:
@@ -73,7 +78,9 @@ def export_run(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, No
 
     Raises:
         DataError: the run, its calibration clips or its networks are not there.
-        ModelError: deployed exits answer differently than they may, or a segment cannot be built.
+        ModelError: the gate refuses the cascade (a report then lies beside the bundle's place), or
+            a segment cannot be built.
+        UsageError: an order that the run has not all networks for.
         BundleError: there is a bundle of this name already, and no `force`.
     """
     target, out = load_target(config.target), bundle_path(config)
@@ -96,7 +103,7 @@ def export_run(config: ExportConfig) -> Generator[BundleWritten | BuildEvent, No
         yield from export_by_torch(config, written.bundle, _network_run(config).networks)
     elif target.builder != "onnx":
         yield from export_bundle(replace(config, source=out, out=None, allow_drift=False,
-                                         static=False))
+                                         order=None, static=False))
 
 
 def bundle_path(config: ExportConfig) -> Path:
@@ -114,30 +121,45 @@ def _network_run(config: ExportConfig) -> TrainedRun:
 
 def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWritten:
     run = _network_run(config)
-    recipe = run.record.recipe
+    recipe, order = run.record.recipe, _order(config, run)
     inputs: Inputs = {m: recipe.inputs[m] for m in run.networks}
     segments = export_segments(run.networks, inputs, weights=target.weights)
-    clips = _calibration_clips(config, run)
+    clips = _clips(config, run)
     answers, pairs = _answers(config, run.networks, inputs, segments, clips)
-    parity = checked_parity(answers, pairs, target=target, allow_drift=config.allow_drift)
-    order = tuple(m for m in recipe.default_order if m in run.networks)
-    fitted = fit_deployed(answers[DEPLOYED], clips.labels, settings=recipe.wise,
-                          orders=all_orders(tuple(run.networks)))
-    report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
-    notes = _notes(clips, parity.drifts, num_forms=len(answers))
+    refuse_broken(answers)
+    fitted = _fitted(run, clips, answers[DEPLOYED], order=order)
     name, quantization = _name(config), _quantization(config.source)
+    parity = pass_gate(Judged(
+        source=config.source, out=out, target=target, order=order, split=clips.split,
+        answers=answers, pairs=pairs, labels=clips.labels, groups=clips.groups,
+        label_names=run.record.labels, fitted=fitted, settings=recipe.wise,
+        method=quantization["method"] if quantization else None), allow_drift=config.allow_drift)
+    report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
+    notes = (*_notes(clips, parity, num_forms=len(answers)),
+             *at_chance(answers[DEPLOYED], clips.labels, clips.groups))
     bundle = write_trained(
         out, Origin(
             recipe=recipe, quantization=quantization, parity=parity,
             run={"seed": run.record.seed, "weights_sha256": dict(run.hashes)},
-            clips={"calibration": {"num_clips": len(clips.labels),
-                                   "num_groups": len(set(clips.groups))}}),
+            clips={clips.split: {"num_clips": len(clips.labels),
+                                 "num_groups": len(set(clips.groups))}}),
         name=name, labels=run.record.labels, inputs=inputs, default_order=order,
         networks=run.networks, fitted=fitted, overwrite=config.force,
         segments=_static(run.networks, inputs, target) if config.static else segments,
         model_card=run_card(RunFacts(name=name, run=run, quantization=quantization,
-                                     parity=parity.rows, report=report, notes=notes)))
-    return BundleWritten(bundle, parity.rows, report, notes)
+                                     parity=parity, report=report, notes=notes)))
+    return BundleWritten(bundle, parity, report, notes)
+
+
+def _order(config: ExportConfig, run: TrainedRun) -> Order:
+    """The default order of the bundle."""
+    if config.order is None:
+        return tuple(m for m in run.record.recipe.default_order if m in run.networks)
+    order = parse_order(config.order)
+    if absent := [m for m in order if m not in run.networks]:
+        raise UsageError(f"order is {config.order!r}, and {config.source} has no network for"
+                         f" {', '.join(absent)}; allowed: orders of {', '.join(run.networks)}.")
+    return order
 
 
 def _static(networks: Networks, inputs: Inputs, target: Target) -> Segments:
@@ -150,18 +172,18 @@ def _static(networks: Networks, inputs: Inputs, target: Target) -> Segments:
     return segments
 
 
-def _calibration_clips(config: ExportConfig, run: TrainedRun) -> _Clips:
-    """Decoded calibration clips, or training clips where there are none; what cannot be read is
+def _clips(config: ExportConfig, run: TrainedRun) -> _Clips:
+    """Decoded calibration clips, training clips where the index has none; what cannot be read is
     left out.
 
     Raises:
         DataError: there is none, or they are all of one label.
     """
     arrays, labels, groups = [], [], []
-    clips = clips_in_splits(run.record, config.data, config.dataset)
-    split: Split = ("calibration" if any(s.split == "calibration" for s in clips.samples)
+    there = clips_in_splits(run.record, config.data, config.dataset)
+    split: Split = ("calibration" if any(s.split == "calibration" for s in there.samples)
                     else "train")
-    chosen = of_split(clips, split)
+    chosen = of_split(there, split)
     for sample in chosen:
         try:
             arrays.append(cached_clip(sample, spec=run.cache_spec, folder=config.cache))
@@ -174,8 +196,27 @@ def _calibration_clips(config: ExportConfig, run: TrainedRun) -> _Clips:
         raise DataError(f"the {split} split has clips of {len(set(labels))} labels that can be"
                         " read; allowed: two or more.",
                         hint="WISE and the exit policy are fitted on it: add groups to it.")
-    return _Clips(arrays, np.array(labels, np.int64), tuple(groups), len(chosen) - len(arrays),
-                  split)
+    return _Clips(split, arrays, np.array(labels, np.int64), tuple(groups),
+                  len(chosen) - len(arrays))
+
+
+def _fitted(run: TrainedRun, clips: _Clips, deployed: ModalityLogits, *, order: Order) -> Fitted:
+    """Weights and policies of all orders, on what the segments answered to held-out clips.
+
+    Without calibration clips they are those that `wise fit` left in the run.
+
+    Raises:
+        DataError: there are neither.
+    """
+    if clips.split == "calibration":
+        return fit_deployed(deployed, clips.labels, settings=run.record.recipe.wise,
+                            orders=all_orders(tuple(run.networks)))
+    if order not in run.fitted:
+        raise DataError(f"the run has no calibration clips, and nothing was fitted for the order"
+                        f" {order_key(order)} on held-out ones.",
+                        hint="Training clips would flatter late exits: `edgepkd wise fit` on"
+                             " cross-fitted logits, or name other clips with --data.")
+    return run.fitted
 
 
 def _answers(
@@ -205,17 +246,18 @@ def _report(
                      gmac=clip_gmac(run.networks, inputs), label_names=run.record.labels)
 
 
-def _notes(clips: _Clips, drifts: Sequence[str], *, num_forms: int) -> tuple[str, ...]:
-    notes = [f"drift allowed: {text}" for text in drifts]
+def _notes(clips: _Clips, parity: Parity, *, num_forms: int) -> tuple[str, ...]:
+    notes = [f"drift allowed: {text}" for text in parity.refused]
+    notes += [f"in doubt: {text}" for text in parity.doubts]
     if clips.split == "train":
-        notes.append("there are no calibration clips: weights and thresholds are fitted on training"
-                     " clips, which the networks have seen")
+        notes.append("no calibration clips: the forms are compared on training clips, which the"
+                     " networks have seen")
     if len(clips.labels) < ENOUGH_CLIPS:
         notes.append(f"parity over {len(clips.labels)} clips only; {ENOUGH_CLIPS} or more say"
                      " something")
     if clips.num_skipped:
-        notes.append(f"{clips.num_skipped} calibration clips cannot be read and were left out")
-    if num_forms == 2 and any("INT8" in text for text in drifts):
+        notes.append(f"{clips.num_skipped} {clips.split} clips cannot be read and were left out")
+    if num_forms == 2 and any(FAKE_QUANT in (row.form, row.against) for row in parity.rows):
         notes.append("the FP32 run is not beside this one: INT8 was not compared with it")
     return tuple(notes)
 
@@ -242,7 +284,8 @@ def _name(config: ExportConfig) -> str:
 def bundle_facts(written: BundleWritten) -> Mapping[str, Any]:
     """What was written, as plain JSON values."""
     return {"bundle": str(written.bundle.path), "name": written.bundle.manifest.name,
-            "parity": [asdict(row) for row in written.parity], "notes": list(written.notes),
+            "parity": [asdict(row) for row in written.parity.rows],
+            "cascade": parity_facts(written.parity)["cascade"], "notes": list(written.notes),
             "calibration": {"num_clips": written.report.cascade.num_clips,
                             "cascade": written.report.cascade.value,
                             "full_chain": written.report.full_chain.value}}

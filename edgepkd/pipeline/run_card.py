@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgepkd.deploy.parity import ExitParity, format_parity
+from edgepkd.deploy.gate import Parity, format_gate
 from edgepkd.logits.report import Report, format_report
 from edgepkd.pipeline.trained_run import TrainedRun
 from edgepkd.text import markdown
@@ -20,7 +20,7 @@ class RunFacts:
     run: TrainedRun
     quantization: Mapping[str, Any] | None
     """What quantize.json of the run says."""
-    parity: Sequence[ExitParity]
+    parity: Parity
     report: Report
     """On the calibration clips."""
     notes: Sequence[str]
@@ -41,7 +41,7 @@ def run_card(facts: RunFacts) -> str:
         "## Answers\n\n" + ", ".join(map(markdown, record.labels)),
         f"## Networks\n\n{networks}\n\nSegments are {method}. Seed {record.seed}.",
         "## Parity\n\nDeployed segments against the networks that they came from, on "
-        f"{facts.report.cascade.num_clips} calibration clips.\n\n" + format_parity(facts.parity),
+        f"{facts.report.cascade.num_clips} clips.\n\n" + format_gate(facts.parity),
         "## Accuracy on the calibration clips\n\nWISE weights and thresholds were fitted on these "
         "very clips: take it for an upper limit. `edgepkd eval` has the test split.\n\n"
         + format_report(facts.report),

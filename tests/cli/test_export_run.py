@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from typer.testing import Result
 
 from edgepkd.bundle.engine_files import read_engines
 from edgepkd.bundle.reading import read_bundle
+from edgepkd.cascade import ExitPolicy, Order, WiseWeights
 from edgepkd.config import Modality
 from edgepkd.datasets.index import labels_of, read_index
 from edgepkd.deploy.parity import SegmentChain
 from edgepkd.engines.graph import is_quantized, load
 from edgepkd.logits import fit
+from edgepkd.logits.fit_files import write_fitted
+from edgepkd.pipeline import export_run
 from tests.cli.calling import invoke
 from tests.training.tiny_set import (
     Row,
@@ -134,12 +138,48 @@ def test_drift_stops_the_export_unless_it_is_allowed(
     monkeypatch.setattr(SegmentChain, "clip_logits", wrong)
     refused = export(run, cache)
     assert refused.exit_code == 1
-    assert "mv_3 of OpenVINO gives the label of torch FP32 for 0.0 % of 2 clips" in refused.stderr
+    assert "logits of mv_3 of OpenVINO differ from those of torch FP32 by 200 %" in refused.stderr
     assert "mv_2" not in refused.stderr
+    assert "tiny.parity.md" in refused.stderr
     assert not run.with_name("tiny.edgepkd").exists()
+    report = json.loads(run.with_name("tiny.parity.json").read_text())
+    assert len(report["refused"]) == 1
+    assert len(report["exits"]) == 8
     assert export(run, cache, "--allow-drift").exit_code == 0
     provenance = read_bundle(run.with_name("tiny.edgepkd")).manifest.provenance
-    assert [text[:4] for text in provenance["parity"]["allowed_drift"]] == ["mv_3"]
+    assert [text[:14] for text in provenance["parity"]["allowed_drift"]] == ["logits of mv_3"]
+
+
+def test_the_default_order_can_be_named(run: Path, cache: Path) -> None:
+    refused = export(run, cache, "--order", "residual")
+    assert refused.exit_code == 2
+    assert "has no network for residual; allowed: orders of mv, iframe" in refused.stderr
+    assert export(run, cache, "--order", "iframe,mv").exit_code == 0
+    assert read_bundle(run.with_name("tiny.edgepkd")).manifest.cascade.default_order == (
+        "iframe", "mv")
+
+
+def test_without_calibration_clips_weights_must_be_there_already(
+    run: Path, cache: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_train(record: Any, *_: object) -> Any:
+        clips = real(record, None, None)
+        return replace(clips, samples=tuple(s for s in clips.samples if s.split == "train"))
+
+    real = export_run.clips_in_splits
+    monkeypatch.setattr(export_run, "clips_in_splits", only_train)
+    refused = export(run, cache)
+    assert refused.exit_code == 1
+    assert "no calibration clips, and nothing was fitted for the order mv,iframe" in refused.stderr
+    order: Order = ("mv", "iframe")
+    write_fitted({order: (WiseWeights.ones(order), ExitPolicy.constant(order, threshold=0.5))},
+                 run, facts={})
+    done = export(run, cache)
+    assert done.exit_code == 0, done.output
+    assert "compared on training clips" in done.stderr
+    bundle = read_bundle(run.with_name("tiny.edgepkd"))
+    assert bundle.policy["mv,iframe"].thresholds == (0.5,) * 8
+    assert bundle.manifest.provenance["train"]["num_clips"] == 4
 
 
 def test_an_int8_run_becomes_a_bundle_and_engines_in_one_go(run: Path, cache: Path) -> None:

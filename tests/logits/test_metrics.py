@@ -9,12 +9,12 @@ from scipy import stats
 from edgepkd.errors import ConfigError
 from edgepkd.logits.metrics import (
     Accuracy,
-    _student,
     accuracy_interval,
     calibration_error,
     confusion_matrix,
     difference_interval,
     negative_log_likelihood,
+    students_t,
     top_k_accuracy,
 )
 
@@ -131,7 +131,7 @@ def test_three_groups_get_students_interval() -> None:
 
 @pytest.mark.parametrize("degrees", [1, 2, 8, 9, 15, 40, 500])
 def test_students_t_equals_scipys(degrees: int) -> None:
-    assert _student(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-3)
+    assert students_t(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-3)
 
 
 def test_a_paired_difference_is_sharper_than_two_intervals() -> None:

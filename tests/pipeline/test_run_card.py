@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgepkd.deploy.gate import Parity
 from edgepkd.pipeline import run_card
 
 
@@ -16,7 +17,7 @@ def test_labels_and_notes_are_text_and_no_markup(monkeypatch: pytest.MonkeyPatch
     record = SimpleNamespace(recipe=recipe, labels=("a|b`c", "no_fight", "x\n# y\x1b"), seed=0)
     facts: Any = SimpleNamespace(
         name="[x](y)\n", run=SimpleNamespace(record=record, networks={}), quantization=None,
-        parity=(), report=SimpleNamespace(cascade=SimpleNamespace(num_clips=3)),
+        parity=Parity(()), report=SimpleNamespace(cascade=SimpleNamespace(num_clips=3)),
         notes=("<b>\n- forged",))
     lines = run_card.run_card(facts).splitlines()
     assert lines[0] == r"# \[x\](y)\\n"

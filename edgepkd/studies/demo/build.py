@@ -25,13 +25,15 @@ from edgepkd.datasets.index import (
     split_samples,
 )
 from edgepkd.deploy.answers import DEPLOYED, FAKE_QUANT, FP32
-from edgepkd.deploy.bundle import Origin, Parity, checked_parity, write_trained
+from edgepkd.deploy.bundle import Origin, write_trained
+from edgepkd.deploy.gate import Evidence, Parity, judge, refuse, write_report
 from edgepkd.deploy.segments import export_segments
 from edgepkd.engines.targets import load_target
 from edgepkd.int8 import Int8Recipe
 from edgepkd.logits.fit import fit_deployed
 from edgepkd.logits.fit_files import Fitted
 from edgepkd.logits.report import Report, answer, pool, report_of
+from edgepkd.logits.verdicts import judge_cascade
 from edgepkd.logits.wise import all_orders
 from edgepkd.models.macs import clip_gmac
 from edgepkd.models.segmented import Networks
@@ -63,7 +65,7 @@ class BuildSettings:
     processes: int = 2
     """One thread each."""
     allow_drift: bool = False
-    """Write the bundle although INT8 exits answer differently."""
+    """Write the bundle although the gate refuses its cascade."""
 
 
 def cross_fit(settings: BuildSettings) -> Report:
@@ -83,15 +85,16 @@ def build(settings: BuildSettings) -> tuple[Bundle, Report]:
 
     Raises:
         DataError: the data is absent or leaks. SourceError: a clip cannot be decoded.
-        ModelError: INT8 exits answer differently than they may. TrainingError: a process died.
+        ModelError: the gate refuses the INT8 cascade. TrainingError: a process died.
     """
     recipe, parts = settings.recipe, _parts(settings)
     _train(parts, settings)
     final, networks = parts[-1], int8_networks(parts[-1])
     fitted = fit_deployed(*answered_by(parts[:-1]), orders=all_orders(), settings=recipe.wise)
-    parity = checked_parity(read_answers(final)[0], PAIRS, target=load_target("openvino"),
-                            allow_drift=settings.allow_drift)
-    facts = _card_facts(settings, parts, networks, fitted, parity)
+    as_float = fit_deployed(*answered_by(parts[:-1], form=FP32), settings=recipe.wise,
+                            orders=[recipe.default_order])
+    parity = _pass_gate(settings, parts, fitted, as_float)
+    facts = _card_facts(settings, parts, networks, (fitted, as_float), parity)
     bundle = write_trained(
         settings.out / f"{recipe.name}{SUFFIX}",
         Origin(recipe=recipe, quantization={"method": "qad", **asdict(settings.int8)},
@@ -128,15 +131,42 @@ def _train(parts: Sequence[Part], settings: BuildSettings) -> None:
 # ---- what the bundle is worth
 
 
-def _card_facts(
-    settings: BuildSettings, parts: Sequence[Part], networks: Networks, fitted: Fitted,
-    parity: Parity,
-) -> CardFacts:
-    """Reports on the test clips and on the held-out ones, in INT8 and in FP32."""
+def _pass_gate(
+    settings: BuildSettings, parts: Sequence[Part], fitted: Fitted, as_float: Fitted
+) -> Parity:
+    """INT8 against FP32 on held-out training clips; on the test clips without their labels.
+
+    Raises:
+        ModelError: the gate refuses the cascade, and not `allow_drift`.
+    """
     folds, final, recipe = parts[:-1], parts[-1], settings.recipe
-    gmac = clip_gmac(networks, recipe.inputs)
-    as_float = fit_deployed(*answered_by(folds, form=FP32), orders=[recipe.default_order],
-                            settings=recipe.wise)
+    order = recipe.default_order
+    fits = {DEPLOYED: fitted[order], FP32: as_float[order]}
+    by_form = {form: answered_by(folds, form=form)[0] for form in (FP32, FAKE_QUANT, DEPLOYED)}
+    _, labels = answered_by(folds)
+    groups = [sample.group for fold in folds for sample in fold.answer]
+    weights, policy = fitted[order]
+    parity = judge([
+        Evidence(clips="test clips (without labels)", answers=read_answers(final)[0], pairs=PAIRS,
+                 fits=fits, labels=None, groups=[sample.group for sample in final.answer]),
+        Evidence(clips="held-out clips of the folds", answers=by_form, pairs=PAIRS, fits=fits,
+                 labels=labels, groups=groups),
+    ], target=load_target("openvino"), verdicts=judge_cascade(
+        by_form[DEPLOYED], labels, groups, weights=weights, policy=policy, fitted=fitted,
+        label_names=final.labels))
+    report = write_report(parity, settings.out / recipe.name, name=recipe.name)
+    if not settings.allow_drift:
+        refuse(parity, hint="Quantise otherwise (--int8), or train on.", report=report)
+    return parity
+
+
+def _card_facts(
+    settings: BuildSettings, parts: Sequence[Part], networks: Networks,
+    fits: tuple[Fitted, Fitted], parity: Parity,
+) -> CardFacts:
+    """Reports on the test clips and on the held-out ones; `fits`: of INT8 and of FP32."""
+    folds, final, recipe = parts[:-1], parts[-1], settings.recipe
+    gmac, (fitted, as_float) = clip_gmac(networks, recipe.inputs), fits
 
     def on_test(order: Order, of: Fitted, form: str) -> Report:
         logits, truth = answered_by([final], form=form)
@@ -145,7 +175,7 @@ def _card_facts(
                          gmac=gmac, label_names=final.labels)
 
     return CardFacts(
-        labels=final.labels, train=final.fit, test=final.answer, parity=parity.rows,
+        labels=final.labels, train=final.fit, test=final.answer, parity=parity,
         int8=settings.int8, on_test=[on_test(o, fitted, DEPLOYED) for o in _shown_orders(recipe)],
         held_out=_held_out_report(folds, gmac=gmac),
         float_on_test=on_test(recipe.default_order, as_float, FP32),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgepkd.datasets.index import Sample
-from edgepkd.deploy.parity import ExitParity, format_parity
+from edgepkd.deploy.gate import Parity, format_gate
 from edgepkd.int8 import Int8Recipe
 from edgepkd.logits.report import Report, format_report
 from edgepkd.text import markdown
@@ -27,8 +27,8 @@ class CardFacts:
     float_on_test: Report
     """The same cascade with the FP32 networks, and what was fitted to them."""
     float_held_out: Report
-    parity: Sequence[ExitParity]
-    """On the test clips."""
+    parity: Parity
+    """On the test clips, whose labels play no part, and on the held-out ones."""
     int8: Int8Recipe
 
 
@@ -111,9 +111,7 @@ def _int8(facts: CardFacts) -> str:
         *(f"| {name} | {a.full_chain} | {b.full_chain} | {a.cascade} | {b.cascade} |"
           for name, a, b in rows),
         "",
-        "Parity on the test clips (labels play no part):",
-        "",
-        format_parity(facts.parity),
+        format_gate(facts.parity),
     ])
 
 

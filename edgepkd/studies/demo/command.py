@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="recipe demo-SET of calibration/, or the path of a .toml file")
     add("--int8", default="int8", help="recipe of calibration/ to quantise by, or a .toml file")
     add("--allow-drift", action="store_true",
-        help="write the bundle although INT8 exits answer differently; the manifest says so")
+        help="write the bundle although the gate refuses its cascade; the manifest says so")
     add("--folds-only", action="store_true",
         help="stop after cross-fitting, to choose settings by; no test clip is looked at")
     return reported(partial(_build, parser.parse_args(arguments)))

@@ -11,6 +11,7 @@ import pytest
 
 from edgepkd.cascade import ExitPolicy, Order, WiseWeights
 from edgepkd.config import MODALITIES
+from edgepkd.deploy.gate import Parity
 from edgepkd.int8 import load_int8_recipe
 from edgepkd.logits.report import Report, answer, report_of
 from edgepkd.studies.demo import card
@@ -35,7 +36,7 @@ def text() -> str:
                      terms="Nobody's.")
     own: Order = ("mv", "residual")
     return model_card(recipe, CardFacts(
-        labels=("a|b", "c"), train=samples(0, 7), test=samples(10, 2), parity=[],
+        labels=("a|b", "c"), train=samples(0, 7), test=samples(10, 2), parity=Parity(()),
         on_test=[report(own, wrong=1), report(("mv",), wrong=2)], held_out=report(own, wrong=3),
         float_on_test=report(own, wrong=4), float_held_out=report(own, wrong=0),
         int8=load_int8_recipe("int8", {"finetune.epochs": 9, "calibration_clips": 33})))
