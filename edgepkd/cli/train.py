@@ -123,9 +123,11 @@ def _show(steps: Iterator[StepDone], json: JsonTarget) -> None:
     from edgepkd.cli import output
 
     rows = []
+    notes: list[str] = []
     with output.JsonLines(json) as lines:
         for done in steps:
             lines.write("network", {**asdict(done), "path": str(done.path)})
+            notes += done.notes
             accuracies = [f"{100 * value:.1f}" for name, value in done.values.items()
                           if name.startswith("accuracy_calibration")]
             rows.append((done.modality, done.step, f"{done.values['loss']:.3f}",
@@ -134,3 +136,5 @@ def _show(steps: Iterator[StepDone], json: JsonTarget) -> None:
     if json != output.STDOUT and rows:
         columns = ("network", "step", "loss", "calibration %", "s", "file")
         output.stdout().print(output.table(columns, rows, right=["loss", "s"]))
+    for note in notes:
+        output.note(f"warning: {note}")

@@ -12,7 +12,7 @@ def notes_on(
 ) -> tuple[str, ...]:
     """Notes on what was found; `num_looks`: how often this split was evaluated with the run."""
     answered = predicted.answered
-    notes = []
+    notes = [f"after training: {text}" for text in run.findings]
     if predicted.skipped:
         notes.append(f"{len(predicted.skipped)} clips could not be read and are left out, the"
                      f" first: {predicted.skipped[0].path}: {predicted.skipped[0].reason}")

@@ -122,7 +122,8 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
     fitted = fit_deployed(answers[DEPLOYED], clips.labels, settings=recipe.wise,
                           orders=all_orders(tuple(run.networks)))
     report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
-    notes = _notes(clips, parity.drifts, num_forms=len(answers))
+    notes = (*(f"after training: {text}" for text in run.findings),
+             *_notes(clips, parity.drifts, num_forms=len(answers)))
     name, quantization = _name(config), _quantization(config.source)
     bundle = write_trained(
         out, Origin(

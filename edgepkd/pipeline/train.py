@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.splits import split_three
 from edgepkd.errors import ModelError, UsageError
@@ -32,6 +32,7 @@ from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import Clips, clips_to_train_on, decoded_clips
 from edgepkd.pipeline.step_logs import StepLog, kept_extra, refuse_quantized, step_logs
 from edgepkd.pipeline.train_config import DEFAULT_RECIPE, ExitsConfig, StepDone, TrainConfig
+from edgepkd.pipeline.train_notes import health_notes, logged_losses
 from edgepkd.training.backbone import new_network, train_backbone
 from edgepkd.training.execution import process_group, rank, world_size
 from edgepkd.training.exits import (
@@ -45,6 +46,14 @@ from edgepkd.training.exits import (
     view_plan,
 )
 from edgepkd.training.features import trunk_hash
+from edgepkd.training.health import (
+    Health,
+    health_facts,
+    health_of_network,
+    measure_health,
+    read_health,
+    zero_features,
+)
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.recipe import (
@@ -171,19 +180,38 @@ def _backbone(
         "init": trunk_hash(network) if network else "",
     })
     path, folder = run.trunk(modality), run.step("backbone", modality)
-    if kept := _kept(config, path, key, "backbone", modality, start):
+    if kept := _kept(config, run, path, key, "backbone", modality, start):
         return kept
+    data, num_zero = clips.load(clips.train), _zero_at_start(
+        config, run, clips, modality, network)
     with _logs(config, folder, f"backbone {modality}", recipe.backbones[modality].epochs) as log:
         log.event("start", step="backbone", modality=modality, seed=seed, key=key,
                   recipe=asdict(recipe.backbones[modality]))
         trained = train_backbone(
-            clips.load(clips.train), spec=spec, recipe=recipe.backbones[modality],
+            data, spec=spec, recipe=recipe.backbones[modality],
             num_classes=len(run.labels), rule=recipe.clip.sampling, seed=seed,
             calibration=clips.load(clips.calibration), start=network,
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )
-    return _finished(run, trained, path, "backbone", modality, key, log, start)
+    health = _health(config, run, clips, trained, exits=(NUM_EXITS,), num_zero_at_start=num_zero,
+                     losses=logged_losses(folder))
+    return _finished(config, run, trained, path, "backbone", key, log, start, health)
+
+
+def _zero_at_start(
+    config: TrainConfig, run: Run, clips: Clips, modality: Modality, start: SegmentedNetwork | None
+) -> int | None:
+    """Last features that are always zero in the network that training starts from."""
+    if rank() != 0:
+        return None
+    spec = run.recipe.inputs[modality]
+    if start is None:
+        with torch.random.fork_rng():
+            torch.manual_seed(mix_seed(run.seed, modality))  # as `train_backbone` does
+            start = new_network(spec, run.recipe.backbones[modality], num_classes=len(run.labels))
+    start.to(config.execution.device)
+    return zero_features(start, clips.load(clips.train).clips, spec=spec)
 
 
 # ---- exits
@@ -229,7 +257,7 @@ def _exits(
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
     })
     path, folder = run.network(modality), run.step("exits", modality)
-    if kept := _kept(config, path, key, "exits", modality, start):
+    if kept := _kept(config, run, path, key, "exits", modality, start):
         return kept
     with _logs(config, folder, f"exits {modality}", recipe.epochs) as log:
         log.event("start", step="exits", modality=modality, seed=seed, key=key,
@@ -243,7 +271,12 @@ def _exits(
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )
-    return _finished(run, network, path, "exits", modality, key, log, start)
+    trunk = health_of_network(run.trunk(modality))
+    losses = (trunk.first_loss, trunk.lowest_loss) if trunk else ()
+    health = _health(config, run, clips, network, exits=range(1, NUM_EXITS + 1),
+                     num_zero_at_start=trunk.num_zero_at_start if trunk else None,
+                     losses=[loss for loss in losses if loss is not None])
+    return _finished(config, run, network, path, "exits", key, log, start, health)
 
 
 def _features(
@@ -271,29 +304,41 @@ def _logs(
 
 
 def _kept(
-    config: TrainConfig, path: Path, key: str, step: str, modality: Modality, start: float
+    config: TrainConfig, run: Run, path: Path, key: str, step: str, modality: Modality,
+    start: float,
 ) -> StepDone | None:
     """What an earlier run left, if it is to be kept; refuses to overwrite unasked."""
     json_path = path.with_name(path.name + ".json")
     if config.force or not json_path.exists():
         return None
     extra = kept_extra(path, key, resume=config.resume)
-    return StepDone(step, modality, json_path, True, extra["values"],
-                    time.perf_counter() - start)
+    return StepDone(step, modality, json_path, True, extra["values"], time.perf_counter() - start,
+                    health_notes(config, run, modality, read_health(extra)))
+
+
+def _health(
+    config: TrainConfig, run: Run, clips: Clips, network: SegmentedNetwork, **known: Any
+) -> Health | None:
+    """Health of a network whose training ended; `known`: as in `measure_health`."""
+    if rank() != 0:
+        return None
+    network.to(config.execution.device)
+    return measure_health(network, clips.load(clips.train), clips.load(clips.calibration),
+                          spec=run.recipe.inputs[network.spec.modality], **known)
 
 
 def _finished(
-    run: Run, network: SegmentedNetwork, path: Path, step: str, modality: Modality, key: str,
-    log: StepLog, start: float,
+    config: TrainConfig, run: Run, network: SegmentedNetwork, path: Path, step: str, key: str,
+    log: StepLog, start: float, health: Health | None,
 ) -> StepDone:
-    values = log.numbers.values
+    values, modality = log.numbers.values, network.spec.modality
     if rank() == 0:
         recipe = run.recipe.exits
         method = {"method": recipe.scheme, "last_teacher": recipe.last_teacher}
         save_network(network, path, extra={
             "key": key, "values": values, "seed": run.seed, "labels": run.labels,
-            **(method if step == "exits" else {})})
+            **health_facts(health), **(method if step == "exits" else {})})
     if world_size() > 1:
         dist.barrier()
     return StepDone(step, modality, path.with_name(path.name + ".json"), False, values,
-                    time.perf_counter() - start)
+                    time.perf_counter() - start, health_notes(config, run, modality, health))

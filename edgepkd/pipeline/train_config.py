@@ -91,3 +91,5 @@ class StepDone:
     values: Mapping[str, Any]
     """Of the last epoch, as in results.csv."""
     seconds: float
+    notes: tuple[str, ...] = ()
+    """What is wrong with it, and what may help."""

@@ -124,6 +124,45 @@ def test_exits_follow_from_what_the_run_knows(run: Path, shared: Path) -> None:
     assert (recipe.exits.scheme, recipe.exits.last_teacher) == ("pkd", "iframe")
 
 
+def test_a_network_that_learned_nothing_is_said_in_every_step(
+    data: Path, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features that always were zero, and few clips: said after the trunk, the exits, and kept."""
+    real = pipeline.train_backbone
+
+    def killing(*arguments: Any, **keywords: Any) -> Any:
+        network = real(*arguments, **keywords)
+        for name, tensor in list(network)[-1].trunk.named_parameters():
+            if ".bn2." in name:
+                tensor.data.fill_(-1 if "bias" in name else 0)
+            if "downsample" in name:
+                tensor.data.zero_()
+        return network
+
+    monkeypatch.setattr(pipeline, "train_backbone", killing)
+    config = TrainConfig(**settings(tmp_path / "run", data, shared, modalities=("mv",)))
+    (trunk,) = train_backbones(config)
+    assert trunk.notes[0].startswith("mv: 64 of 64 last features are always zero (")
+    assert f"try edgepkd train backbone {tmp_path / 'run-2'}" in trunk.notes[-1]
+    (again,) = train_backbones(replace(config, resume=True))
+    assert (again.kept, again.notes) == (True, trunk.notes)
+    (done,) = exits(tmp_path / "run", shared, modalities=("mv",), method="ce")
+    assert done.notes[0] == trunk.notes[0]
+    health = load_network(tmp_path / "run" / "mv")[1]["health"]
+    assert (health["exits"], health["num_zero"], health["train"]["num_clips"]) == (
+        [1, 2, 3, 4], 64, 4)
+
+
+def test_a_sound_network_is_not_complained_of(run: Path, shared: Path) -> None:
+    health = load_network(run / "mv-trunk")[1]["health"]
+    losses = [float(row["loss"]) for row in rows(run / "backbone-mv" / "results.csv")]
+    assert (health["first_loss"], health["lowest_loss"]) == pytest.approx(losses)
+    assert health["num_features"] == 64
+    (done,) = exits(run, shared, modalities=("mv",), method="ce")
+    assert load_network(run / "mv")[1]["health"]["first_loss"] == health["first_loss"]
+    assert not any("zero" in note for note in done.notes)
+
+
 def test_resume_keeps_what_is_there_and_force_replaces_it(run: Path, shared: Path) -> None:
     one: dict[str, Any] = {"modalities": ("mv",), "method": "ce"}
     (first,) = exits(run, shared, **one)
