@@ -29,7 +29,7 @@ from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.models.weights import load_backbone, read_checkpoint
 from edgepkd.outputs import check_folder
-from edgepkd.pipeline.clips import Clips, clips_to_train_on, decoded_clips
+from edgepkd.pipeline.clips import Clips, clips_to_train_on, decoded_clips, recipe_for
 from edgepkd.pipeline.step_logs import StepLog, kept_extra, refuse_quantized, step_logs
 from edgepkd.pipeline.train_config import DEFAULT_RECIPE, ExitsConfig, StepDone, TrainConfig
 from edgepkd.pipeline.train_notes import health_notes, logged_losses
@@ -130,7 +130,7 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
     if data is None:
         raise UsageError(f"{config.run} is no training run yet, and no data was named.",
                          hint="Give --data FOLDER, with an index.csv as `edgepkd data` writes it.")
-    recipe = _recipe(config, old)
+    recipe = _recipe(config, old, data)
     clips = clips_to_train_on(data, recipe=recipe)
     split_three(clips.samples)  # before anything is written: data that is refused leaves no run
     seed = recipe.seed if config.seed is None else config.seed
@@ -142,12 +142,17 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
     return run, clips.samples
 
 
-def _recipe(config: TrainConfig, old: Run | None) -> TrainRecipe:
+def _recipe(config: TrainConfig, old: Run | None, data: Path) -> TrainRecipe:
     if old and config.recipe is None:  # with the changes it was started with
         recipe = changed_recipe(old.recipe, config.changes)
     else:
         recipe = load_train_recipe(config.recipe or DEFAULT_RECIPE, config.changes)
-    return recipe if config.dataset is None else replace(recipe, dataset=config.dataset)
+    if config.dataset is not None:
+        return replace(recipe, dataset=config.dataset)
+    recipe, said = recipe_for(data, recipe)
+    if said and config.console and rank() == 0:
+        config.console.print(f"note: {said}")
+    return recipe
 
 
 # ---- backbones

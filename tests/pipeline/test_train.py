@@ -33,6 +33,7 @@ from edgepkd.pipeline.train import (
     train_all_exits,
     train_backbones,
 )
+from edgepkd.recipes import load_recipe, recipe_names
 from edgepkd.training.cache import cache_spec, cached_clip
 from edgepkd.training.features import FeatureCache
 from edgepkd.training.loop import Checkpoint
@@ -368,6 +369,27 @@ def test_a_loss_that_is_not_finite_loses_nothing(data: Path, shared: Path, tmp_p
     assert [s.modality for s in done] == ["mv"]
     events = (tmp_path / "run" / "backbone-residual" / "log.jsonl").read_text().splitlines()
     assert "TrainingError" in json.loads(events[-1])["error"]
+
+
+SHIPPED = [name for name in recipe_names("calibration")
+           if "backbones" in load_recipe("calibration", name)]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_recipe_trains_on_own_data(
+    data: Path, shared: Path, tmp_path: Path, name: str
+) -> None:
+    """One step of the motion network and of its exits, on pictures small enough for a test."""
+    changes: dict[str, Any] = {
+        "backbones.mv.epochs": 1, "backbones.mv.step_epochs": [], "exits.epochs": 1,
+        "exits.step_epochs": [], "exits.scheme": "ce", "exits.num_views": 1,
+        "inputs.mv.resize_px": 40, "inputs.mv.crop_px": 32}
+    config = TrainConfig(**{**settings(tmp_path / "run", data, shared), "recipe": name},
+                         changes=changes, modalities=("mv",))
+    (done,) = train_backbones(config)
+    assert done.values["loss"] > 0
+    assert read_run(tmp_path / "run").recipe.dataset == ""
+    assert len(exits(tmp_path / "run", shared, modalities=("mv",))) == 1
 
 
 def test_without_data_a_new_run_says_what_to_give(tmp_path: Path) -> None:
