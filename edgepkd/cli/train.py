@@ -17,6 +17,7 @@ from edgepkd.cli.training_options import (
     Json,
     Mixed,
     Modalities,
+    Preset,
     Recipe,
     Resume,
     Seed,
@@ -29,6 +30,7 @@ from edgepkd.cli.training_options import (
     modalities,
     pair,
     recipe_changes,
+    recipe_of_preset,
 )
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ RunFolder = Annotated[Path, typer.Argument(
 
 @train.command("backbone")
 def backbone(
-    run: RunFolder, data: Data = None, dataset: Dataset = None, recipe: Recipe = None,
-    changes: Set = None, modality: Modalities = "all",
+    run: RunFolder, data: Data = None, dataset: Dataset = None, preset: Preset = None,
+    recipe: Recipe = None, changes: Set = None, modality: Modalities = "all",
     init: Annotated[Path | None, typer.Option(
         help="Weights to start from (.safetensors or .pth), of torchvision, CoViAR, PKD or"
              " edgepkd.")] = None,
@@ -68,7 +70,8 @@ def backbone(
     from edgepkd.pipeline.train_config import TrainConfig
 
     config = TrainConfig(
-        run=run, data=data, dataset=dataset, recipe=recipe, changes=recipe_changes(changes),
+        run=run, data=data, dataset=dataset, recipe=recipe_of_preset(preset, recipe),
+        changes=recipe_changes(changes),
         modalities=modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
         jobs=jobs, threads=threads, execution=execution(device, workers, amp, compiled),
         tensorboard=tensorboard, console=output.stderr())
@@ -87,6 +90,9 @@ def exits(
     last_teacher: Annotated[str | None, typer.Option(
         help="Last teacher of pkd: own (the network's own exit 4) or iframe; default: the"
              " recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option(
+        help="Folder of another run, e.g. runs/mine-ce: the exits go there, with copies of the"
+             " trunks; default: RUN itself.")] = None,
     online: Annotated[bool, typer.Option(
         "--online", help="Draw new views in every epoch (slow) instead of reading cached"
         " features.")] = False,
@@ -112,7 +118,7 @@ def exits(
         modalities=modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
         jobs=jobs, threads=threads, execution=execution(device),
         tensorboard=tensorboard, console=output.stderr(), method=method,  # type: ignore[arg-type]
-        last_teacher=last_teacher, online=online,  # type: ignore[arg-type]
+        last_teacher=last_teacher, online=online, out=out,  # type: ignore[arg-type]
         features=FeatureCache(features, cache_limit))
     _show(train_all_exits(config), json_target(json, config))
 

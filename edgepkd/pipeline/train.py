@@ -30,9 +30,17 @@ from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.models.weights import load_backbone, read_checkpoint
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import Clips, clips_to_train_on, decoded_clips, recipe_for
+from edgepkd.pipeline.exits_out import check_out, copy_trunks
 from edgepkd.pipeline.step_logs import StepLog, kept_extra, refuse_quantized, step_logs
 from edgepkd.pipeline.train_config import DEFAULT_RECIPE, ExitsConfig, StepDone, TrainConfig
-from edgepkd.pipeline.train_notes import health_notes, logged_losses
+from edgepkd.pipeline.train_notes import (
+    data_lines,
+    health_notes,
+    logged_losses,
+    mirror_notes,
+    mirror_warning,
+    training_time,
+)
 from edgepkd.training.backbone import new_network, train_backbone
 from edgepkd.training.execution import process_group, rank, world_size
 from edgepkd.training.exits import (
@@ -94,10 +102,15 @@ def train_all_exits(config: ExitsConfig) -> Iterator[StepDone]:
     """
     with _started(config) as (run, clips):
         run = replace(run, recipe=_with_method(config, run.recipe))
-        if rank() == 0:
-            write_run(run)
         needed = {*config.modalities}.union(
             *(_teachers(run.recipe.exits_of(m)) for m in config.modalities))
+        if config.out and rank() == 0:
+            run = copy_trunks(run, config.out, [m for m in MODALITIES if m in needed])
+        if world_size() > 1:
+            dist.barrier()
+        run = replace(run, folder=config.out or run.folder)
+        if rank() == 0:
+            write_run(run)
         trunks = {m: _trunk(run, m, device=config.execution.device)
                   for m in MODALITIES if m in needed}
         for modality in config.modalities:
@@ -115,6 +128,10 @@ def _started(config: TrainConfig) -> Iterator[tuple[Run, Clips]]:
         if config.threads:
             torch.set_num_threads(config.threads)
         run, samples = _open_run(config)
+        if config.console and world_size() == 1:
+            for line in (*data_lines(samples), *mirror_warning(run.labels, run.recipe),
+                         *training_time(config, run, samples)):
+                config.console.print(line)
         yield run, decoded_clips(run, samples, folder=config.cache, jobs=config.jobs,
                                  console=config.console)
 
@@ -134,7 +151,10 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
     clips = clips_to_train_on(data, recipe=recipe)
     split_three(clips.samples)  # before anything is written: data that is refused leaves no run
     seed = recipe.seed if config.seed is None else config.seed
-    run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed)
+    run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed,
+              old.trunks_from if old else "")
+    if isinstance(config, ExitsConfig) and config.out:
+        check_out(run, config.out)
     if old:
         refuse_other_run(old, run)
     elif rank() == 0:
@@ -201,7 +221,11 @@ def _backbone(
         )
     health = _health(config, run, clips, trained, exits=(NUM_EXITS,), num_zero_at_start=num_zero,
                      losses=logged_losses(folder))
-    return _finished(config, run, trained, path, "backbone", key, log, start, health)
+    done = _finished(config, run, trained, path, "backbone", key, log, start, health)
+    if modality == "mv" and rank() == 0:  # the one that sees directions
+        both = clips.load((*clips.train, *clips.calibration))
+        done = replace(done, notes=(*done.notes, *mirror_notes(trained, both, run)))
+    return done
 
 
 def _zero_at_start(

@@ -33,6 +33,7 @@ from edgepkd.pipeline.train import (
     train_all_exits,
     train_backbones,
 )
+from edgepkd.pipeline.trained_run import open_run
 from edgepkd.recipes import load_recipe, recipe_names
 from edgepkd.training.cache import cache_spec, cached_clip
 from edgepkd.training.features import FeatureCache
@@ -369,6 +370,25 @@ def test_a_loss_that_is_not_finite_loses_nothing(data: Path, shared: Path, tmp_p
     assert [s.modality for s in done] == ["mv"]
     events = (tmp_path / "run" / "backbone-residual" / "log.jsonl").read_text().splitlines()
     assert "TrainingError" in json.loads(events[-1])["error"]
+
+
+def test_another_method_gets_a_run_of_its_own(run: Path, shared: Path, tmp_path: Path) -> None:
+    """The same trunks, other exits; the first run stays as it is, and the second needs it not."""
+    exits(run, shared, modalities=("mv",), method="pkd")
+    before = {path: path.read_bytes() for path in sorted(run.iterdir()) if path.is_file()}
+    out = tmp_path / "mine-ce"
+    (done,) = exits(run, shared, modalities=("mv",), method="ce", out=out)
+    assert done.path == out / "mv.json"
+    assert {path: path.read_bytes() for path in before} == before
+    assert read_run(out).trunks_from == str(run.resolve())
+    assert (read_run(out).recipe.exits.scheme, read_run(run).recipe.exits.scheme) == ("ce", "pkd")
+    shutil.move(run, tmp_path / "gone")
+    one, other = weights(tmp_path / "gone" / "mv"), weights(out / "mv")
+    assert torch.equal(one["segments.3.head.fc.weight"], other["segments.3.head.fc.weight"])
+    assert not torch.equal(one["segments.0.head.conv.weight"], other["segments.0.head.conv.weight"])
+    assert list(open_run(out).networks) == ["mv"]
+    exits(out, shared, modalities=("mv",), method="ce", force=True)
+    assert read_run(out).trunks_from == str(run.resolve())
 
 
 SHIPPED = [name for name in recipe_names("calibration")

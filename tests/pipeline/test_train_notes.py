@@ -6,13 +6,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from edgepkd.datasets.index import Sample
+from edgepkd.models.checkpoint import save_network
+from edgepkd.pipeline import train_notes
 from edgepkd.pipeline.train_config import ExitsConfig, TrainConfig
-from edgepkd.pipeline.train_notes import health_notes, logged_losses
+from edgepkd.pipeline.train_notes import (
+    data_lines,
+    flips,
+    health_notes,
+    logged_losses,
+    mirror_notes,
+    mirror_warning,
+    training_time,
+)
 from edgepkd.training.health import Answered, Health
+from edgepkd.training.loader import LabelledClips
+from edgepkd.training.mirror import MirrorAnswers
 from edgepkd.training.recipe import changed_recipe, load_train_recipe
 from edgepkd.training.runs import Run
+from tests.models.networks import small_network
+from tests.training.tiny_set import write_recipe
 
 DEAD: dict[str, Any] = {"num_zero": 97}
 FLAT: dict[str, Any] = {"lowest_loss": 1.6, "train": Answered(
@@ -91,6 +107,71 @@ def test_losses_of_a_step_are_those_of_its_table(tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text("epoch,loss\n0,\n")
     assert logged_losses(tmp_path) == ()
     assert logged_losses(tmp_path / "absent") == ()
+
+
+def sample(label: str, group: str, split: str) -> Sample:
+    return Sample(Path(f"{label}{group}{split}.mp4"), label, group, split)
+
+
+def test_what_is_trained_on_is_said_in_two_lines() -> None:
+    samples = (*(sample("run", group, "train") for group in "abc"), sample("walk", "b", "train"),
+               sample("run", "d", "calibration"), sample("walk", "d", "calibration"),
+               sample("walk", "e", "test"))
+    assert data_lines(samples) == (
+        "training: 4 clips in 3 groups of 2 classes; smallest walk 1, largest run 3 (3.0 times)",
+        "calibration: 2 clips in 1 group of 2 classes; test, not looked at: 1 clip in 1 group")
+
+
+def test_labels_that_name_a_side_are_warned_of_before_training() -> None:
+    recipe = load_train_recipe("small")
+    assert flips(recipe)
+    assert mirror_warning(("upright", "walk"), recipe) == ()
+    (said,) = mirror_warning(("turn_left", "turn_right", "L_jab", "R_jab"), recipe)
+    assert "'turn_left' of 'turn_right' and 1 more" in said
+    assert "--set augment.flip=false" in said
+
+
+def test_sides_that_the_motion_network_mixes_up_are_said_after_it(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(Path("r"), load_train_recipe("small"), Path("i"), ("left", "right", "wave"), 1)
+    labels = np.repeat([0, 1, 2], 10)
+    data: Any = LabelledClips([None] * 30, labels.tolist())  # type: ignore[list-item]
+
+    def said(plain: Any, mirrored: Any) -> tuple[str, ...]:
+        found = MirrorAnswers(labels, np.array(plain), np.array(mirrored))
+        monkeypatch.setattr(train_notes, "mirror_answers", lambda *_, **__: found)
+        return mirror_notes(small_network(num_classes=3), data, run)
+
+    assert said(labels, labels) == ()
+    (note,) = said(labels, [1] * 10 + [0] * 10 + [2] * 10)
+    assert note == ("mv: mirrored, 20 of 20 clips of 'left' and 'right' are taken for the other (0"
+                    " as they are): --set augment.flip=false keeps them apart")
+    half = [0, 1] * 10 + [2] * 10
+    (note,) = said(half, half)
+    assert note.startswith("mv: it does not tell 'left' from 'right': 50.0 %")
+    assert "of 20 clips; --set augment.flip=false may help" in note
+
+
+@pytest.mark.slow
+def test_the_time_is_measured_for_what_is_still_to_be_trained(tmp_path: Path) -> None:
+    recipe = replace(load_train_recipe(str(write_recipe(tmp_path / "tiny.toml"))), name="small")
+    run = Run(tmp_path / "run", recipe, tmp_path, ("a", "b"), 1)
+    samples = tuple(sample(label, f"{split}{i}", split) for i in range(2)
+                    for split in ("train", "calibration", "test") for label in "ab")
+    save_network(small_network(num_classes=2), run.trunk("mv"))
+
+    def lines(config: TrainConfig) -> tuple[str, ...]:
+        return training_time(config, run, samples)
+
+    kept = TrainConfig(run=run.folder, modalities=("mv",), cache=tmp_path / "cache")
+    assert lines(kept) == ()
+    first, network, others = lines(replace(kept, force=True))
+    assert first.startswith("small: about ")
+    assert "  mv        4 steps: " in network
+    assert others.startswith("other presets: quick ")
+    two = lines(ExitsConfig(run=run.folder, modalities=("mv",), cache=tmp_path / "cache"))
+    assert (len(two), "steps" in two[1]) == (2, False)
 
 
 @pytest.mark.parametrize("value", [True, [1, 2], "cosine", 0.5])
