@@ -11,6 +11,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,7 +35,9 @@ from edgepkd.video.sampling import Place
 _R = TypeVar("_R", bound=OptimizerRecipe)
 
 NUM_STEPS = 3
-"""Of each network; the first one warms up and does not count."""
+"""Of each network."""
+_MOST_S = 2.0
+"""After so long no further step of a network is measured: it must not cost more than it says."""
 _MOST_PIXELS = 8 * 128 * 128
 """In a measured batch; a larger one is scaled up from as many clips as fit."""
 _GOP_LENGTHS = (12, 12, 12)
@@ -108,10 +111,11 @@ def _trunk_step(
     most = max(2, _MOST_PIXELS // (backbone.train_segments * spec.crop_px**2))
     count = min(backbone.batch_clips, most)
     log = _Seconds()
-    train_backbone(
-        LabelledClips([made_up_clip()] * count, [i % num_classes for i in range(count)]),
-        spec=spec, recipe=_short(backbone, batch_clips=count), num_classes=num_classes,
-        rule=recipe.clip.sampling, seed=0, start=network, execution=execution, log=log)
+    with suppress(_EnoughError):
+        train_backbone(
+            LabelledClips([made_up_clip()] * count, [i % num_classes for i in range(count)]),
+            spec=spec, recipe=_short(backbone, batch_clips=count), num_classes=num_classes,
+            rule=recipe.clip.sampling, seed=0, start=network, execution=execution, log=log)
     return log.a_step() * backbone.batch_clips / count
 
 
@@ -123,8 +127,9 @@ def _exits_step(
     rows = torch.arange(max(2, exits.batch_views)) % len(views)
     many = Views(tuple(windows[rows] for windows in views.windows), views.logits[rows])
     log = _Seconds()
-    train_exits(network, CachedFeatures(many, {}), torch.zeros(len(rows), dtype=torch.long),
-                recipe=_short(exits, scheme="ce"), seed=0, execution=execution, log=log)
+    with suppress(_EnoughError):
+        train_exits(network, CachedFeatures(many, {}), torch.zeros(len(rows), dtype=torch.long),
+                    recipe=_short(exits, scheme="ce"), seed=0, execution=execution, log=log)
     return log.a_step()
 
 
@@ -133,17 +138,24 @@ def _short(recipe: _R, **changes: Any) -> _R:
     return replace(recipe, epochs=NUM_STEPS, select="last", **changes)
 
 
+class _EnoughError(Exception):
+    """Steps are so slow that one says it."""
+
+
 class _Seconds(Silent):
-    """What each epoch took."""
+    """What each epoch took; ends a training that is slow."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def row(self, *, epoch: int, **values: float | int | str) -> None:
         self.seconds.append(float(values["seconds"]))
+        if sum(self.seconds) > _MOST_S:
+            raise _EnoughError
 
     def a_step(self) -> float:
-        return statistics.median(self.seconds[1:])
+        """Seconds of a step; the first one warms up, and counts where it is the only one."""
+        return statistics.median(self.seconds[1:] or self.seconds)
 
 
 def made_up_clip() -> ClipArrays:

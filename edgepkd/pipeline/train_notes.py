@@ -52,11 +52,11 @@ def data_lines(samples: Sequence[Sample]) -> tuple[str, str]:
     """What the networks will be trained, calibrated and tested on, in two lines."""
     parts = split_three(samples)
     sizes = Counter(s.label for s in parts.train)
-    smallest, largest = min(sizes, key=lambda x: sizes[x]), max(sizes, key=lambda x: sizes[x])
+    (largest, most), (smallest, fewest) = sizes.most_common()[0], sizes.most_common()[-1]
+    balance = f"{most} clips of each" if most == fewest else (
+        f"smallest {smallest} {fewest}, largest {largest} {most} ({most / fewest:.1f} times)")
     return (
-        f"training: {_counted(parts.train)} of {len(sizes)} classes; smallest {smallest}"
-        f" {sizes[smallest]}, largest {largest} {sizes[largest]}"
-        f" ({sizes[largest] / sizes[smallest]:.1f} times)",
+        f"training: {_counted(parts.train)} of {len(sizes)} classes; {balance}",
         f"calibration: {_counted(parts.calibration)} of {len(labels_of(parts.calibration))}"
         f" classes; test, not looked at: {_counted(parts.test)}")
 

@@ -105,12 +105,30 @@ def test_steps_are_measured_without_moving_random_numbers(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_slow_steps_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_train_recipe(str(write_recipe(tmp_path / "tiny.toml")))
+    seen: list[int] = []
+    real = estimate._Seconds.a_step
+
+    def counted(log: estimate._Seconds) -> float:
+        seen.append(len(log.seconds))
+        return real(log)
+
+    monkeypatch.setattr(estimate._Seconds, "a_step", counted)
+    measure_pace(recipe, "mv", num_classes=2, execution=Execution())
+    monkeypatch.setattr(estimate, "_MOST_S", 0.0)
+    assert measure_pace(recipe, "mv", num_classes=2, execution=Execution()).step_s > 0
+    assert seen == [3, 3, 1, 1]
+
+
+@pytest.mark.slow
 def test_a_large_batch_is_scaled_up_from_a_small_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_train_recipe(str(write_recipe(tmp_path / "tiny.toml")))
     large = changed_recipe(recipe, {"backbones.mv.batch_clips": 4000})
     monkeypatch.setattr(estimate._Seconds, "a_step", lambda _: 1.0)
+    monkeypatch.setattr(estimate, "_MOST_S", 0.0)
     most = estimate._MOST_PIXELS // 32**2
     pace = measure_pace(large, "mv", num_classes=2, execution=Execution())
     assert pace.step_s == pytest.approx(4000 / most)

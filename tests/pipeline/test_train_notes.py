@@ -122,6 +122,12 @@ def test_what_is_trained_on_is_said_in_two_lines() -> None:
         "calibration: 2 clips in 1 group of 2 classes; test, not looked at: 1 clip in 1 group")
 
 
+def test_classes_of_one_size_are_said_to_be() -> None:
+    samples = [sample(label, group, split) for label in ("run", "walk")
+               for group, split in (("a", "train"), ("b", "calibration"), ("c", "test"))]
+    assert data_lines(samples)[0] == "training: 2 clips in 1 group of 2 classes; 1 clips of each"
+
+
 def test_labels_that_name_a_side_are_warned_of_before_training() -> None:
     recipe = load_train_recipe("small")
     assert flips(recipe)
