@@ -18,6 +18,7 @@ from edgepkd.cli.training_options import (
     Json,
     Mixed,
     Modalities,
+    Preset,
     Recipe,
     Resume,
     Seed,
@@ -31,6 +32,7 @@ from edgepkd.cli.training_options import (
     modalities,
     pair,
     recipe_changes,
+    recipe_of_preset,
 )
 from edgepkd.config import MODALITIES
 
@@ -49,8 +51,8 @@ RunFolder = Annotated[Path, typer.Argument(
 
 @train.command("backbone")
 def backbone(
-    run: RunFolder, data: Data = None, dataset: Dataset = None, recipe: Recipe = None,
-    changes: Set = None, modality: Modalities = "all",
+    run: RunFolder, data: Data = None, dataset: Dataset = None, preset: Preset = None,
+    recipe: Recipe = None, changes: Set = None, modality: Modalities = "all",
     init: Annotated[Path | None, typer.Option(
         help="Weights to start from (.safetensors or .pth), of torchvision, CoViAR, PKD or"
              " edgepkd.")] = None,
@@ -72,7 +74,8 @@ def backbone(
     from edgepkd.pipeline.train_config import TrainConfig
 
     config = TrainConfig(
-        run=run, data=data, dataset=dataset, recipe=recipe, changes=recipe_changes(changes),
+        run=run, data=data, dataset=dataset, recipe=recipe_of_preset(preset, recipe),
+        changes=recipe_changes(changes),
         modalities=modalities(modality), seed=seed, resume=resume, force=force, cache=cache,
         cache_gb=cache_gb,
         jobs=jobs, threads=threads, execution=execution(device, workers, amp, compiled),
@@ -94,6 +97,9 @@ def exits(
     last_teacher: Annotated[str | None, typer.Option(
         help="Last teacher of pkd: own (the network's own exit 4) or iframe; default: the"
              " recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option(
+        help="Folder of another run, e.g. runs/mine-ce: the exits go there, with copies of the"
+             " trunks; default: RUN itself.")] = None,
     online: Annotated[bool, typer.Option(
         "--online", help="Draw new views in every epoch (slow) instead of reading cached"
         " features.")] = False,
@@ -120,7 +126,7 @@ def exits(
         cache_gb=cache_gb,
         jobs=jobs, threads=threads, execution=execution(device),
         tensorboard=tensorboard, console=output.stderr(), method=method,  # type: ignore[arg-type]
-        last_teacher=last_teacher, online=online,  # type: ignore[arg-type]
+        last_teacher=last_teacher, online=online, out=out,  # type: ignore[arg-type]
         features=FeatureCache(features, cache_gb))
     _show(train_all_exits(config), json_target(json, config))
     trained = [m for m in MODALITIES if (run / f"{m}.json").exists()]
@@ -133,9 +139,11 @@ def _show(steps: Iterator[StepDone], json: JsonTarget) -> None:
     from edgepkd.cli import output
 
     rows = []
+    notes: list[str] = []
     with output.JsonLines(json) as lines:
         for done in steps:
             lines.write("network", {**asdict(done), "path": str(done.path)})
+            notes += done.notes
             accuracies = [f"{100 * value:.1f}" for name, value in done.values.items()
                           if name.startswith("accuracy_calibration")]
             rows.append((done.modality, done.step, f"{done.values['loss']:.3f}",
@@ -144,3 +152,5 @@ def _show(steps: Iterator[StepDone], json: JsonTarget) -> None:
     if json != output.STDOUT and rows:
         columns = ("network", "step", "loss", "calibration %", "s", "file")
         output.print_table(output.stdout(), columns, rows, paths=["file"], right=["loss", "s"])
+    for note in notes:
+        output.note(f"warning: {note}")

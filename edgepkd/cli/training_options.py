@@ -20,6 +20,9 @@ Data = Annotated[Path | None, typer.Option(
          " itself; default: the run's.")]
 Recipe = Annotated[str | None, typer.Option(
     help="Recipe of calibration/, or a .toml file; default: the run's, or small.")]
+Preset = Annotated[str | None, typer.Option(
+    help="Recipe for own data by how long it trains: quick, small or best; the time that each"
+         " takes is shown before it starts.")]
 Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Change one value of the recipe, e.g."
     " backbones.mv.epochs=10; may be given again.")]
@@ -71,6 +74,24 @@ def modalities(text: str) -> Any:
     return MODALITIES if text == "all" else tuple(part.strip() for part in text.split(","))
 
 
+def recipe_of_preset(preset: str | None, recipe: str | None) -> str | None:
+    """What --recipe or --preset names.
+
+    Raises:
+        UsageError: both are given, or there is no such preset.
+    """
+    from edgepkd.pipeline.train_config import PRESETS
+
+    if preset is None:
+        return recipe
+    if recipe is not None:
+        raise UsageError(f"--preset {preset} and --recipe {recipe} both name a recipe.",
+                         hint="Give one of them; --set changes single values of either.")
+    if preset not in PRESETS:
+        raise UsageError(f"preset is {preset!r}; allowed: {', '.join(PRESETS)}.")
+    return preset
+
+
 def pair(text: str, *, option: str) -> tuple[str, str]:
     """Key and value of KEY=VALUE, given with `option`.
 
@@ -104,7 +125,7 @@ def json_target(
     from edgepkd.training.runs import files_of
 
     recipe = config.recipe if (config.recipe or "").endswith(".toml") else None
-    folders = [config.run, *([config.out] if hasattr(config, "out") else [])]
+    folders = [config.run, *([out] if (out := getattr(config, "out", None)) else [])]
     return output.json_target(
         json, force=config.force, writes=[file for one in folders for file in files_of(one)],
         reads=run_read(config.run, config.data, recipe, config.cache, *others))

@@ -19,6 +19,7 @@ from edgepkd.datasets.hashes import content_of
 from edgepkd.datasets.index import Sample, check_no_leak, read_index
 from edgepkd.datasets.prepared import INDEX
 from edgepkd.datasets.splits import assign_splits, check_splits, split_three
+from edgepkd.datasets.table import read_table
 from edgepkd.errors import DataError
 from edgepkd.training.cache import CacheSpec, cache_spec, cached_clip, decode_all
 from edgepkd.training.entries import DEFAULT_GB, cache_line
@@ -48,6 +49,26 @@ def clips_to_train_on(data: Path, *, recipe: TrainRecipe) -> ClipSet:
         DataError: as `read_index`.
     """
     return _read(_index_of(data, recipe), recipe.dataset)
+
+
+def recipe_for(data: Path, recipe: TrainRecipe) -> tuple[TrainRecipe, str]:
+    """`recipe` for the clips that `data` names, and what to say about it (or nothing).
+
+    The recipes of the demo and of the studies name rows of their makers' data. Other data have no
+    such rows: dataset, index, terms and purpose of the recipe are not theirs, all else is.
+
+    Raises:
+        DataError: as `read_table`.
+    """
+    if not recipe.dataset:
+        return recipe, ""
+    index = _index_of(data, recipe)
+    if any(row.get("dataset") == recipe.dataset for row in read_table(index).rows):
+        return recipe, ""
+    own = replace(recipe, dataset="", index=INDEX, terms="",
+                  purpose=f"Own clips, with the settings of the recipe {recipe.name}.")
+    return own, (f"{index} has no rows of dataset {recipe.dataset!r}, for which the recipe"
+                 f" {recipe.name} was made: all its clips are taken")
 
 
 def clips_of_run(run: Run, data: Path | None, dataset: str | None) -> ClipSet:

@@ -15,7 +15,8 @@ def notes_on(
 ) -> tuple[str, ...]:
     """Notes on what was found; `num_looks`: how often this split was evaluated with the run."""
     answered = predicted.answered
-    notes = list(_verdicts_on(evaluation, predicted, run))
+    notes = [*(f"after training: {text}" for text in run.findings),
+             *_verdicts_on(evaluation, predicted, run)]
     if predicted.skipped:
         notes.append(f"{len(predicted.skipped)} clips could not be read and are left out, the"
                      f" first: {predicted.skipped[0].path}: {predicted.skipped[0].reason}")

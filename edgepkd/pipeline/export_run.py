@@ -135,7 +135,8 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
         label_names=run.record.labels, fitted=fitted, settings=recipe.wise,
         method=quantization["method"] if quantization else None), allow_drift=config.allow_drift)
     report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
-    notes = (*_notes(clips, parity, num_forms=len(answers)),
+    notes = (*(f"after training: {text}" for text in run.findings),
+             *_notes(clips, parity, num_forms=len(answers)),
              *at_chance(answers[DEPLOYED], clips.labels, clips.groups))
     bundle = write_trained(
         out, Origin(

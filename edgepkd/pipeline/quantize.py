@@ -69,6 +69,7 @@ from edgepkd.quantize.sensitivity import (
 )
 from edgepkd.training.exits import ViewPlan
 from edgepkd.training.finetune import calibration_values, teachers_needed
+from edgepkd.training.health import health_facts, health_of_network
 from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.predict import weights_sha256
 from edgepkd.training.runs import Run, read_run
@@ -227,7 +228,7 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
     _add_record(config, job, modality, network, facts)
     save_quantized(network, path, spec=recipe.quantizer, extra={
         "key": key, "values": values, "seed": run.seed, "labels": run.labels,
-        "method": config.method})
+        "method": config.method, **health_facts(health_of_network(config.run / modality))})
     return QuantDone(config.method, modality, json_path, False, values,
                      time.perf_counter() - start, layers)
 

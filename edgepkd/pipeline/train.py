@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from torch import distributed as dist
 
-from edgepkd.config import MODALITIES, Modality, facts_of
+from edgepkd.config import MODALITIES, NUM_EXITS, Modality, facts_of
 from edgepkd.datasets.index import Sample, labels_of
 from edgepkd.datasets.splits import absent_classes, draw_splits, split_three, splits_in_words
 from edgepkd.errors import ModelError, UsageError
@@ -30,9 +30,18 @@ from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.models.weights import load_backbone, read_checkpoint
 from edgepkd.outputs import check_folder
-from edgepkd.pipeline.clips import Clips, clips_to_train_on, decoded_clips
+from edgepkd.pipeline.clips import Clips, clips_to_train_on, decoded_clips, recipe_for
+from edgepkd.pipeline.exits_out import check_out, copy_trunks
 from edgepkd.pipeline.step_logs import StepLog, kept_extra, refuse_quantized, step_logs
 from edgepkd.pipeline.train_config import DEFAULT_RECIPE, ExitsConfig, StepDone, TrainConfig
+from edgepkd.pipeline.train_notes import (
+    data_lines,
+    health_notes,
+    logged_losses,
+    mirror_notes,
+    mirror_warning,
+    training_time,
+)
 from edgepkd.training.backbone import new_network, train_backbone
 from edgepkd.training.execution import process_group, rank, world_size
 from edgepkd.training.exits import (
@@ -47,6 +56,14 @@ from edgepkd.training.exits import (
     view_plan,
 )
 from edgepkd.training.features import trunk_hash
+from edgepkd.training.health import (
+    Health,
+    health_facts,
+    health_of_network,
+    measure_health,
+    read_health,
+    zero_features,
+)
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.recipe import (
@@ -88,10 +105,15 @@ def train_all_exits(config: ExitsConfig) -> Iterator[StepDone]:
     """
     with _started(config) as (run, clips):
         run = replace(run, recipe=_with_method(config, run.recipe))
-        if rank() == 0:
-            write_run(run)
         needed = {*config.modalities}.union(
             *(_teachers(run.recipe.exits_of(m)) for m in config.modalities))
+        if config.out and rank() == 0:
+            run = copy_trunks(run, config.out, [m for m in MODALITIES if m in needed])
+        if world_size() > 1:
+            dist.barrier()
+        run = replace(run, folder=config.out or run.folder)
+        if rank() == 0:
+            write_run(run)
         trunks = {m: _trunk(run, m, device=config.execution.device)
                   for m in MODALITIES if m in needed}
         for modality in config.modalities:
@@ -109,6 +131,10 @@ def _started(config: TrainConfig) -> Iterator[tuple[Run, Clips]]:
         if config.threads:
             torch.set_num_threads(config.threads)
         run, samples = _open_run(config)
+        if config.console and world_size() == 1:
+            for line in (*data_lines(samples), *mirror_warning(run.labels, run.recipe),
+                         *training_time(config, run, samples)):
+                config.console.print(line)
         yield run, decoded_clips(run, samples, folder=config.cache, jobs=config.jobs,
                                  limit_gb=config.cache_gb, console=config.console)
 
@@ -124,13 +150,16 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
     if data is None:
         raise UsageError(f"{config.run} is no training run yet, and no data was named.",
                          hint="Give --data FOLDER, with an index.csv as `edgepkd data` writes it.")
-    recipe = _recipe(config, old)
+    recipe = _recipe(config, old, data)
     clips = clips_to_train_on(data, recipe=recipe)
     split_three(clips.samples)  # before anything is written: data that is refused leaves no run
     if config.console and rank() == 0 and not isinstance(config, ExitsConfig):
         _tell_splits(config.console, clips.samples)
     seed = recipe.seed if config.seed is None else config.seed
-    run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed)
+    run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed,
+              old.trunks_from if old else "")
+    if isinstance(config, ExitsConfig) and config.out:
+        check_out(run, config.out)
     if old:
         refuse_other_run(old, run)
     elif rank() == 0:
@@ -146,12 +175,17 @@ def _tell_splits(console: Console, samples: Sequence[Sample]) -> None:
         console.print(f"note: {note}", soft_wrap=True)
 
 
-def _recipe(config: TrainConfig, old: Run | None) -> TrainRecipe:
+def _recipe(config: TrainConfig, old: Run | None, data: Path) -> TrainRecipe:
     if old and config.recipe is None:  # with the changes it was started with
         recipe = changed_recipe(old.recipe, config.changes)
     else:
         recipe = load_train_recipe(config.recipe or DEFAULT_RECIPE, config.changes)
-    return recipe if config.dataset is None else replace(recipe, dataset=config.dataset)
+    if config.dataset is not None:
+        return replace(recipe, dataset=config.dataset)
+    recipe, said = recipe_for(data, recipe)
+    if said and config.console and rank() == 0:
+        config.console.print(f"note: {said}")
+    return recipe
 
 
 # ---- backbones
@@ -185,20 +219,43 @@ def _backbone(
         "init": trunk_hash(network) if network else "", **augment_facts(recipe),
     })
     path, folder = run.trunk(modality), run.step("backbone", modality)
-    if kept := _kept(config, path, key, "backbone", modality, start):
+    if kept := _kept(config, run, path, key, "backbone", modality, start):
         return kept
+    data, num_zero = clips.load(clips.train), _zero_at_start(
+        config, run, clips, modality, network)
     epochs = backbone.for_clips(len(clips.train)).epochs
     with _logs(config, folder, f"backbone {modality}", epochs) as log:
         log.event("start", step="backbone", modality=modality, seed=seed, key=key, epochs=epochs,
                   recipe=asdict(backbone))
         trained = train_backbone(
-            clips.load(clips.train), spec=spec, recipe=backbone,
+            data, spec=spec, recipe=backbone,
             num_classes=len(run.labels), rule=recipe.clip.sampling, seed=seed,
             augment=recipe.augment, calibration=clips.load_calibration(), start=network,
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )
-    return _finished(run, trained, path, "backbone", modality, key, log, start)
+    health = _health(config, run, clips, trained, exits=(NUM_EXITS,), num_zero_at_start=num_zero,
+                     losses=logged_losses(folder))
+    done = _finished(config, run, trained, path, "backbone", key, log, start, health)
+    if modality == "mv" and rank() == 0:  # the one that sees directions
+        both = clips.load((*clips.train, *clips.calibration))
+        done = replace(done, notes=(*done.notes, *mirror_notes(trained, both, run)))
+    return done
+
+
+def _zero_at_start(
+    config: TrainConfig, run: Run, clips: Clips, modality: Modality, start: SegmentedNetwork | None
+) -> int | None:
+    """Last features that are always zero in the network that training starts from."""
+    if rank() != 0:
+        return None
+    spec = run.recipe.inputs[modality]
+    if start is None:
+        with torch.random.fork_rng():
+            torch.manual_seed(mix_seed(run.seed, modality))  # as `train_backbone` does
+            start = new_network(spec, run.recipe.backbones[modality], num_classes=len(run.labels))
+    start.to(config.execution.device)
+    return zero_features(start, clips.load(clips.train).clips, spec=spec)
 
 
 # ---- exits
@@ -244,7 +301,7 @@ def _exits(
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
     })
     path, folder = run.network(modality), run.step("exits", modality)
-    if kept := _kept(config, path, key, "exits", modality, start):
+    if kept := _kept(config, run, path, key, "exits", modality, start):
         return kept
     epochs = recipe.for_clips(len(clips.train)).epochs
     with _logs(config, folder, f"exits {modality}", epochs) as log:
@@ -259,7 +316,12 @@ def _exits(
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )
-    return _finished(run, network, path, "exits", modality, key, log, start)
+    trunk = health_of_network(run.trunk(modality))
+    losses = (trunk.first_loss, trunk.lowest_loss) if trunk else ()
+    health = _health(config, run, clips, network, exits=range(1, NUM_EXITS + 1),
+                     num_zero_at_start=trunk.num_zero_at_start if trunk else None,
+                     losses=[loss for loss in losses if loss is not None])
+    return _finished(config, run, network, path, "exits", key, log, start, health)
 
 
 def _calibration(
@@ -296,29 +358,41 @@ def _logs(
 
 
 def _kept(
-    config: TrainConfig, path: Path, key: str, step: str, modality: Modality, start: float
+    config: TrainConfig, run: Run, path: Path, key: str, step: str, modality: Modality,
+    start: float,
 ) -> StepDone | None:
     """What an earlier run left, if it is to be kept; refuses to overwrite unasked."""
     json_path = path.with_name(path.name + ".json")
     if config.force or not json_path.exists():
         return None
     extra = kept_extra(path, key, resume=config.resume)
-    return StepDone(step, modality, json_path, True, extra["values"],
-                    time.perf_counter() - start)
+    return StepDone(step, modality, json_path, True, extra["values"], time.perf_counter() - start,
+                    health_notes(config, run, modality, read_health(extra)))
+
+
+def _health(
+    config: TrainConfig, run: Run, clips: Clips, network: SegmentedNetwork, **known: Any
+) -> Health | None:
+    """Health of a network whose training ended; `known`: as in `measure_health`."""
+    if rank() != 0:
+        return None
+    network.to(config.execution.device)
+    return measure_health(network, clips.load(clips.train), clips.load(clips.calibration),
+                          spec=run.recipe.inputs[network.spec.modality], **known)
 
 
 def _finished(
-    run: Run, network: SegmentedNetwork, path: Path, step: str, modality: Modality, key: str,
-    log: StepLog, start: float,
+    config: TrainConfig, run: Run, network: SegmentedNetwork, path: Path, step: str, key: str,
+    log: StepLog, start: float, health: Health | None,
 ) -> StepDone:
-    values = log.numbers.values
+    values, modality = log.numbers.values, network.spec.modality
     if rank() == 0:
         recipe = run.recipe.exits
         method = {"method": recipe.scheme, "last_teacher": recipe.last_teacher}
         save_network(network, path, extra={
             "key": key, "values": values, "seed": run.seed, "labels": run.labels,
-            **(method if step == "exits" else {})})
+            **health_facts(health), **(method if step == "exits" else {})})
     if world_size() > 1:
         dist.barrier()
     return StepDone(step, modality, path.with_name(path.name + ".json"), False, values,
-                    time.perf_counter() - start)
+                    time.perf_counter() - start, health_notes(config, run, modality, health))

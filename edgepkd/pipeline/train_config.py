@@ -17,6 +17,8 @@ from edgepkd.training.features import FeatureCache
 from edgepkd.training.recipe import LastTeacher, Scheme
 
 DEFAULT_RECIPE = "small"
+PRESETS = ("quick", DEFAULT_RECIPE, "best")
+"""Recipes for own data that differ in how long they train, the shortest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,8 @@ class ExitsConfig(TrainConfig):
     online: bool = False
     """Fresh views in every epoch, trunks run for each batch."""
     features: FeatureCache = field(default_factory=lambda: FeatureCache(Path("runs/features")))
+    out: Path | None = None
+    """Another run's folder, which gets copies of the trunks and the exits; None: `run` itself."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,3 +99,5 @@ class StepDone:
     values: Mapping[str, Any]
     """Of the last epoch, as in results.csv."""
     seconds: float
+    notes: tuple[str, ...] = ()
+    """What is wrong with it, and what may help."""

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from edgepkd.pipeline.step_logs import QUANTIZE_FILE
 from edgepkd.quantize.checkpoint import holds_quantized, load_quantized
 from edgepkd.quantize.network import is_quantized
 from edgepkd.training.cache import CacheSpec, cache_spec
+from edgepkd.training.health import Health, findings, health_of_network
 from edgepkd.training.predict import weights_sha256
 from edgepkd.training.runs import Run, read_run
 
@@ -43,11 +44,18 @@ class TrainedRun:
     """Empty where `wise fit` did not run."""
     quantization: Mapping[str, Any] | None = None
     """What quantize.json says, where `quantize` wrote the run."""
+    health: Mapping[Modality, Health] = field(default_factory=dict)
+    """What was looked at when training ended; of networks that older versions trained, nothing."""
 
     @property
     def is_quantized(self) -> bool:
         """Whether `edgepkd quantize` wrote any of the networks."""
         return any(is_quantized(network) for network in self.networks.values())
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What was wrong with the networks when their training ended, a line each."""
+        return tuple(text for m, health in self.health.items() for text in findings(m, health))
 
     @property
     def cache_spec(self) -> CacheSpec:
@@ -71,7 +79,8 @@ def open_run(path: Path, *, device: str = "cpu") -> TrainedRun:
                         f"{', '.join(f'{m}.safetensors' for m in MODALITIES)}.",
                         hint="Train them with `edgepkd train exits`.")
     hashes = {m: weights_sha256(network) for m, network in networks.items()}
-    return TrainedRun(record, networks, hashes, _fitted(path, hashes), _quantization(path))
+    health = {m: found for m in networks if (found := health_of_network(record.network(m)))}
+    return TrainedRun(record, networks, hashes, _fitted(path, hashes), _quantization(path), health)
 
 
 def read_network(path: Path) -> SegmentedNetwork:

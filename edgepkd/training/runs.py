@@ -43,6 +43,8 @@ class Run:
     index: Path
     labels: tuple[str, ...]
     seed: int
+    trunks_from: str = ""
+    """Run that its trunks were trained in and copied from; empty: they are its own."""
 
     def trunk(self, modality: Modality) -> Path:
         """Network with a trained trunk and last exit, without suffix."""
@@ -67,6 +69,7 @@ def write_run(run: Run) -> None:
         "schema_version": SCHEMA_VERSION, "recipe": facts_of(run.recipe), "labels": run.labels,
         "index": str(run.index.resolve()), "dataset": run.recipe.dataset, "seed": run.seed,
         "versions": versions(("torch", "av", "numpy")),
+        **({"trunks_from": run.trunks_from} if run.trunks_from else {}),
     }
     write_atomically(run.folder / RUN_FILE, (plain_json.dumps(document, indent=2) + "\n").encode())
 
@@ -84,7 +87,8 @@ def read_run(folder: Path) -> Run:
             raise DataError(f"{path} has schema_version {document['schema_version']!r}; "
                             f"allowed: {SCHEMA_VERSION}.", hint="Update edgepkd.")
         return Run(folder, recipe_of(document["recipe"], where=str(path)), Path(document["index"]),
-                   tuple(document["labels"]), int(document["seed"]))
+                   tuple(document["labels"]), int(document["seed"]),
+                   str(document.get("trunks_from", "")))
     except OSError as error:
         raise DataError(f"{folder} is no training run: {path.name} cannot be read "
                         f"({error.strerror}).",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -62,6 +63,41 @@ def invoke(step: str, run: Path, shared: Path, *arguments: object) -> Result:
     features = ["--features", shared / "features"] if step == "exits" else []
     return call("train", step, run, "--cache", shared / "cache", "--jobs", 1, "--threads", 1,
                 "--device", "cpu", *features, *arguments)
+
+
+def test_what_will_be_done_is_said_before_it_starts(
+    trained: Path, shared: Path, start: list[object], tmp_path: Path
+) -> None:
+    """Clips, mirrored sides and time on stderr; the weights are those of a run that was silent."""
+    told = invoke("backbone", tmp_path / "run", shared, *start, "--modality", "mv")
+    assert told.exit_code == 0, told.output
+    said = told.stderr
+    assert said.index("training: 4 clips in 2 groups of 2 classes") < said.index("tiny: about ")
+    assert "calibration: 2 clips in 1 group" in said
+    assert "which makes 'left' of 'right': if the side matters, give --set augment.flip" in said
+    assert "  mv        4 steps: " in said
+    assert (tmp_path / "run" / "mv-trunk.safetensors").read_bytes() == (
+        trained / "mv-trunk.safetensors").read_bytes()
+
+
+def test_a_preset_is_a_recipe(data: Path, shared: Path, tmp_path: Path) -> None:
+    done = invoke("backbone", tmp_path / "run", shared, "--data", data, "--preset", "quick",
+                  "--modality", "mv", "--set", "backbones.mv.epochs=1", "--set",
+                  "backbones.mv.width=0.125", "--set", "exits.epochs=1")
+    assert done.exit_code == 0, done.output
+    assert "quick: about " in done.stderr
+    assert "other presets: small " in done.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["name"] == "quick"
+
+
+def test_a_method_of_its_own_goes_into_a_folder_of_its_own(run: Path, shared: Path) -> None:
+    out = run.with_name("run-ce")
+    done = invoke("exits", run, shared, "--modality", "mv", "--method", "ce", "--out", out,
+                  "--json", "-")
+    assert [line["path"] for line in lines(done.stdout)] == [str(out / "mv.json")]
+    refused = invoke("exits", run, shared, "--modality", "mv", "--method", "ce", "--out", run)
+    assert refused.exit_code == 2
+    assert "is the run itself" in refused.stderr
 
 
 def test_each_trunk_is_a_line(trained: Path) -> None:
@@ -178,7 +214,7 @@ def test_training_starts_from_weights_that_fit(
     (["--seed", "3"], 2, "holds a run with other seed"),
     (["--set", "clip.stride_frames=24"], 2, "holds a run with other clip"),
     (["--recipe", "small"], 2, "holds a run with other"),
-    (["--recipe", "none"], 2, "calibration recipe is 'none'; allowed: demo-fights"),
+    (["--recipe", "none"], 2, "calibration recipe is 'none'; allowed: best, demo-fights"),
     (["--data", "/nowhere"], 1, "index /nowhere/index.csv cannot be read"),
     (["--force", "--init", "/nowhere.pth"], 1, "Checkpoint /nowhere.pth cannot be read"),
     (["--json", "/no/such/folder/a.json"], 2, "error: --json"),
@@ -232,15 +268,13 @@ def test_a_disk_that_fills_up_is_one_message_and_leaves_no_part(
     """A limit on the size of files stands for the full disk."""
     command = [sys.executable, "-m", "edgepkd.cli.main", "train", "backbone", tmp_path / "run",
                "--data", data, "--recipe", shared / "tiny.toml", "--cache", tmp_path / "cache",
-               "--jobs", "1", "--device", "cpu"]
+               "--jobs", "1", "--device", "cpu", "--modality", "mv"]
     done = subprocess.run(
         ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", *map(str, command)], cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120,
         check=False)
     assert done.returncode == 1
-    splits, error = done.stderr.splitlines()[:2]
-    assert splits.startswith("train 4 clips of 2 classes in 2 groups; calibration 2 clips")
-    assert error.startswith("error: decoded clips cannot be written to")
+    assert "\nerror: decoded clips cannot be written to" in done.stderr
     assert "next: Free some space" in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "cache").iterdir()) == []

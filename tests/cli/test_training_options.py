@@ -6,11 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from edgepkd.cli.training_options import execution, json_target, modalities, pair, recipe_changes
+from edgepkd.cli.training_options import (
+    execution,
+    json_target,
+    modalities,
+    pair,
+    recipe_changes,
+    recipe_of_preset,
+)
 from edgepkd.errors import ConfigError, UsageError
 from edgepkd.outputs import Output
 from edgepkd.pipeline.quantize_config import QuantizeConfig
 from edgepkd.pipeline.train_config import TrainConfig
+from edgepkd.training.recipe import load_train_recipe
 
 
 def test_networks_are_all_or_those_named() -> None:
@@ -29,6 +37,19 @@ def test_a_pair_has_a_key_and_a_value(text: str) -> None:
     with pytest.raises(UsageError, match=r"--set is .*; allowed: KEY=VALUE"):
         pair(text, option="--set")
     assert pair("a=", option="--set") == ("a", "")
+
+
+def test_a_preset_names_a_recipe_and_excludes_another() -> None:
+    assert recipe_of_preset(None, None) is None
+    assert recipe_of_preset(None, "a.toml") == "a.toml"
+    for preset in ("quick", "small", "best"):
+        name = recipe_of_preset(preset, None)
+        assert name is not None
+        assert load_train_recipe(name).name == preset
+    with pytest.raises(UsageError, match="--preset best and --recipe small both name a recipe"):
+        recipe_of_preset("best", "small")
+    with pytest.raises(UsageError, match="preset is 'demo-ut'; allowed: quick, small, best"):
+        recipe_of_preset("demo-ut", None)
 
 
 def test_where_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:

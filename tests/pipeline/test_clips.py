@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgepkd.datasets.index import read_index
 from edgepkd.errors import DataError
 from edgepkd.pipeline.clips import (
     ClipSet,
@@ -14,9 +15,11 @@ from edgepkd.pipeline.clips import (
     clips_of_run,
     clips_to_train_on,
     of_split,
+    recipe_for,
     refuse_other_sides,
     refuse_trained_on,
 )
+from edgepkd.recipes import load_recipe, recipe_names
 from edgepkd.training.recipe import TrainRecipe, load_train_recipe
 from edgepkd.training.runs import Run
 
@@ -74,6 +77,35 @@ def test_the_dataset_of_the_run_counts_for_its_own_index_alone(tmp_path: Path) -
     assert names(other.parent, "U") == ["d.avi"]
     assert clips_of_run(run, other, None).dataset == ""
     assert clips_to_train_on(own, recipe=recipe(dataset="T")).samples[0].path.name == "b.avi"
+
+
+TRAINED = [name for name in recipe_names("calibration")
+           if "backbones" in load_recipe("calibration", name)]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_recipe_takes_own_data(tmp_path: Path, name: str) -> None:
+    """Dataset, index, terms and purpose are those of its makers' data; all else is kept."""
+    own = index(tmp_path / "own" / "index.csv", "a.avi,run,", "b.avi,walk,T")
+    shipped = load_train_recipe(name)
+    taken, said = recipe_for(own.parent, shipped)
+    assert clips_to_train_on(own.parent, recipe=taken).samples == read_index(own)
+    assert (taken.backbones, taken.inputs) == (shipped.backbones, shipped.inputs)
+    if shipped.dataset:
+        assert (taken.dataset, taken.index, taken.terms) == ("", "index.csv", "")
+        assert f"no rows of dataset '{shipped.dataset}'" in said
+        assert shipped.purpose not in taken.purpose
+    else:
+        assert (taken, said) == (shipped, "")
+
+
+def test_a_recipe_keeps_its_rows_where_there_are_some(tmp_path: Path) -> None:
+    nested = index(tmp_path / "actions" / "index.csv", "a.avi,run,UT-Interaction", "b.avi,walk,X")
+    shipped = load_train_recipe("demo-ut")
+    for data in (tmp_path, nested):
+        assert recipe_for(data, shipped) == (shipped, "")
+    plain = index(tmp_path / "plain" / "index.csv", "a.avi,run", columns="path,label")
+    assert recipe_for(plain, shipped)[0].dataset == ""
 
 
 @pytest.mark.parametrize(("named", "message"), [

@@ -20,11 +20,12 @@ FIT = (WiseWeights.ones(ORDER), ExitPolicy.constant(ORDER, threshold=1.0))
 
 
 def notes(
-    *, fitted: Any = None, skipped: tuple[Any, ...] = (), num_looks: int = 1, **changes: Any
+    *, fitted: Any = None, skipped: tuple[Any, ...] = (), num_looks: int = 1,
+    findings: tuple[str, ...] = (), **changes: Any
 ) -> str:
     answered = make_logits(**{"split": "test", **changes})
     predicted: Any = SimpleNamespace(answered=answered, skipped=skipped)
-    run: Any = SimpleNamespace(fitted=fitted or {})
+    run: Any = SimpleNamespace(fitted=fitted or {}, findings=findings)
     evaluation = evaluate_logits(answered, order=ORDER, gmac={"mv": (1.0,) * 4}, fitted={})
     return "\n".join(notes_on(evaluation, predicted, run, num_looks=num_looks))
 
@@ -42,6 +43,7 @@ def test_nothing_but_what_is_so_is_said() -> None:
     ({"split": "calibration"}, "these are calibration clips: WISE, policy or epochs"),
     ({"groups": ("a",) * 30 + ("b",) * 30}, "2 groups only"),
     ({"num_clips": 2}, "no clip of walk"),
+    ({"findings": ("mv: the trunk is dead",)}, "after training: mv: the trunk is dead"),
     ({"skipped": (SimpleNamespace(path="x.mp4", reason="it is cut off."),)},
      "1 clips could not be read and are left out, the first: x.mp4: it is cut off."),
     ({"views": ViewsProtocol(dict.fromkeys(MODALITIES, 3), crops=10,

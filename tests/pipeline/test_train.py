@@ -35,6 +35,8 @@ from edgepkd.pipeline.train import (
     train_all_exits,
     train_backbones,
 )
+from edgepkd.pipeline.trained_run import open_run
+from edgepkd.recipes import load_recipe, recipe_names
 from edgepkd.training.cache import cache_spec, cached_clip
 from edgepkd.training.features import FeatureCache
 from edgepkd.training.loop import Checkpoint
@@ -164,6 +166,45 @@ def test_classes_without_test_clips_are_named_at_the_start(
         tmp_path / "run", own, shared, modalities=("mv",), console=shown))))
     assert "note: no test clip of left: no result says anything of them\n" in (
         shown.file.getvalue())  # type: ignore[attr-defined]
+
+
+def test_a_network_that_learned_nothing_is_said_in_every_step(
+    data: Path, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features that always were zero, and few clips: said after the trunk, the exits, and kept."""
+    real = pipeline.train_backbone
+
+    def killing(*arguments: Any, **keywords: Any) -> Any:
+        network = real(*arguments, **keywords)
+        for name, tensor in list(network)[-1].trunk.named_parameters():
+            if ".bn2." in name:
+                tensor.data.fill_(-1 if "bias" in name else 0)
+            if "downsample" in name:
+                tensor.data.zero_()
+        return network
+
+    monkeypatch.setattr(pipeline, "train_backbone", killing)
+    config = TrainConfig(**settings(tmp_path / "run", data, shared, modalities=("mv",)))
+    (trunk,) = train_backbones(config)
+    assert trunk.notes[0].startswith("mv: 64 of 64 last features are always zero (")
+    assert f"try edgepkd train backbone {tmp_path / 'run-2'}" in trunk.notes[-1]
+    (again,) = train_backbones(replace(config, resume=True))
+    assert (again.kept, again.notes) == (True, trunk.notes)
+    (done,) = exits(tmp_path / "run", shared, modalities=("mv",), method="ce")
+    assert done.notes[0] == trunk.notes[0]
+    health = load_network(tmp_path / "run" / "mv")[1]["health"]
+    assert (health["exits"], health["num_zero"], health["train"]["num_clips"]) == (
+        [1, 2, 3, 4], 64, 4)
+
+
+def test_a_sound_network_is_not_complained_of(run: Path, shared: Path) -> None:
+    health = load_network(run / "mv-trunk")[1]["health"]
+    losses = [float(row["loss"]) for row in rows(run / "backbone-mv" / "results.csv")]
+    assert (health["first_loss"], health["lowest_loss"]) == pytest.approx(losses)
+    assert health["num_features"] == 64
+    (done,) = exits(run, shared, modalities=("mv",), method="ce")
+    assert load_network(run / "mv")[1]["health"]["first_loss"] == health["first_loss"]
+    assert not any("zero" in note for note in done.notes)
 
 
 def test_resume_keeps_what_is_there_and_force_replaces_it(run: Path, shared: Path) -> None:
@@ -371,6 +412,46 @@ def test_a_loss_that_is_not_finite_loses_nothing(data: Path, shared: Path, tmp_p
     assert [s.modality for s in done] == ["mv"]
     events = (tmp_path / "run" / "backbone-residual" / "log.jsonl").read_text().splitlines()
     assert "TrainingError" in json.loads(events[-1])["error"]
+
+
+def test_another_method_gets_a_run_of_its_own(run: Path, shared: Path, tmp_path: Path) -> None:
+    """The same trunks, other exits; the first run stays as it is, and the second needs it not."""
+    exits(run, shared, modalities=("mv",), method="pkd")
+    before = {path: path.read_bytes() for path in sorted(run.iterdir()) if path.is_file()}
+    out = tmp_path / "mine-ce"
+    (done,) = exits(run, shared, modalities=("mv",), method="ce", out=out)
+    assert done.path == out / "mv.json"
+    assert {path: path.read_bytes() for path in before} == before
+    assert read_run(out).trunks_from == str(run.resolve())
+    assert (read_run(out).recipe.exits.scheme, read_run(run).recipe.exits.scheme) == ("ce", "pkd")
+    shutil.move(run, tmp_path / "gone")
+    one, other = weights(tmp_path / "gone" / "mv"), weights(out / "mv")
+    assert torch.equal(one["segments.3.head.fc.weight"], other["segments.3.head.fc.weight"])
+    assert not torch.equal(one["segments.0.head.conv.weight"], other["segments.0.head.conv.weight"])
+    assert list(open_run(out).networks) == ["mv"]
+    exits(out, shared, modalities=("mv",), method="ce", force=True)
+    assert read_run(out).trunks_from == str(run.resolve())
+
+
+SHIPPED = [name for name in recipe_names("calibration")
+           if "backbones" in load_recipe("calibration", name)]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_recipe_trains_on_own_data(
+    data: Path, shared: Path, tmp_path: Path, name: str
+) -> None:
+    """One step of the motion network and of its exits, on pictures small enough for a test."""
+    changes: dict[str, Any] = {
+        "backbones.mv.epochs": 1, "backbones.mv.step_epochs": [], "exits.epochs": 1,
+        "exits.step_epochs": [], "exits.scheme": "ce", "exits.num_views": 1,
+        "inputs.mv.resize_px": 40, "inputs.mv.crop_px": 32}
+    config = TrainConfig(**{**settings(tmp_path / "run", data, shared), "recipe": name},
+                         changes=changes, modalities=("mv",))
+    (done,) = train_backbones(config)
+    assert done.values["loss"] > 0
+    assert read_run(tmp_path / "run").recipe.dataset == ""
+    assert len(exits(tmp_path / "run", shared, modalities=("mv",))) == 1
 
 
 def test_without_data_a_new_run_says_what_to_give(tmp_path: Path) -> None:

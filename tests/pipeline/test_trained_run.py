@@ -96,3 +96,16 @@ def test_the_cost_of_a_clip_counts_segments_and_crops(run: Path) -> None:
     assert one["mv"] == pytest.approx([row.segment("pool_first") / 1e9 for row in rows])
     assert many["mv"] == pytest.approx([30 * gmac for gmac in one["mv"]])
     assert many["iframe"] == pytest.approx([10 * gmac for gmac in one["iframe"]])
+
+
+def test_what_was_wrong_after_training_is_read_again(data: Path, tmp_path: Path) -> None:
+    """It is no error: networks without such a record, or with a damaged one, are read too."""
+    answered = {"num_clips": 10, "num_most_frequent": 5, "num_right": [5]}
+    health = {"exits": [4], "num_features": 64, "num_zero": 60, "num_zero_at_start": 2,
+              "first_loss": 0.7, "lowest_loss": 0.6, "train": answered, "calibration": None}
+    run = open_run(make_run(tmp_path / "bad", data, modalities=("mv",), health=health))
+    assert run.findings[0].startswith("mv: 60 of 64 last features are always zero")
+    assert "at chance on training clips" in run.findings[1]
+    for extra in ({}, {"health": {**health, "num_zero": "many"}}):
+        old = open_run(make_run(tmp_path / f"old{len(extra)}", data, modalities=("mv",), **extra))
+        assert (old.findings, dict(old.health)) == ((), {})
