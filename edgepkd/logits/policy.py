@@ -9,6 +9,7 @@ from edgepkd.cascade import (
     ExitPolicy,
     Floats,
     Labels,
+    Order,
     WiseWeights,
     confidence,
     prefix_logits,
@@ -42,16 +43,31 @@ def fit_policy(
 ) -> ExitPolicy:
     """Thresholds that keep accuracy within `accuracy_loss` of the full chain.
 
-    `logits` [N, K, classes] along the order of `weights`, of clips no network was trained on. Exits
-    are set from the first to the last. Each takes as many of the clips that reach it as it can
-    while the clips it gets wrong and the full chain gets right, less the reverse, do not exceed
+    `logits` [N, K, classes] along the order of `weights`, of clips no network was trained on; else
+    as `fit_policy_on`.
+    """
+    return fit_policy_on(prefix_logits(logits, weights), labels, order=weights.order,
+                         accuracy_loss=accuracy_loss, min_confidence=min_confidence,
+                         safety_clips=safety_clips)
+
+
+def fit_policy_on(
+    combined: Floats, labels: Labels, *, order: Order, accuracy_loss: float,
+    min_confidence: float = 0.0, safety_clips: int = 0,
+) -> ExitPolicy:
+    """As `fit_policy`, from what the ensemble says at each position: `combined` [N, K, classes].
+
+    Best from weights that were fitted without the clip (`choice.Track`): those fitted with it are
+    surer of it than they will be of new ones.
+
+    Exits are set from the first to the last. Each takes as many of the clips that reach it as it
+    can while the clips it gets wrong and the full chain gets right, less the reverse, do not exceed
     what is left of the allowance; the same must hold at every higher threshold.
 
     Eleven thresholds on some dozens of clips fit their luck too. Two brakes: an exit that meets its
     limit gives back the `safety_clips` least sure of its clips, and no threshold is below
     `min_confidence`.
     """
-    combined = prefix_logits(logits, weights)  # [N, K, classes]
     num_clips, num_exits = combined.shape[:2]
     temperatures = [fit_temperature(combined[:, k], labels) for k in range(num_exits)]
     probabilities = softmax(combined / np.asarray(temperatures)[:, None])
@@ -68,7 +84,7 @@ def fit_policy(
         allowance -= max(0, int(lost[leaving].sum()))
         waiting &= ~leaving
         thresholds.append(threshold)
-    return ExitPolicy(weights.order, tuple(temperatures), (*thresholds, 0.0))
+    return ExitPolicy(order, tuple(temperatures), (*thresholds, 0.0))
 
 
 def _lowest_threshold(

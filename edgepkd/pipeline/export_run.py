@@ -120,7 +120,7 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
     parity = checked_parity(answers, pairs, target=target, allow_drift=config.allow_drift)
     order = tuple(m for m in recipe.default_order if m in run.networks)
     fitted = fit_deployed(answers[DEPLOYED], clips.labels, settings=recipe.wise,
-                          orders=all_orders(tuple(run.networks)))
+                          groups=clips.groups, orders=all_orders(tuple(run.networks)))
     report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
     notes = _notes(clips, parity.drifts, num_forms=len(answers))
     name, quantization = _name(config), _quantization(config.source)
