@@ -51,15 +51,16 @@ def fit_deployed(
     `groups` [N] are never cut where weights are compared; `folds` [N] are the networks that
     answered, where there are several.
     """
-    if settings.take == "wise":
-        weights = fit_orders(logits, labels, orders=orders, method=Convex(l2=settings.l2))
-        return {order: (weights[order], fit_order_policy(logits, labels, weights=weights[order],
-                                                         settings=settings)) for order in orders}
     evidence = Evidence(logits, labels, tuple(groups), parts_of(labels, groups, folds),
                         next(iter(logits.values())).shape[2])
+    if settings.take != "auto" or evidence.shortage:
+        weights = (fit_orders(logits, labels, orders=orders, method=Convex(l2=settings.l2))
+                   if settings.take == "wise" else {o: WiseWeights.ones(o) for o in orders})
+        return {order: (weights[order], fit_order_policy(logits, labels, weights=weights[order],
+                                                         settings=settings)) for order in orders}
     cross, fitted = CrossFit(evidence), {}
     for order in orders:
-        taken = choose(cross.tracks(order), evidence, take=settings.take).taken
+        taken = choose(cross.tracks(order), evidence).taken
         fitted[order] = (taken.weights, policy_on(taken.combined, labels, order=order,
                                                   settings=settings))
     return fitted

@@ -125,7 +125,8 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
     clips = clips_to_train_on(data, recipe=recipe)
     split_three(clips.samples)  # before anything is written: data that is refused leaves no run
     seed = recipe.seed if config.seed is None else config.seed
-    run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed)
+    run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed,
+              old.fold if old else None)
     if old:
         refuse_other_run(old, run)
     elif rank() == 0:
@@ -239,7 +240,8 @@ def _exits(
             network, _features(config, run, clips, modality, trunks, data),
             label_rows(data, num_views=recipe.num_views), recipe=recipe, seed=seed,
             calibration=calibration_views(network, clips.load(clips.calibration),
-                                          spec=run.recipe.inputs[modality]),
+                                          spec=run.recipe.inputs[modality])
+            if clips.calibration else None,
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )
