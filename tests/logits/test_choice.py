@@ -40,8 +40,7 @@ def test_a_network_at_chance_that_is_loud_makes_wise_the_better_one() -> None:
     evidence = make_doubtful(num_clips=100, num_groups=8, worth={"mv": (1, 1), "iframe": (0, 3)})
     found = chosen(evidence)
     assert found.taken.kind == "wise"
-    assert found.taken.weights.vectors[-1][3] > 0.2
-    assert max(found.taken.weights.vectors[-1][4:]) < 0.05
+    assert found.taken.weights.vectors[-1][3] > 3 * max(found.taken.weights.vectors[-1][4:])
     wise, sums = found.tracks["wise"], found.tracks["sums"]
     assert wise.right[:, -1].mean() > 0.7 > 0.5 > sums.right[:, -1].mean()
     assert found.why.startswith(f"WISE was better: {100 * wise.right[:, -1].mean():.1f} % against"
