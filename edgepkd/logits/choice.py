@@ -32,6 +32,7 @@ from edgepkd.cascade import (
     softmax,
 )
 from edgepkd.logits.clip_logits import ModalityLogits
+from edgepkd.logits.policy import likeliest_scales
 from edgepkd.logits.wise import (
     FULL,
     Convex,
@@ -50,8 +51,8 @@ STRENGTHS = (0.01, 0.1, 1.0)
 MIN_CLIPS, MIN_GROUPS, MIN_PER_CLASS = 40, 3, 3
 """With fewer, plain sums are taken without a comparison."""
 NUM_PARTS = 5
-_SCALES = (1 / 20, 20.0)
-_NEWTON_STEPS = 30
+_TOLERANCE = 1e-8
+"""Of the solver, where thousands of fits are compared and none of them is an optimum to show."""
 _NAMES: Mapping[Kind, str] = {"wise": "WISE", "sums": "plain sums", "best": "the best exit so far"}
 
 Bools = NDArray[np.bool_]
@@ -113,7 +114,7 @@ def fit_towards_sums(logits: Floats, labels: Labels, *, l2: float) -> Floats:
     """WISE weights [k] of `logits` [N, k, classes], pulled towards plain sums (formula above)."""
     scale = float(likeliest_scales(logits.sum(axis=1)[:, None], labels)[0])
     return fit_vector(logits, labels, l2=l2 * logits.var(axis=2).mean(axis=0),
-                      centre=scale, non_negative=True)
+                      centre=scale, tolerance=_TOLERANCE)
 
 
 def best_exit(logits: Floats, labels: Labels) -> Floats:
@@ -122,26 +123,6 @@ def best_exit(logits: Floats, labels: Labels) -> Floats:
     losses = [_losses(scaled[:, j], labels).mean() for j in range(logits.shape[1])]
     chosen: Floats = np.eye(len(losses))[int(np.argmin(losses))]
     return chosen
-
-
-def likeliest_scales(logits: Floats, labels: Labels) -> Floats:
-    """1 / temperature [k] that makes the labels [N] likeliest under each of `logits` [N, k, C].
-
-    By Newton's method on the logarithm, within the bounds of `fit_temperature`; all k at once,
-    because cross-fitting asks thousands of times.
-    """
-    scales, rows = np.ones(logits.shape[1]), np.arange(len(labels))
-    own = logits[rows, :, labels]  # [N, k]
-    for _ in range(_NEWTON_STEPS):
-        probabilities = softmax(logits * scales[:, None])
-        mean = (probabilities * logits).sum(axis=2)
-        spread = (probabilities * (logits - mean[..., None]) ** 2).sum(axis=2).mean(axis=0)
-        slope = (mean - own).mean(axis=0)  # of the loss, by the scale
-        step = slope / np.maximum(spread * scales + np.abs(slope), np.finfo(np.float64).tiny)
-        before, scales = scales, np.clip(scales * np.exp(-step), *_SCALES)
-        if np.allclose(before, scales, rtol=1e-6, atol=0):
-            break
-    return scales
 
 
 @dataclass(frozen=True)

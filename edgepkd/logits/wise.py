@@ -130,11 +130,11 @@ def wise_objective(
 
 def fit_vector(
     logits: Floats, labels: Labels, *, l2: float | Floats, l1: float = 0.0, centre: float = 0.0,
-    non_negative: bool = True,
+    non_negative: bool = True, tolerance: float = 1e-14,
 ) -> Floats:
     """Optimal weights [k] of one prefix for `logits` [N, k, classes], `labels` [N].
 
-    `l2` and `centre` are those of `wise_objective`.
+    `l2` and `centre` are those of `wise_objective`; `tolerance` is L-BFGS-B's relative one.
 
     Raises:
         MissingExtraError: scipy is not installed.
@@ -156,7 +156,7 @@ def fit_vector(
     result = minimize(
         objective, start, jac=True, method="L-BFGS-B",
         bounds=[(0 if non_negative or split else None, None)] * len(start),
-        options={"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-8},
+        options={"maxiter": 1000, "ftol": tolerance, "gtol": 1e-8},
     )
     weights: Floats = signs @ np.asarray(result.x, np.float64)
     return weights

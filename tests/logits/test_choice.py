@@ -19,10 +19,8 @@ from edgepkd.logits.choice import (
     choose,
     fit_towards_sums,
     is_better,
-    likeliest_scales,
     parts_of,
 )
-from edgepkd.logits.policy import fit_temperature
 from edgepkd.logits.wise import Convex, fit_vector, in_order
 from tests.logits.made_logits import make_doubtful
 
@@ -143,13 +141,6 @@ def test_a_strong_pull_gives_plain_sums_whatever_the_scale(scale: float) -> None
     assert weak.std() > 0.2 * weak.mean()
     assert scale * weak[3] == pytest.approx(fit_vector(logits / scale, evidence.labels, l2=0.0)[3],
                                             rel=0.05)
-
-
-def test_scales_are_one_over_the_temperature() -> None:
-    evidence = make_doubtful(num_clips=60, num_groups=6, worth={"mv": (1, 5), "iframe": (0, 1)})
-    logits = in_order(evidence.logits, PAIR)
-    expected = [1 / fit_temperature(logits[:, k], evidence.labels) for k in range(8)]
-    np.testing.assert_allclose(likeliest_scales(logits, evidence.labels), expected, rtol=1e-3)
 
 
 def test_parts_keep_groups_whole_and_classes_apart() -> None:
