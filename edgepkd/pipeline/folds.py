@@ -24,7 +24,7 @@ from pathlib import Path
 
 from edgepkd import plain_json
 from edgepkd.children import start_safely
-from edgepkd.config import Modality, check
+from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.folds import spread_folds
 from edgepkd.errors import DataError, TrainingError, UsageError
 from edgepkd.logits.clip_logits import ClipLogits, load_logits, save_logits
@@ -41,7 +41,7 @@ from edgepkd.pipeline.held_out import (
 from edgepkd.pipeline.quantize import quantize
 from edgepkd.pipeline.quantize_config import QuantDone, QuantizeConfig
 from edgepkd.pipeline.step_logs import refuse_quantized
-from edgepkd.pipeline.train import train_all_exits, train_backbones
+from edgepkd.pipeline.train import teachers_of, train_all_exits, train_backbones
 from edgepkd.pipeline.train_config import ExitsConfig, StepDone
 from edgepkd.training.recipe import TrainRecipe
 from edgepkd.training.runs import FoldOf, Run, read_run, write_run
@@ -213,7 +213,8 @@ Job = tuple[Callable[[FoldsConfig], list[StepDone]], FoldsConfig]
 def _trained(folds: Sequence[FoldsConfig], config: FoldsConfig) -> Iterator[StepDone]:
     """Trunks, one job a network, then exits, one job a fold."""
     stages: tuple[list[Job], ...] = (
-        [(_backbones, replace(fold, modalities=(m,))) for fold in folds for m in fold.modalities],
+        [(_backbones, replace(fold, modalities=(m,))) for fold in folds
+         for m in _with_teachers(read_run(fold.run).recipe, fold.modalities)],
         [(_exits, fold) for fold in folds])
     if config.processes == 1:
         for function, fold in (job for jobs in stages for job in jobs):
@@ -223,6 +224,14 @@ def _trained(folds: Sequence[FoldsConfig], config: FoldsConfig) -> Iterator[Step
     with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn")) as pool:
         for jobs in stages:
             yield from _side_by_side(pool, jobs)
+
+
+def _with_teachers(
+    recipe: TrainRecipe, modalities: Sequence[Modality]
+) -> tuple[Modality, ...]:
+    """Networks whose trunks are needed: `modalities`, and those that teach their exits."""
+    needed = {*modalities}.union(*(teachers_of(recipe.exits_of(m)) for m in modalities))
+    return tuple(m for m in MODALITIES if m in needed)
 
 
 def _side_by_side(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> Iterator[StepDone]:

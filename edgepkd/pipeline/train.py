@@ -88,7 +88,7 @@ def train_all_exits(config: ExitsConfig) -> Iterator[StepDone]:
         if rank() == 0:
             write_run(run)
         needed = {*config.modalities}.union(
-            *(_teachers(run.recipe.exits_of(m)) for m in config.modalities))
+            *(teachers_of(run.recipe.exits_of(m)) for m in config.modalities))
         trunks = {m: _trunk(run, m, device=config.execution.device)
                   for m in MODALITIES if m in needed}
         for modality in config.modalities:
@@ -198,7 +198,7 @@ def _with_method(config: ExitsConfig, recipe: TrainRecipe) -> TrainRecipe:
     return replace(recipe, exits=replace(recipe.exits, **asked), exit_changes=changes)
 
 
-def _teachers(recipe: ExitRecipe) -> set[Modality]:
+def teachers_of(recipe: ExitRecipe) -> set[Modality]:
     """Networks that teach others in some epoch."""
     named = {teacher_at(recipe.scheme, epoch=e, num_epochs=recipe.epochs,
                         last_teacher=recipe.last_teacher) for e in range(recipe.epochs)}
@@ -225,7 +225,7 @@ def _exits(
     seed = mix_seed(run.seed, modality, "exits")
     key = hash_of({
         "step": "exits", "seed": seed, "recipe": asdict(recipe), "online": config.online,
-        "trunks": {m: trunk_hash(trunks[m]) for m in {modality, *_teachers(recipe)}},
+        "trunks": {m: trunk_hash(trunks[m]) for m in {modality, *teachers_of(recipe)}},
         "plan": asdict(view_plan(run.recipe, modality)),
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
     })
@@ -252,7 +252,7 @@ def _features(
     config: ExitsConfig, run: Run, clips: Clips, modality: Modality,
     trunks: Mapping[Modality, SegmentedNetwork], data: LabelledClips,
 ) -> FeatureSource:
-    teachers = _teachers(run.recipe.exits)
+    teachers = teachers_of(run.recipe.exits)
     plans = {m: view_plan(run.recipe, m) for m in {modality, *teachers}}
     if config.online:
         return OnlineFeatures(modality, trunks, plans, data)

@@ -11,10 +11,15 @@ from edgepkd.cascade import Order, order_key
 from edgepkd.errors import DataError
 from edgepkd.logits.trial import Trial
 
+ENOUGH_CLIPS = 10
+"""On fewer, neither a constant answer nor a difference says anything."""
+
 
 def fault(trial: Trial, label_names: tuple[str, ...]) -> str | None:
     """What is wrong with the cascade, in a sentence with its numbers; None: nothing."""
     name = order_key(trial.order)
+    if len(trial.labels) < ENOUGH_CLIPS:
+        return None
     if trial.is_constant:
         counts = np.bincount(trial.full, minlength=len(label_names))
         return (f"with all exits of {name}, {counts.max()} of {len(trial.full)} held-out clips are"

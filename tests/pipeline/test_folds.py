@@ -34,6 +34,14 @@ def config(run: Path, **changes: Any) -> FoldsConfig:
     return FoldsConfig(**{**values, **changes})
 
 
+def without_teachers(run: Path) -> Path:
+    """The run with exits that learn from labels: no other trunk is needed."""
+    path = run / "run.json"
+    path.write_text(path.read_text().replace('"scheme": "pkd"', '"scheme": "ce"'))
+    assert read_run(run).recipe.exits.scheme == "ce"
+    return run
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six scenes of two labels: four train."""
@@ -48,7 +56,7 @@ Events = Sequence[FoldsPlan | StepDone | FoldsDone]
 @pytest.fixture(scope="module")
 def trained(data: Path) -> tuple[Path, Events]:
     """A run of the motion network with its folds."""
-    run = make_run(data.parent / "a", data, modalities=TRAINED)
+    run = without_teachers(make_run(data.parent / "a", data, modalities=TRAINED))
     return run, list(train_folds(config(run, modalities=TRAINED)))
 
 
@@ -111,7 +119,8 @@ def test_what_is_there_is_kept_unless_it_is_to_be_replaced(
 def test_processes_give_the_networks_that_one_gives(
     trained: tuple[Path, Events], tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path / "a", trained[0].parent / "data", modalities=TRAINED)
+    run = without_teachers(
+        make_run(tmp_path / "a", trained[0].parent / "data", modalities=TRAINED))
     list(train_folds(config(run, processes=2, cache=trained[0].parent / "cache")))
     for ours, theirs in zip(fold_folders(run), fold_folders(trained[0]), strict=True):
         for one, other in zip(load_network(ours / "mv")[0].parameters(),

@@ -37,6 +37,11 @@ def test_a_constant_answer_is_named() -> None:
         "with all exits of mv, 58 of 60 held-out clips are answered 'walk', whatever they show")
 
 
+def test_a_handful_of_clips_condemns_nothing() -> None:
+    few = {name: getattr(trial(), name)[:9] for name in ("exits", "labels", "groups")}
+    assert fault(trial(**few, full=np.zeros(9, int)), NAMES) is None
+
+
 def test_a_cascade_below_its_best_exit_is_named_with_both_numbers() -> None:
     what = fault(trial(("mv", "iframe"), right=0.3, best=0.8), NAMES)
     assert what is not None
