@@ -147,8 +147,9 @@ def _show(console: Console, result: WiseFitResult) -> None:
 
 
 def _held_out(row: HeldOutRow) -> tuple[str, ...]:
-    return (row.position, *(f"{100 * row.scores[kind].accuracy:.1f} %, {row.scores[kind].loss:.3f}"
-                            for kind in ("wise", "sums", "best")))
+    scores = (row.scores.get(kind) for kind in ("wise", "sums", "best"))
+    return (row.position, *(f"{100 * score.accuracy:.1f} %, {score.loss:.3f}" if score else "-"
+                            for score in scores))
 
 
 def _end(fitted: OrderFit) -> tuple[str, ...]:

@@ -179,18 +179,22 @@ class Track:
 class CrossFit:
     """Candidates for all orders over one set of clips; prefixes that orders share are fitted once.
 
-    `method`: how WISE is fitted; None: at `STRENGTHS`, with a pull towards plain sums.
+    `method`: how WISE is fitted; None: at `STRENGTHS`, with a pull towards plain sums. Where the
+    clips are too few for it and nothing was named, it is not tried.
     """
 
     def __init__(
-        self, evidence: Evidence, *, method: Method | None = None, variant: WiseVariant = FULL
+        self, evidence: Evidence, *, method: Method | None = None, variant: WiseVariant = FULL,
+        take: Take = "auto",
     ) -> None:
         self.evidence = evidence
-        self._candidates = _candidates(method, variant)
+        skips = take != "wise" and evidence.shortage
+        self._candidates = tuple(one for one in _candidates(method, variant)
+                                 if not (skips and one.kind == "wise"))
         self._known: dict[tuple[int, tuple[Position, ...]], _Prefix] = {}
 
     def tracks(self, order: Order) -> tuple[Track, ...]:
-        """Plain sums, the best exit so far, and WISE as often as it is tried."""
+        """Plain sums, the best exit so far, and WISE as often as it was tried."""
         places, logits = positions(order), in_order(self.evidence.logits, order)
         tracks = []
         for number, candidate in enumerate(self._candidates):

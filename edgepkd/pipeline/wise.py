@@ -289,7 +289,7 @@ class _Fitter:
         self.config, self.answered = config, answered
         self.evidence = evidence_of(answered)
         self.cross = CrossFit(self.evidence, method=config.fitting if config.is_named else None,
-                              variant=VARIANTS[config.variant])
+                              variant=VARIANTS[config.variant], take=config.settings.take)
 
     def fit(self, order: Order) -> OrderFit:
         choice = choose(self.cross.tracks(order), self.evidence, take=self.config.settings.take)

@@ -81,7 +81,8 @@ def test_a_class_that_hardly_speaks_counts_as_few_clips() -> None:
 
 def test_what_is_asked_for_is_taken() -> None:
     evidence = make_doubtful(num_clips=20, num_groups=2, worth={"mv": (1, 1), "iframe": (0, 3)})
-    tracks = CrossFit(evidence).tracks(PAIR)
+    assert "wise" not in {one.kind for one in CrossFit(evidence).tracks(PAIR)}
+    tracks = CrossFit(evidence, take="wise").tracks(PAIR)
     assert choose(tracks, evidence, take="wise").taken.kind == "wise"
     assert choose(tracks, evidence, take="sums").taken.kind == "sums"
 
