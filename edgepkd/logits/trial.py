@@ -42,10 +42,10 @@ class Trial:
     @property
     def is_constant(self) -> bool:
         """Whether the full chain answers nearly all clips alike and is no better than that."""
-        share = np.bincount(self.full).max() / len(self.full)
-        floor = np.bincount(self.labels).max() / len(self.labels)
-        return bool(share >= CONSTANT > floor
-                    and (self.full == self.labels).mean() <= floor + 1 - share)
+        count = len(self.full)
+        alike, floor = int(np.bincount(self.full).max()), int(np.bincount(self.labels).max())
+        right = int((self.full == self.labels).sum())
+        return alike >= CONSTANT * count > floor and right <= floor + count - alike
 
     @property
     def is_below_best(self) -> bool:

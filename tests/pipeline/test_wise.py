@@ -64,8 +64,8 @@ def test_a_method_that_is_named_is_taken_with_a_policy_for_held_out_answers(fit:
     assert result.facts["take"] == "wise"
     seen = fit_policy(in_order(data.logits, order), data.labels, weights=weights,
                       accuracy_loss=0.01, min_confidence=0.8, safety_clips=2)
-    assert fitted.policy.temperatures != seen.temperatures
-    np.testing.assert_allclose(fitted.policy.temperatures, seen.temperatures, rtol=0.3)
+    assert fitted.policy.temperatures[:4] == pytest.approx(seen.temperatures[:4], rel=0.3)
+    assert fitted.policy.temperatures[3] > 1.1 * seen.temperatures[3]  # less sure of new clips
 
 
 # ---- what is taken, and what is refused
