@@ -89,7 +89,7 @@ def evaluate(
     output.note_cache(cache, limit_gb=cache_gb, quiet=quiet)
     int8 = sorted(path.parent for path in run.glob("int8-*/quantize.json"))
     output.next_step(next_steps.after_eval(
-        run, result.out, split=split, is_fitted=bool(result.run.fitted),
+        run, split=split, is_fitted=bool(result.run.fitted),
         is_quantized=result.run.is_quantized, int8=int8[-1] if int8 else None, cache=cache),
         quiet=quiet)
 

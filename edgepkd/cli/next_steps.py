@@ -1,7 +1,7 @@
 """The command that comes next on the way from a folder of clips to a device, ready to be pasted.
 
-    data prepare -> train backbone -> train exits -> eval (calibration) -> wise fit -> eval (test)
-    -> quantize -> the same again for the INT8 networks -> export -> check -> run
+    data prepare -> train backbone -> train exits -> train folds -> wise fit -> eval (test)
+    -> quantize -> wise fit and eval of the INT8 networks -> export -> check -> run
 
 Each verb ends with one of these lines. An empty line: nothing follows, or nobody can say what.
 """
@@ -36,32 +36,36 @@ def after_exits(run: Path, trained: Collection[Modality], *, cache: Path = CACHE
     """After `train exits`, where the run now has all exits of the networks `trained`."""
     if missing := _missing(trained):
         return command("edgepkd", "train", "exits", run, "--modality", missing, *_kept(cache))
-    return _calibrate(run, cache)
+    return command("edgepkd", "train", "folds", run, *_kept(cache))
+
+
+def after_folds(run: Path, *, cache: Path = CACHE) -> str:
+    """After `train folds` of a run."""
+    return _fit(run, cache)
 
 
 def after_eval(
-    run: Path, out: Path, *, split: str, is_fitted: bool, is_quantized: bool,
+    run: Path, *, split: str, is_fitted: bool, is_quantized: bool,
     int8: Path | None = None, cache: Path = CACHE,
 ) -> str:
-    """After `eval` of a run, whose results are in `out`.
+    """After `eval` of a run.
 
     `is_fitted`: it has WISE weights. `int8`: the folder of its quantised networks, where there is
     one already.
     """
     if split == CALIBRATION:
-        replaced = ["--force"] if is_fitted else []
-        return command("edgepkd", "wise", "fit", out / "logits.npz", "--out", run, *replaced)
+        return _fit(run, cache, *(["--force"] if is_fitted else []))
     if split != "test":
         return ""
     if not is_fitted:
-        return _calibrate(run, cache)
+        return _fit(run, cache)
     if is_quantized:
         name = f"{run.resolve().parent.name}-{run.resolve().name}.edgepkd"
         return command("edgepkd", "export", run, "--target", "onnx", "--out",
                        run.parent.with_name(name) if run.parent.name else Path(name),
                        *_kept(cache))
     if int8 is not None:
-        return _calibrate(int8, cache)
+        return _fit(int8, cache)
     return command("edgepkd", "quantize", run, *_kept(cache))
 
 
@@ -72,7 +76,7 @@ def after_wise_fit(run: Path) -> str:
 
 def after_quantize(out: Path, *, cache: Path = CACHE) -> str:
     """After `quantize`, which wrote the run `out`."""
-    return _calibrate(out, cache)
+    return _fit(out, cache)
 
 
 def after_export(bundle: Path) -> str:
@@ -86,8 +90,8 @@ def after_check(bundle: Path, verdict: str) -> str:
         if verdict == "ok" else ""
 
 
-def _calibrate(run: Path, cache: Path) -> str:
-    return command("edgepkd", "eval", run, "--split", CALIBRATION, *_kept(cache))
+def _fit(run: Path, cache: Path, *more: str) -> str:
+    return command("edgepkd", "wise", "fit", run, *more, *_kept(cache))
 
 
 def _missing(trained: Collection[Modality]) -> str:

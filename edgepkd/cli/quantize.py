@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgepkd.pipeline.quantize_config import QuantDone
+    from edgepkd.cli.output import JsonLines
+    from edgepkd.pipeline.quantize_config import QuantDone, QuantizeConfig
 
 SHOWN_LAYERS = 5
 """Worst layers of each network that --sensitivity prints."""
@@ -68,6 +69,9 @@ def quantize(
     cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0, jobs: Jobs = 2,
     threads: Threads = None,
     device: Device = "auto", tensorboard: TensorBoard = False, json: Json = None,
+    folds: Annotated[bool, typer.Option(
+        "--folds/--no-folds", help="Also quantise the folds of the run, where `train folds` made"
+        " them, so that `wise fit` can rest on them.", show_default=False)] = True,
 ) -> None:
     """Make the INT8 networks of a run.
 
@@ -94,9 +98,23 @@ def quantize(
         for done in pipeline.quantize(config):
             lines.write("network", _facts(done))
             finished.append(done)
+        if folds:
+            _quantize_folds(config, lines)
     if json != "-":
         _show(output.stdout(), finished)
     output.next_step(next_steps.after_quantize(config.out, cache=cache))
+
+
+def _quantize_folds(config: QuantizeConfig, lines: JsonLines) -> None:
+    from edgepkd.cli import output
+    from edgepkd.pipeline.folds import FoldsDone, quantize_folds
+
+    for done in quantize_folds(config):
+        if isinstance(done, FoldsDone):
+            output.note(f"{done.num_clips} clips of {done.num_groups} groups answered by the folds:"
+                        f" {done.path}")
+        else:
+            lines.write("network", _facts(done))
 
 
 def _facts(done: QuantDone) -> dict[str, object]:

@@ -100,7 +100,7 @@ def _fits(judged: Judged) -> dict[str, tuple[WiseWeights, ExitPolicy]]:
     """Each form with what would be fitted to it; twins share what is fitted to the segments."""
     fits = {DEPLOYED: judged.fitted[judged.order]}
     if FAKE_QUANT in judged.answers and FP32 in judged.answers:
-        fits[FP32] = _fit(judged.answers[FP32], judged.labels, judged)
+        fits[FP32] = _fit(judged.answers[FP32], judged.labels, judged.groups, judged)
     return fits
 
 
@@ -108,12 +108,17 @@ def _of_folds(int8: ClipLogits, as_float: ClipLogits, judged: Judged) -> Evidenc
     answers = {FAKE_QUANT: int8.logits, FP32: as_float.logits}
     return Evidence(
         clips="held-out clips of the folds", answers=answers, pairs=[(FAKE_QUANT, FP32)],
-        fits={form: _fit(logits, int8.labels, judged) for form, logits in answers.items()},
+        fits={form: _fit(logits, int8.labels, int8.groups, judged,
+                         folds=int8.folds.fold_of if int8.folds else None)
+              for form, logits in answers.items()},
         labels=int8.labels, groups=int8.groups)
 
 
-def _fit(logits: ModalityLogits, labels: Labels, judged: Judged) -> tuple[WiseWeights, ExitPolicy]:
-    return fit_deployed(logits, labels, orders=[judged.order],
+def _fit(
+    logits: ModalityLogits, labels: Labels, groups: Sequence[str], judged: Judged, *,
+    folds: Sequence[int] | None = None,
+) -> tuple[WiseWeights, ExitPolicy]:
+    return fit_deployed(logits, labels, groups=groups, folds=folds, orders=[judged.order],
                         settings=judged.settings)[judged.order]
 
 

@@ -30,7 +30,7 @@ from edgepkd.engines.targets import Target, load_target
 from edgepkd.errors import BundleError, DataError, SourceError, UsageError
 from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.logits.fit import fit_deployed
-from edgepkd.logits.fit_files import Fitted
+from edgepkd.logits.fit_files import Fitted, read_fitted
 from edgepkd.logits.report import Report, answer, report_of
 from edgepkd.logits.verdicts import at_chance
 from edgepkd.logits.wise import all_orders
@@ -40,6 +40,7 @@ from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import Split, clips_in_splits, of_split
 from edgepkd.pipeline.export_bundle import ExportConfig, export_bundle
 from edgepkd.pipeline.export_gate import Judged, pass_gate
+from edgepkd.pipeline.held_out import read_folds
 from edgepkd.pipeline.run_card import RunFacts, run_card
 from edgepkd.pipeline.step_logs import QUANTIZE_FILE
 from edgepkd.pipeline.trained_run import TrainedRun, open_run
@@ -127,7 +128,9 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
     clips = _clips(config, run)
     answers, pairs = _answers(config, run.networks, inputs, segments, clips)
     refuse_broken(answers)
-    fitted = _fitted(run, clips, answers[DEPLOYED], order=order)
+    fitted = _fitted(config.source, run, clips, answers[DEPLOYED], order=order)
+    if config.order is None and order not in fitted:
+        order = next(iter(fitted))  # `wise fit` left the default order out
     name, quantization = _name(config), _quantization(config.source)
     parity = pass_gate(Judged(
         source=config.source, out=out, target=target, order=order, split=clips.split,
@@ -201,25 +204,6 @@ def _clips(config: ExportConfig, run: TrainedRun) -> _Clips:
                   len(chosen) - len(arrays))
 
 
-def _fitted(run: TrainedRun, clips: _Clips, deployed: ModalityLogits, *, order: Order) -> Fitted:
-    """Weights and policies of all orders, on what the segments answered to held-out clips.
-
-    Without calibration clips they are those that `wise fit` left in the run.
-
-    Raises:
-        DataError: there are neither.
-    """
-    if clips.split == "calibration":
-        return fit_deployed(deployed, clips.labels, settings=run.record.recipe.wise,
-                            orders=all_orders(tuple(run.networks)))
-    if order not in run.fitted:
-        raise DataError(f"the run has no calibration clips, and nothing was fitted for the order"
-                        f" {order_key(order)} on held-out ones.",
-                        hint="Training clips would flatter late exits: `edgepkd wise fit` on"
-                             " cross-fitted logits, or name other clips with --data.")
-    return run.fitted
-
-
 def _answers(
     config: ExportConfig, networks: Networks, inputs: Inputs, segments: Segments, clips: _Clips
 ) -> tuple[dict[str, ModalityLogits], list[tuple[str, str]]]:
@@ -236,6 +220,40 @@ def _answers(
             {m: parent.networks[m] for m in networks}, inputs, clips.arrays)
         pairs += [(FAKE_QUANT, FP32), (DEPLOYED, FP32)]
     return answers, pairs
+
+
+def _fitted(
+    source: Path, run: TrainedRun, clips: _Clips, deployed: ModalityLogits, *, order: Order
+) -> Fitted:
+    """Weights and policies for the bundle: those that `wise fit` found on the run's folds, which
+    are more clips than `deployed` answered, where it was fitted on them; else by `deployed`.
+
+    Raises:
+        DataError: there are no calibration clips, and nothing was fitted on held-out ones.
+    """
+    if run.fitted and _rests_on_folds(source):
+        return {order: fit for order, fit in run.fitted.items() if set(order) <= set(run.networks)}
+    if clips.split == "calibration":
+        return fit_deployed(deployed, clips.labels, settings=run.record.recipe.wise,
+                            groups=clips.groups, orders=all_orders(tuple(run.networks)))
+    if order not in run.fitted:
+        float_run = source.parent if run.is_quantized else source
+        raise DataError(f"the run has no calibration clips, and nothing was fitted for the order"
+                        f" {order_key(order)} on held-out ones.",
+                        hint=f"Training clips would flatter late exits. Run `edgepkd train folds"
+                             f" {float_run}`, then `edgepkd wise fit {source}`; or name other clips"
+                             " with --data.")
+    return run.fitted
+
+
+def _rests_on_folds(source: Path) -> bool:
+    """Whether the fit of a run rests on its present folds.
+
+    Raises:
+        DataError: the folds are of another recipe, of other clips or of another seed.
+    """
+    _, record = read_fitted(source)
+    return record.get("num_folds", 1) > 1 and read_folds(source) is not None
 
 
 def _report(

@@ -106,7 +106,7 @@ def train_all_exits(config: ExitsConfig) -> Iterator[StepDone]:
     with _started(config) as (run, clips):
         run = replace(run, recipe=_with_method(config, run.recipe))
         needed = {*config.modalities}.union(
-            *(_teachers(run.recipe.exits_of(m)) for m in config.modalities))
+            *(teaching_networks(run.recipe.exits_of(m)) for m in config.modalities))
         if config.out and rank() == 0:
             run = copy_trunks(run, config.out, [m for m in MODALITIES if m in needed])
         if world_size() > 1:
@@ -157,7 +157,7 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
         _tell_splits(config.console, clips.samples)
     seed = recipe.seed if config.seed is None else config.seed
     run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed,
-              old.trunks_from if old else "")
+              old.trunks_from if old else "", old.fold if old else None)
     if isinstance(config, ExitsConfig) and config.out:
         check_out(run, config.out)
     if old:
@@ -269,7 +269,7 @@ def _with_method(config: ExitsConfig, recipe: TrainRecipe) -> TrainRecipe:
     return replace(recipe, exits=replace(recipe.exits, **asked), exit_changes=changes)
 
 
-def _teachers(recipe: ExitRecipe) -> set[Modality]:
+def teaching_networks(recipe: ExitRecipe) -> set[Modality]:
     """Networks that teach others in some epoch."""
     named = teachers_of(recipe.scheme, last_teacher=recipe.last_teacher)
     return {m for m in MODALITIES if m in named}
@@ -296,7 +296,7 @@ def _exits(
     key = hash_of({
         "step": "exits", "seed": seed, "recipe": facts_of(recipe),
         "online": config.online,
-        "trunks": {m: trunk_hash(trunks[m]) for m in {modality, *_teachers(recipe)}},
+        "trunks": {m: trunk_hash(trunks[m]) for m in {modality, *teaching_networks(recipe)}},
         "plan": facts_of(view_plan(run.recipe, modality)),
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
     })
@@ -337,7 +337,7 @@ def _features(
     config: ExitsConfig, run: Run, clips: Clips, modality: Modality,
     trunks: Mapping[Modality, SegmentedNetwork], data: LabelledClips,
 ) -> FeatureSource:
-    teachers = _teachers(run.recipe.exits)
+    teachers = teaching_networks(run.recipe.exits)
     plans = {m: view_plan(run.recipe, m) for m in {modality, *teachers}}
     if config.online:
         return OnlineFeatures(modality, trunks, plans, data)

@@ -1,6 +1,6 @@
 """A training run's folder: its recipe and data in run.json, its networks and logs beside it.
 
-RUN/run.json                     recipe, labels, index, seed, versions
+RUN/run.json                     recipe, labels, index, seed, versions; of a fold: which it is
 RUN/skipped.csv                  clips that could not be read, and why
 RUN/MODALITY-trunk.{safetensors,json}   after `train backbone`
 RUN/MODALITY.{safetensors,json}  after `train exits`: the deployable network with all four exits
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepkd import plain_json
-from edgepkd.config import MODALITIES, Modality, facts_of
+from edgepkd.config import MODALITIES, Modality, check, facts_of
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ConfigError, DataError, UsageError
 from edgepkd.files import csv_bytes, write_atomically
@@ -35,6 +35,21 @@ def files_of(folder: Path) -> tuple[Path, ...]:
 
 
 @dataclass(frozen=True)
+class FoldOf:
+    """Which fold of another run's training groups a run holds out."""
+
+    index: int
+    """0..of - 1."""
+    of: int
+    seed: int
+    """Of the cut."""
+
+    def __post_init__(self) -> None:
+        check(self.of >= 2, "folds", got=self.of, allowed="2 or more")
+        check(0 <= self.index < self.of, "fold", got=self.index, allowed=f"0..{self.of - 1}")
+
+
+@dataclass(frozen=True)
 class Run:
     """What all steps of one run share."""
 
@@ -45,6 +60,8 @@ class Run:
     seed: int
     trunks_from: str = ""
     """Run that its trunks were trained in and copied from; empty: they are its own."""
+    fold: FoldOf | None = None
+    """None: a run of its own, trained on the whole training split."""
 
     def trunk(self, modality: Modality) -> Path:
         """Network with a trained trunk and last exit, without suffix."""
@@ -70,6 +87,7 @@ def write_run(run: Run) -> None:
         "index": str(run.index.resolve()), "dataset": run.recipe.dataset, "seed": run.seed,
         "versions": versions(("torch", "av", "numpy")),
         **({"trunks_from": run.trunks_from} if run.trunks_from else {}),
+        **({"fold": facts_of(run.fold)} if run.fold else {}),
     }
     write_atomically(run.folder / RUN_FILE, (plain_json.dumps(document, indent=2) + "\n").encode())
 
@@ -88,7 +106,8 @@ def read_run(folder: Path) -> Run:
                             f"allowed: {SCHEMA_VERSION}.", hint="Update edgepkd.")
         return Run(folder, recipe_of(document["recipe"], where=str(path)), Path(document["index"]),
                    tuple(document["labels"]), int(document["seed"]),
-                   str(document.get("trunks_from", "")))
+                   str(document.get("trunks_from", "")),
+                   FoldOf(**document["fold"]) if "fold" in document else None)
     except OSError as error:
         raise DataError(f"{folder} is no training run: {path.name} cannot be read "
                         f"({error.strerror}).",

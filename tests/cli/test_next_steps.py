@@ -14,13 +14,12 @@ from edgepkd.cli.main import app
 from edgepkd.config import MODALITIES
 
 RUN, SET = Path("runs/mine"), Path("my data")
-OUT = RUN / "eval/calibration-centre"
 
 
 def after_eval(split: str, *, fitted: bool = False, **others: Any) -> str:
     settings = {"is_quantized": False, **others}
     run = settings.pop("run", RUN)
-    return next_steps.after_eval(run, OUT, split=split, is_fitted=fitted, **settings)
+    return next_steps.after_eval(run, split=split, is_fitted=fitted, **settings)
 
 
 STEPS = [
@@ -30,22 +29,20 @@ STEPS = [
      "edgepkd train backbone runs/mine --modality residual,iframe"),
     (next_steps.after_exits(RUN, ["mv", "iframe"]),
      "edgepkd train exits runs/mine --modality residual"),
-    (next_steps.after_exits(RUN, MODALITIES), "edgepkd eval runs/mine --split calibration"),
+    (next_steps.after_exits(RUN, MODALITIES), "edgepkd train folds runs/mine"),
     (next_steps.after_exits(RUN, MODALITIES, cache=Path("/scratch/c")),
-     "edgepkd eval runs/mine --split calibration --cache /scratch/c"),
-    (after_eval("calibration"),
-     "edgepkd wise fit runs/mine/eval/calibration-centre/logits.npz --out runs/mine"),
-    (after_eval("calibration", fitted=True),
-     "edgepkd wise fit runs/mine/eval/calibration-centre/logits.npz --out runs/mine --force"),
-    (after_eval("test"), "edgepkd eval runs/mine --split calibration"),
+     "edgepkd train folds runs/mine --cache /scratch/c"),
+    (next_steps.after_folds(RUN), "edgepkd wise fit runs/mine"),
+    (after_eval("calibration"), "edgepkd wise fit runs/mine"),
+    (after_eval("calibration", fitted=True), "edgepkd wise fit runs/mine --force"),
+    (after_eval("test"), "edgepkd wise fit runs/mine"),
     (after_eval("test", fitted=True), "edgepkd quantize runs/mine"),
     (after_eval("test", fitted=True, int8=RUN / "int8-qad"),
-     "edgepkd eval runs/mine/int8-qad --split calibration"),
+     "edgepkd wise fit runs/mine/int8-qad"),
     (after_eval("test", fitted=True, is_quantized=True, run=RUN / "int8-qad"),
      "edgepkd export runs/mine/int8-qad --target onnx --out runs/mine-int8-qad.edgepkd"),
     (next_steps.after_wise_fit(RUN), "edgepkd eval runs/mine"),
-    (next_steps.after_quantize(RUN / "int8-ptq"),
-     "edgepkd eval runs/mine/int8-ptq --split calibration"),
+    (next_steps.after_quantize(RUN / "int8-ptq"), "edgepkd wise fit runs/mine/int8-ptq"),
     (next_steps.after_export(Path("my.edgepkd")), "edgepkd check my.edgepkd"),
     (next_steps.after_check(Path("my.edgepkd"), "ok"), "edgepkd run VIDEO --model my.edgepkd"),
 ]
