@@ -15,18 +15,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from multiprocessing import get_context
 from pathlib import Path
 
 from edgepkd import plain_json
-from edgepkd.children import start_safely
 from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.folds import spread_folds
-from edgepkd.errors import DataError, TrainingError, UsageError
+from edgepkd.errors import DataError, UsageError
 from edgepkd.logits.clip_logits import ClipLogits, load_logits, save_logits
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import clips_in_splits
@@ -40,6 +36,7 @@ from edgepkd.pipeline.held_out import (
 )
 from edgepkd.pipeline.quantize import quantize
 from edgepkd.pipeline.quantize_config import QuantDone, QuantizeConfig
+from edgepkd.pipeline.side_by_side import side_by_side
 from edgepkd.pipeline.step_logs import refuse_quantized
 from edgepkd.pipeline.train import teaching_networks, train_all_exits, train_backbones
 from edgepkd.pipeline.train_config import ExitsConfig, StepDone
@@ -219,14 +216,11 @@ def _trained(folds: Sequence[FoldsConfig], config: FoldsConfig) -> Iterator[Step
         [(_backbones, replace(fold, modalities=(m,))) for fold in folds
          for m in _with_teachers(read_run(fold.run).recipe, fold.modalities)],
         [(_exits, fold) for fold in folds])
-    if config.processes == 1:
-        for function, fold in (job for jobs in stages for job in jobs):
-            yield from function(fold)
-        return
-    start_safely()
-    with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn")) as pool:
-        for jobs in stages:
-            yield from _side_by_side(pool, jobs)
+    if config.processes > 1:
+        stages = tuple([(function, replace(fold, console=None, threads=1, jobs=1))
+                        for function, fold in jobs] for jobs in stages)
+    for done in side_by_side(stages, processes=config.processes):
+        yield from done
 
 
 def _with_teachers(
@@ -235,21 +229,6 @@ def _with_teachers(
     """Networks whose trunks are needed: `modalities`, and those that teach their exits."""
     needed = {*modalities}.union(*(teaching_networks(recipe.exits_of(m)) for m in modalities))
     return tuple(m for m in MODALITIES if m in needed)
-
-
-def _side_by_side(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> Iterator[StepDone]:
-    """Run `jobs`, with a thread and no console each; the first error stops them all."""
-    waiting = [pool.submit(function, replace(fold, console=None, threads=1, jobs=1))
-               for function, fold in jobs]
-    try:
-        for future in as_completed(waiting):
-            yield from future.result()
-    except BrokenProcessPool as error:
-        raise TrainingError("a process died (a crash, or no memory left).", hint="Start it again"
-                            " with --resume and fewer --processes.") from error
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def _backbones(config: FoldsConfig) -> list[StepDone]:

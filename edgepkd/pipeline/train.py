@@ -32,6 +32,7 @@ from edgepkd.models.weights import load_backbone, read_checkpoint
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import Clips, clips_to_train_on, decoded_clips, recipe_for
 from edgepkd.pipeline.exits_out import check_out, copy_trunks
+from edgepkd.pipeline.motion_form import formed, with_form
 from edgepkd.pipeline.step_logs import StepLog, kept_extra, refuse_quantized, step_logs
 from edgepkd.pipeline.train_config import DEFAULT_RECIPE, ExitsConfig, StepDone, TrainConfig
 from edgepkd.pipeline.train_notes import (
@@ -92,6 +93,7 @@ def train_backbones(config: TrainConfig, *, init: Path | None = None,
         DataError, TrainingError, ModelError, StorageError, UsageError: see their modules.
     """
     with _started(config) as (run, clips):
+        run, clips = _with_motion_form(config, run, clips)
         start = _read_init(init, key_map)
         for modality in config.modalities:
             yield _backbone(config, run, clips, modality, start)
@@ -180,6 +182,10 @@ def _recipe(config: TrainConfig, old: Run | None, data: Path) -> TrainRecipe:
         recipe = changed_recipe(old.recipe, config.changes)
     else:
         recipe = load_train_recipe(config.recipe or DEFAULT_RECIPE, config.changes)
+    if "inputs.mv.stack" in config.changes:
+        recipe = replace(recipe, choose_stack=False)
+    elif old and recipe.choose_stack and not old.recipe.choose_stack:  # decided there
+        recipe = with_form(recipe, is_stacked=old.recipe.inputs["mv"].stack)
     if config.dataset is not None:
         return replace(recipe, dataset=config.dataset)
     recipe, said = recipe_for(data, recipe)
@@ -189,6 +195,22 @@ def _recipe(config: TrainConfig, old: Run | None, data: Path) -> TrainRecipe:
 
 
 # ---- backbones
+
+
+def _with_motion_form(config: TrainConfig, run: Run, clips: Clips) -> tuple[Run, Clips]:
+    """The run with the form of its motion network decided, before that is trained."""
+    if not run.recipe.choose_stack or "mv" not in config.modalities:
+        return run, clips
+    alone = config.execution.on_gpu or config.threads is not None
+    recipe, choice = formed(clips, execution=config.execution,
+                            processes=1 if alone else config.jobs)
+    run = replace(run, recipe=recipe)
+    if rank() == 0:
+        write_run(run)
+        if config.console:
+            config.console.print(f"motion network: {'stacked' if choice.is_stacked else 'averaged'}"
+                                 f" fields ({choice.why})", soft_wrap=True, markup=False)
+    return run, replace(clips, run=run)
 
 
 def _read_init(

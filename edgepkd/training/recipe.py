@@ -311,6 +311,8 @@ class TrainRecipe:
     """Cross-fitting: each fold of groups is answered by networks that never saw it."""
     terms: str = ""
     """Licence and terms of the data, for the model card."""
+    choose_stack: bool = field(default=False, metadata=LATER)
+    """`train backbone` finds out on held-out groups whether `inputs.mv.stack` is better."""
     augment: AugmentRecipe = field(default=AugmentRecipe(), metadata=LATER)
     """Of the views that trunks, exits and quantised networks are trained on."""
 
