@@ -65,6 +65,11 @@ def teacher_at(
     """Teacher of `epoch` (from 0) of `num_epochs`; a hard switch, as in the reference."""
     phases = SCHEDULES[scheme]
     phase = next((p for p in phases if epoch < round(p.until * num_epochs)), phases[-1])
+    return named_teacher(phase, last_teacher)
+
+
+def named_teacher(phase: Phase, last_teacher: LastTeacher) -> Teacher:
+    """Who teaches in `phase`."""
     return last_teacher if phase.teacher == "last" else phase.teacher
 
 
