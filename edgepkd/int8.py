@@ -28,6 +28,7 @@ from edgepkd.training.finetune import (
     Judged,
     Taught,
     finetune,
+    judged,
     teachers_needed,
     view_logits,
     views_needed,
@@ -124,6 +125,16 @@ def spare_rows(count: int, ranges: Sequence[int], recipe: Int8Recipe) -> list[in
     """
     others = sorted(set(range(count)) - set(ranges)) or list(range(count))
     return others[: recipe.calibration_clips]
+
+
+def spare_judge(
+    network: SegmentedNetwork, fit: LabelledClips, ranges: Sequence[int], *, spec: InputSpec,
+    recipe: Int8Recipe,
+) -> Judged:
+    """The `spare_rows` of clips `fit`, of which rows `ranges` set the ranges, as a judge."""
+    rows = spare_rows(len(fit), ranges, recipe)
+    spare = LabelledClips([fit.clips[row] for row in rows], [fit.labels[row] for row in rows])
+    return judged(network, spare, spec)
 
 
 def hash_of_clips(keys: Sequence[str]) -> str:
