@@ -320,9 +320,9 @@ def test_training_that_only_harms_leaves_the_start(
 ) -> None:
     judge = judged(networks["mv"], data, plan().spec)
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    log = run(student, data, taught, recipe=steps(epochs=1, select="best", learning_rate=300),
+    log = run(student, data, taught, recipe=steps(select="best", learning_rate=300),
               judge=judge)
-    assert log.rows[0][KL] > judged_values(student, judge, plan().spec)[KL]
+    assert min(row[KL] for row in log.rows) > judged_values(student, judge, plan().spec)[KL]
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
 
 
