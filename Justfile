@@ -42,7 +42,7 @@ gpu:
 reproduce *args:
     {{python}} -m edgepkd.studies.exits {{args}}
 
-# INT8 by PTQ, QAT and QAD against FP32 on the same folds, on the trunks of `just reproduce` where
+# INT8 by PTQ (plain and corrected), QAT and QAD against FP32 on the same folds, on the trunks of `just reproduce` where
 # they are there; about an hour and a half on two cores. `just reproduce-int8 --quick` shows that it runs
 reproduce-int8 *args:
     {{python}} -m edgepkd.studies.int8 {{args}}

@@ -18,12 +18,21 @@ from edgepkd.config import MODALITIES, InputSpec, Modality, check, facts_of
 from edgepkd.errors import DataError
 from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.quantize.network import quantize_network
-from edgepkd.quantize.spec import QuantSpec
+from edgepkd.quantize.sensitivity import LayerSensitivity, measure_sensitivity, worth_float
+from edgepkd.quantize.spec import AUTO, QuantSpec
 from edgepkd.recipes import load_recipe
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution
 from edgepkd.training.exits import ViewPlan, view_plan
-from edgepkd.training.finetune import Taught, finetune, teachers_needed, view_logits, views_needed
+from edgepkd.training.finetune import (
+    Judged,
+    Taught,
+    finetune,
+    judged,
+    teachers_needed,
+    view_logits,
+    views_needed,
+)
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.loop import Checkpoint, Log
 from edgepkd.training.recipe import FinetuneRecipe, TrainRecipe
@@ -32,6 +41,8 @@ from edgepkd.training.views import test_view
 
 QuantMethod = Literal["ptq", "qat", "qad"]
 METHODS: tuple[QuantMethod, ...] = get_args(QuantMethod)
+SENSITIVITY_CLIPS = 4
+"""Calibration clips whose frames tell layers apart; a forward pass a layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +92,12 @@ def int8_recipe_of(values: Mapping[str, Any], *, where: str) -> Int8Recipe:
         ConfigError: as `load_int8_recipe`.
     """
     refuse_unknown(values, Int8Recipe, where=where)
+    quantizer = values.get("quantizer", {})
+    if isinstance(quantizer, Mapping) and quantizer.get("keep_float") == AUTO:
+        quantizer = {**quantizer, "keep_float": [AUTO]}
     return typed_table(Int8Recipe, {
         **values,
-        "quantizer": typed_table(QuantSpec, values.get("quantizer", {}),
-                                 where=f"{where}: quantizer"),
+        "quantizer": typed_table(QuantSpec, quantizer, where=f"{where}: quantizer"),
         "finetune": typed_table(FinetuneRecipe, values.get("finetune", {}),
                                 where=f"{where}: finetune"),
     }, where=where)
@@ -106,6 +119,25 @@ def calibration_rows(
                         hint="Add training clips, or pass --force-few: ranges are then chance.")
     chosen = np.random.default_rng(seed).permutation(count)[: recipe.calibration_clips]
     return sorted(int(row) for row in chosen)
+
+
+def spare_rows(count: int, ranges: Sequence[int], recipe: Int8Recipe) -> list[int]:
+    """Which of `count` training clips judge a network where there are no calibration clips.
+
+    Those that set no range, up to `calibration_clips`; all, where there are no others.
+    """
+    others = sorted(set(range(count)) - set(ranges)) or list(range(count))
+    return others[: recipe.calibration_clips]
+
+
+def spare_judge(
+    network: SegmentedNetwork, fit: LabelledClips, ranges: Sequence[int], *, spec: InputSpec,
+    recipe: Int8Recipe,
+) -> Judged:
+    """The `spare_rows` of clips `fit`, of which rows `ranges` set the ranges, as a judge."""
+    rows = spare_rows(len(fit), ranges, recipe)
+    spare = LabelledClips([fit.clips[row] for row in rows], [fit.labels[row] for row in rows])
+    return judged(network, spare, spec)
 
 
 def hash_of_clips(keys: Sequence[str]) -> str:
@@ -139,7 +171,7 @@ class Int8Clips:
 def to_int8(
     method: QuantMethod, networks: Networks, clips: Int8Clips, *, modality: Modality,
     recipe: Int8Recipe, trunk_rate: float, seed: int, ranged: SegmentedNetwork | None = None,
-    calibration: LabelledClips | None = None, execution: Execution | None = None,
+    judge: Judged | None = None, execution: Execution | None = None,
     log: Log | None = None, checkpoint: Checkpoint | None = None,
 ) -> SegmentedNetwork:
     """PTQ, QAT or QAD of the network of `modality`: an INT8 copy of it.
@@ -161,7 +193,7 @@ def to_int8(
     steps = recipe.finetune_of(method).for_clips(len(clips.train))
     finetune(student, clips.train, clips.plans[modality], recipe=steps, trunk_rate=trunk_rate,
              seed=seed, taught=_teach(networks, clips, modality=modality, recipe=steps),
-             calibration=calibration, execution=execution, log=log, checkpoint=checkpoint)
+             judge=judge, execution=execution, log=log, checkpoint=checkpoint)
     return student
 
 
@@ -175,14 +207,32 @@ def _with_ranges(
         for clip in clips:
             quantized(test_view(clip, spec).to(device))
 
-    return quantize_network(network, spec=recipe.quantizer, calibrate=calibrate)
+    quantizer = recipe.quantizer
+    quantized = quantize_network(network, spec=quantizer, calibrate=calibrate)
+    if quantizer.is_auto:
+        layers = sensitivity(quantized, network, clips, spec=spec, recipe=recipe)
+        if found := worth_float(layers):
+            quantized = quantize_network(
+                network, spec=quantizer.of(network.spec.modality, found=found),
+                calibrate=calibrate)
+    return quantized
+
+
+def sensitivity(
+    quantized: SegmentedNetwork, network: SegmentedNetwork, clips: Sequence[ClipArrays], *,
+    spec: InputSpec, recipe: Int8Recipe,
+) -> tuple[LayerSensitivity, ...]:
+    """What each layer of `quantized`, made from `network` by PTQ, loses on the first few clips."""
+    views = [test_view(clip, spec) for clip in clips[:SENSITIVITY_CLIPS]]
+    return measure_sensitivity(quantized, views,
+                               network=network if recipe.quantizer.bias_correction else None)
 
 
 def _teach(
     networks: Networks, clips: Int8Clips, *, modality: Modality, recipe: FinetuneRecipe
 ) -> Taught:
     """What the FP32 networks say about the views that the network of `modality` is trained on."""
-    if recipe.scheme == "ce" and recipe.self_share == 0:
+    if not recipe.distils:
         return {}
     return {m: view_logits(networks[m], clips.train.clips, clips.plans[m],
                            num_views=views_needed(clips.plans[modality], recipe))

@@ -20,6 +20,8 @@ from edgepkd.int8 import (
     hash_of_clips,
     int8_recipe_of,
     load_int8_recipe,
+    sensitivity,
+    spare_rows,
     to_int8,
 )
 from edgepkd.models.segmented import SegmentedNetwork
@@ -47,7 +49,8 @@ def networks() -> dict[Modality, SegmentedNetwork]:
 
 @pytest.fixture(scope="module")
 def recipe() -> Int8Recipe:
-    return load_int8_recipe("int8", {"finetune.epochs": 2, "finetune.batch_clips": 4})
+    return load_int8_recipe("int8", {"finetune.epochs": 2, "finetune.batch_clips": 4,
+                                     "finetune.select": "last"})
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,8 @@ def quantize(
 def test_the_shipped_recipe_survives_being_written() -> None:
     recipe = load_int8_recipe("int8")
     assert (recipe.quantizer.calibrator, recipe.quantizer.weight_bits) == ("max", 7)
-    assert recipe.finetune.scheme == "pkd"
+    assert recipe.quantizer.bias_correction
+    assert (recipe.finetune.scheme, recipe.finetune.select) == ("pkd", "best")
     assert int8_recipe_of(asdict(recipe), where="x") == recipe
 
 
@@ -87,6 +91,11 @@ def test_single_values_can_be_changed() -> None:
     assert recipe.quantizer.keep_float == ("*.head.fc",)
     assert (recipe.quantizer.calibrator, recipe.calibration_clips) == ("mse", 8)
     assert recipe.finetune.self_share == 0.25
+
+
+def test_auto_is_a_word_or_one_name_of_a_list() -> None:
+    for value in ("auto", ["auto"]):
+        assert load_int8_recipe("int8", {"quantizer.keep_float": value}).quantizer.is_auto
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -132,6 +141,13 @@ def test_too_few_clips_are_refused_unless_forced(recipe: Int8Recipe) -> None:
         calibration_rows(15, recipe, seed=0)
     assert calibration_rows(15, recipe, seed=0, force=True) == list(range(15))
     assert len(calibration_rows(16, recipe, seed=0)) == 16
+
+
+def test_clips_that_set_no_range_judge_where_there_are_any(recipe: Int8Recipe) -> None:
+    few = replace(recipe, calibration_clips=3)
+    assert spare_rows(8, [0, 2, 4], few) == [1, 3, 5]
+    assert spare_rows(5, [0, 2, 4], few) == [1, 3]
+    assert spare_rows(3, [0, 1, 2], few) == [0, 1, 2]  # all set ranges
 
 
 def test_the_hash_of_clips_knows_no_order() -> None:
@@ -243,3 +259,20 @@ def test_a_network_of_stacked_fields_is_quantised(data: LabelledClips, method: Q
             for mine, theirs in zip(student(x), network(x), strict=True):
                 assert mine.shape == (1, 2)
                 assert 0 < (mine - theirs).abs().max() < (0.1 if method == "ptq" else 1)
+
+
+def test_auto_leaves_what_is_worth_it_in_float(
+    monkeypatch: pytest.MonkeyPatch, networks: dict[Modality, SegmentedNetwork], clips: Int8Clips,
+    quantized: SegmentedNetwork, recipe: Int8Recipe,
+) -> None:
+    layers = sensitivity(quantized, networks["mv"], clips.ranges, spec=INPUTS["mv"], recipe=recipe)
+    bar = sorted(one.worst_sqnr_db for one in layers)[2]
+    worst = {one.layer for one in layers if one.worst_sqnr_db < bar}
+    assert len(worst) == 2
+    monkeypatch.setattr(int8, "worth_float", lambda found: tuple(
+        one.layer for one in found if one.worst_sqnr_db < bar))
+    auto = replace(recipe, quantizer=replace(recipe.quantizer, keep_float=("auto",)))
+    found = quantize(networks, clips, auto, "ptq")
+    gone = {name.rpartition(".")[0] for name, _ in quantizers(quantized)} - {
+        name.rpartition(".")[0] for name, _ in quantizers(found)}
+    assert gone == worst

@@ -38,8 +38,8 @@ SHOWN_LAYERS = 5
 def quantize(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
     method: Annotated[str, typer.Option(
-        help="Method: ptq (ranges are only measured), qat (the network is then fine-tuned on"
-             " labels) or qad (it is fine-tuned by distillation).")] = "qad",
+        help="Method: ptq (ranges are measured and biases corrected), qat (the network is then"
+             " fine-tuned on labels) or qad (it is fine-tuned by distillation).")] = "ptq",
     recipe: Annotated[str, typer.Option(help="Recipe of calibration/, or a .toml file.")] = "int8",
     changes: Set = None,
     modality: Annotated[str, typer.Option(
@@ -51,6 +51,9 @@ def quantize(
     calib_clips: Annotated[int | None, typer.Option(
         help="Number of training clips that ranges are measured on; default: the recipe's.",
     )] = None,
+    target: Annotated[str | None, typer.Option(
+        help="What it is for, a recipe of export/ or a .toml file: it decides the bits of weights;"
+             " default: 7, which suits all.")] = None,
     sensitivity: Annotated[bool, typer.Option(
         "--sensitivity", help="Also measure what each layer alone loses in INT8, and name those"
         " that are better left in float.")] = False,
@@ -89,8 +92,9 @@ def quantize(
         changes=recipe_changes(changes),
         modalities=None if modality == "all" else modalities(modality),
         calibrator=calibrator, calibration_clips=calib_clips,  # type: ignore[arg-type]
-        data=data, dataset=dataset, seed=seed, resume=resume, force=force, force_few=force_few,
-        cache=cache, cache_gb=cache_gb, jobs=jobs, threads=threads, execution=execution(device),
+        target=target, data=data, dataset=dataset, seed=seed, resume=resume, force=force,
+        force_few=force_few, cache=cache, cache_gb=cache_gb, jobs=jobs, threads=threads,
+        execution=execution(device),
         sensitivity=sensitivity, tensorboard=tensorboard, console=output.stderr())
     place = json_target(json, config)
     finished = []
@@ -102,6 +106,10 @@ def quantize(
             _quantize_folds(config, lines)
     if json != "-":
         _show(output.stdout(), finished)
+    for done in finished:
+        if done.fallen:
+            output.note(f"warning: {done.fallen}")
+            output.note(f"  next: {done.advice}")
     output.next_step(next_steps.after_quantize(config.out, cache=cache))
 
 
@@ -131,29 +139,47 @@ def _show(console: Console, finished: Sequence[QuantDone]) -> None:
 
     rows = [(done.modality, done.method, _number(done.values.get("loss")),
              _number(done.values.get("loss_calibration")),
-             ", ".join(f"{100 * value:.1f}" for name, value in done.values.items()
-                       if name.startswith("accuracy_calibration")) or "-",
              "kept" if done.kept else f"{done.seconds:.0f}", str(done.path)) for done in finished]
-    columns = ("network", "method", "loss", "calibration loss", "calibration %", "s", "file")
-    output.print_table(console, columns, rows, paths=["file"],
-                       right=["loss", "calibration loss", "s"])
+    columns = ("network", "method", "loss", f"{finished[0].judged_on} loss", "s", "file")
+    output.print_table(console, columns, rows, paths=["file"], right=columns[2:5])
+    _show_exits(console, finished)
     for done in finished:
         if done.sensitivity:
             _show_sensitivity(console, done)
+    if any(done.sensitivity for done in finished):
+        _show_option(console, finished)
+
+
+def _show_exits(console: Console, finished: Sequence[QuantDone]) -> None:
+    """Every exit in FP32 and in INT8, on clips that set no range."""
+    from edgepkd.cli import output
+
+    rows = [(f"{done.modality}_{one.exit}", f"{100 * one.accuracy_fp32:.1f}",
+             f"{100 * one.accuracy_int8:.1f}", f"{100 * one.agreement:.1f}",
+             "-" if one.sqnr_db is None else f"{one.sqnr_db:.1f}", f"{one.kl:.2g}",
+             "fell" if one.fell else "") for done in finished for one in done.exits]
+    columns = ("exit", "FP32 %", "INT8 %", "same label %", "SQNR, dB", "KL", "")
+    if rows:
+        console.print(output.table(columns, rows, right=columns[1:6]))
 
 
 def _show_sensitivity(console: Console, done: QuantDone) -> None:
     from edgepkd.cli import output
-    from edgepkd.quantize.sensitivity import MIN_SQNR_DB, keep_float_option, worth_float
 
     columns = (f"{done.modality}: worst layers alone", "worst exit", "SQNR there, dB",
                "KL at exit 4")
     console.print(output.table(columns, [
         (one.layer, str(one.worst_exit), f"{one.worst_sqnr_db:.1f}", f"{one.kl_last:.2g}")
         for one in done.sensitivity[:SHOWN_LAYERS]], right=columns[1:]))
-    floats = worth_float(done.sensitivity)
-    console.print(f"below {MIN_SQNR_DB:g} dB: {keep_float_option(floats)}" if floats
-                  else f"no layer is below {MIN_SQNR_DB:g} dB")
+
+
+def _show_option(console: Console, finished: Sequence[QuantDone]) -> None:
+    """One --set for all networks: of several, the last would count."""
+    from edgepkd.quantize.sensitivity import MIN_SQNR_DB, keep_float_option, worth_float
+
+    floats = {done.modality: worth_float(done.sensitivity) for done in finished}
+    console.print(f"below {MIN_SQNR_DB:g} dB: {keep_float_option(floats)}" if any(floats.values())
+                  else f"no layer is below {MIN_SQNR_DB:g} dB", soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

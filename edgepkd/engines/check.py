@@ -21,7 +21,7 @@ from edgepkd.bundle.engine_match import (
 from edgepkd.bundle.engines import EngineSet
 from edgepkd.bundle.reading import Bundle
 from edgepkd.engines import graph
-from edgepkd.engines.request import contents_of, overflows
+from edgepkd.engines.request import contents_of, overflows, too_wide
 from edgepkd.engines.targets import Target, load_target, within
 from edgepkd.errors import BundleError, ConfigError
 from edgepkd.libraries.versions import library_version
@@ -114,7 +114,8 @@ def _impossible(
     if engines is None:
         return ()
     int8 = [name for name, plan in engines.plans.items() if plan.precision == "int8"]
-    reasons = [reason for reason in overflows(bundle, target) if reason.split()[0] in int8]
+    reasons = [reason for reason in too_wide(bundle, target) or overflows(bundle, target)
+               if reason.split()[0] in int8]
     if int8 and not target.int8:
         reasons.append(f"{', '.join(int8)} in int8: the hardware of {target.name} has none")
     if engines.precision == "int8" and not any(

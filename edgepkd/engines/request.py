@@ -14,6 +14,7 @@ from edgepkd.engines import graph
 from edgepkd.engines.targets import Target, within
 from edgepkd.errors import ConfigError
 from edgepkd.machine import hardware
+from edgepkd.text import command
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ def refuse(request: Request) -> None:
           "require_timing_cache", got=True, allowed="only where an export by this user has left"
           f" {ENGINES}/{target.name}/{TIMING_CACHE}")
     _refuse_dla(request)
+    if request.asked != "fp32" and (reasons := too_wide(request.bundle, target)):
+        raise ConfigError(f"{reasons[0]}.", hint="Quantise the run for it, then export that: "
+                          + command("edgepkd", "quantize", "RUN", "--target", target.name,
+                                    "--force"))
     if request.asked != "fp32" and (reasons := overflows(request.bundle, target)):
         raise ConfigError(f"{reasons[0]}.", hint=SEVEN_BITS)
     if request.asked == "int8" and not any(
@@ -76,6 +81,14 @@ def refuse(request: Request) -> None:
             f"precision is 'int8'; allowed: {', '.join(a for a in allowed if a != 'int8')},"
             f" because no segment of {request.bundle.path.name} is quantised.",
             hint="Quantise the run, then export that: edgepkd quantize RUN")
+
+
+def too_wide(bundle: Bundle, target: Target) -> tuple[str, ...]:
+    """Segments whose quantised weights have more bits than the target takes, and why."""
+    most = target.weight_bits
+    return tuple(f"{entry.name} in int8: its weights have {entry.weight_bits} bits, and"
+                 f" {target.name!r} takes {most}" for entry in bundle.manifest.segments
+                 if most and entry.weight_bits and entry.weight_bits > most)
 
 
 def overflows(bundle: Bundle, target: Target) -> tuple[str, ...]:

@@ -50,6 +50,10 @@ class Target:
     workspace_share: float = 0.25
     """Of the memory that the builder may use as workspace."""
     int8: bool = True
+    weight_bits: Literal[7, 8] | None = None
+    """Most bits of quantised weights, and what `quantize` gives them for this target. 7: CPUs
+    without a dot product for bytes (VNNI) overflow silently on 8. None: any, and `quantize` keeps
+    to its recipe."""
     version_compatible: bool = False
     hardware_compatible: bool = False
     portable: bool = False
@@ -71,6 +75,7 @@ class Target:
               allowed=", ".join(get_args(BuilderName)))
         check(self.precision in get_args(AskedPrecision), "precision", got=self.precision,
               allowed=", ".join(get_args(AskedPrecision)))
+        check(self.weight_bits in (7, 8, None), "weight_bits", got=self.weight_bits, allowed="7, 8")
         check(self.weights in ("fp32", "fp16"), "weights", got=self.weights, allowed="fp32, fp16")
         for setting in ("versions", "dla_versions"):
             check(all(_RANGE.fullmatch(r) for r in getattr(self, setting)), setting,

@@ -31,6 +31,7 @@ from edgepkd.config import MODALITIES, Modality, facts_of
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.int8 import (
+    SENSITIVITY_CLIPS,
     Int8Clips,
     Int8Recipe,
     QuantMethod,
@@ -38,6 +39,8 @@ from edgepkd.int8 import (
     finetune_plans,
     hash_of_clips,
     load_int8_recipe,
+    sensitivity,
+    spare_rows,
     to_int8,
 )
 from edgepkd.machine.conditions import versions
@@ -65,23 +68,18 @@ from edgepkd.pipeline.step_logs import (
     step_logs,
 )
 from edgepkd.quantize.checkpoint import save_quantized
+from edgepkd.quantize.fidelity import ExitFidelity, exit_fidelity
 from edgepkd.quantize.network import float_layers
-from edgepkd.quantize.sensitivity import (
-    MIN_SQNR_DB,
-    LayerSensitivity,
-    measure_sensitivity,
-    worth_float,
-)
+from edgepkd.quantize.sensitivity import MIN_SQNR_DB, LayerSensitivity, worth_float
+from edgepkd.quantize.spec import AUTO
+from edgepkd.text import command
+from edgepkd.training.backbone import clip_logits
 from edgepkd.training.exits import ViewPlan
-from edgepkd.training.finetune import calibration_values, teachers_needed
+from edgepkd.training.finetune import Judged, judged, judged_values, teachers_needed
 from edgepkd.training.health import health_facts, health_of_network
 from edgepkd.training.loop import Checkpoint, hash_of, mix_seed
 from edgepkd.training.predict import weights_sha256
 from edgepkd.training.runs import Run, read_run
-from edgepkd.training.views import test_view
-
-SENSITIVITY_CLIPS = 4
-"""Calibration clips whose frames tell layers apart; a forward pass a layer."""
 
 
 def quantize(config: QuantizeConfig) -> Iterator[QuantDone]:
@@ -120,6 +118,13 @@ class _Job:
     clips: Clips
     chosen: tuple[Sample, ...]
     """Clips that set the ranges."""
+    judging: tuple[Sample, ...]
+    """Clips that INT8 is compared with FP32 on, and that QAD's epoch is chosen on."""
+
+    @property
+    def judged_on(self) -> str:
+        """What kind of clips these are."""
+        return "calibration" if self.clips.calibration else "training"
 
 
 def _open(config: QuantizeConfig) -> _Job:
@@ -147,7 +152,9 @@ def _open(config: QuantizeConfig) -> _Job:
     start_folder(replace(run, seed=source.seed), method=config.method, force=config.force)
     return _Job(run, modalities, recipes, networks,
                 {m: weights_sha256(network) for m, network in networks.items()}, clips,
-                tuple(clips.train[row] for row in rows))
+                tuple(clips.train[row] for row in rows),
+                tuple(clips.calibration) or tuple(
+                    clips.train[row] for row in spare_rows(len(clips.train), rows, recipe)))
 
 
 def _modalities_of(run: Run) -> tuple[Modality, ...]:
@@ -211,31 +218,30 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
         "train": job.clips.keys(job.clips.train), "ranges": job.clips.keys(job.chosen),
         "calibration": job.clips.keys(job.clips.calibration),
     })
-    path, folder = run.network(modality), run.step("quantize", modality)
+    path = run.network(modality)
     json_path = path.with_suffix(".json")
     kept = (None if config.force or not json_path.exists()
             else kept_extra(path, key, resume=config.resume))
     needed = config.sensitivity or not kept
     ranged = _as_int8(config, job, modality, plans, method="ptq") if needed else None
-    layers = _sensitivity(config, job, modality, ranged) if config.sensitivity and ranged else ()
+    layers = _sensitivity(job, modality, ranged) if config.sensitivity and ranged else ()
+
+    def done(values: Mapping[str, Any], exits: Sequence[ExitFidelity]) -> QuantDone:
+        return QuantDone(config.method, modality, json_path, kept is not None, values,
+                         time.perf_counter() - start, layers, tuple(exits), job.judged_on,
+                         advice=_advice(config, modality, recipe))
+
     if kept or ranged is None:
-        values = kept["values"] if kept else {}
-        return QuantDone(config.method, modality, json_path, True, values,
-                         time.perf_counter() - start, layers)
-    steps = recipe.finetune.for_clips(len(job.clips.train))
-    epochs = 1 if config.method == "ptq" else steps.epochs
-    with step_logs(folder, title=f"{config.method} {modality}", epochs=epochs,
-                   resume=config.resume, tensorboard=config.tensorboard,
-                   console=config.console) as log:
-        log.event("start", step="quantize", modality=modality, seed=seed, key=key, **facts)
-        network = _trained(config, job, modality, ranged, plans, key=key, log=log)
-    values = log.numbers.values
-    _add_record(config, job, modality, network, facts)
+        values = kept or {}
+        return done(values["values"], [ExitFidelity(**one) for one in values.get("exits", ())])
+    network, numbers = _logged(config, job, modality, ranged, plans, key=key, facts=facts)
+    exits = _compared(job, modality, network)
+    _add_record(config, job, modality, network, facts, exits)
     save_quantized(network, path, spec=recipe.quantizer, extra={
-        "key": key, "values": values, "seed": run.seed, "labels": run.labels,
-        "method": config.method, **health_facts(health_of_network(config.run / modality))})
-    return QuantDone(config.method, modality, json_path, False, values,
-                     time.perf_counter() - start, layers)
+        "key": key, "values": numbers, "seed": run.seed, "labels": run.labels,
+        "method": config.method, "exits": [asdict(one) for one in exits],
+        **health_facts(health_of_network(config.run / modality))})
+    return done(numbers, exits)
 
 
 def _plans(job: _Job, modality: Modality, method: QuantMethod) -> dict[Modality, ViewPlan]:
@@ -248,21 +254,35 @@ def _rate(run: Run, modality: Modality) -> float:
     return run.recipe.backbones[modality].learning_rate
 
 
+def _logged(
+    config: QuantizeConfig, job: _Job, modality: Modality, ranged: SegmentedNetwork,
+    plans: Mapping[Modality, ViewPlan], *, key: str, facts: Mapping[str, Any],
+) -> tuple[SegmentedNetwork, Mapping[str, Any]]:
+    """The network by the method, made with all logs, and its last numbers."""
+    epochs = 1 if config.method == "ptq" else job.recipes[modality].finetune.epochs
+    with step_logs(job.run.step("quantize", modality), title=f"{config.method} {modality}",
+                   epochs=epochs, resume=config.resume, tensorboard=config.tensorboard,
+                   console=config.console) as log:
+        log.event("start", step="quantize", modality=modality,
+                  seed=mix_seed(job.run.seed, modality, "quantize"), key=key, **facts)
+        network = _trained(config, job, modality, ranged, plans, key=key, log=log)
+    return network, log.numbers.values
+
+
 def _trained(
     config: QuantizeConfig, job: _Job, modality: Modality, ranged: SegmentedNetwork,
     plans: Mapping[Modality, ViewPlan], *, key: str, log: StepLog,
 ) -> SegmentedNetwork:
     """PTQ, and what the method does after it."""
-    folder = job.run.step("quantize", modality)
-    calibration = job.clips.load_calibration()
-    values = (calibration_values(ranged, calibration, job.run.recipe.inputs[modality])
-              if calibration else {})
+    judge = _judge(job, modality)
+    values = judged_values(ranged, judge, job.run.recipe.inputs[modality])
     if config.method == "ptq":
         log.row(epoch=0, **values)
         return ranged.cpu()
     log.event("calibrated", **values)
+    folder = job.run.step("quantize", modality)
     return _as_int8(config, job, modality, plans, method=config.method, ranged=ranged, log=log,
-                    calibration=calibration, execution=config.execution,
+                    judge=judge, execution=config.execution,
                     checkpoint=Checkpoint(folder / "checkpoint.safetensors", key,
                                           resume=config.resume))
 
@@ -281,17 +301,46 @@ def _as_int8(
         seed=mix_seed(job.run.seed, modality, "quantize"), **training)
 
 
-# ---- what is written of it
+# ---- what is known of it
+
+
+def _advice(config: QuantizeConfig, modality: Modality, recipe: Int8Recipe) -> str:
+    """The next command where an exit of `modality` fell: what was not tried yet, cheapest first."""
+    more: list[str] = []
+    if not recipe.quantizer.bias_correction:
+        more = ["--set", "quantizer.bias_correction=true"]
+    elif not recipe.quantizer.is_auto:
+        more = ["--set", f"quantizer.keep_float={AUTO}"]
+    method = "qad" if not more else config.method
+    return command("edgepkd", "quantize", config.run, "--method", method, "--modality", modality,
+                   *more, "--force")
+
+
+def _judge(job: _Job, modality: Modality) -> Judged:
+    return judged(job.networks[modality], job.clips.load(job.judging),
+                  job.run.recipe.inputs[modality])
+
+
+def _compared(
+    job: _Job, modality: Modality, network: SegmentedNetwork
+) -> tuple[ExitFidelity, ...]:
+    """Every exit of the finished network against FP32."""
+    judge = _judge(job, modality)
+    answers = clip_logits(network, judge.clips.clips, spec=job.run.recipe.inputs[modality])
+    return exit_fidelity(judge.reference, answers.cpu(), judge.clips.labels)
 
 
 def _add_record(
     config: QuantizeConfig, job: _Job, modality: Modality, network: SegmentedNetwork,
-    facts: Mapping[str, Any],
+    facts: Mapping[str, Any], exits: Sequence[ExitFidelity],
 ) -> None:
     add_to_record(job.run.folder / QUANTIZE_FILE, modality, {
         "recipe": config.recipe, "settings": facts, "seed": job.run.seed,
+        **({"target": config.target} if config.target else {}),
         "calibration": {"num_clips": len(job.chosen),
                         "clips_sha256": hash_of_clips(job.clips.keys(job.chosen))},
+        "against_fp32": {"clips": job.judged_on, "num_clips": len(job.judging),
+                         "exits": [asdict(one) for one in exits]},
         "float_sha256": {m: job.hashes[m] for m in
                          _asked(modality, job.recipes[modality], config.method)},
         "weights_sha256": weights_sha256(network), "float_layers": list(float_layers(network)),
@@ -300,16 +349,15 @@ def _add_record(
 
 
 def _sensitivity(
-    config: QuantizeConfig, job: _Job, modality: Modality, ranged: SegmentedNetwork
+    job: _Job, modality: Modality, ranged: SegmentedNetwork
 ) -> tuple[LayerSensitivity, ...]:
-    clips: Sequence[Sample] = job.chosen[:SENSITIVITY_CLIPS]
-    views = [test_view(clip, job.run.recipe.inputs[modality])
-             for clip in job.clips.load(clips).clips]
-    layers = measure_sensitivity(ranged, views)
+    clips, spec = job.chosen[:SENSITIVITY_CLIPS], job.run.recipe.inputs[modality]
+    layers = sensitivity(ranged, job.networks[modality], job.clips.load(clips).clips, spec=spec,
+                         recipe=job.recipes[modality])
     add_to_record(job.run.folder / SENSITIVITY_FILE, modality, {
-        "num_clips": len(clips), "num_frames": sum(len(view) for view in views),
+        "num_clips": len(clips), "num_frames": len(clips) * spec.num_segments,
         "clips_sha256": hash_of_clips(job.clips.keys(clips)), "float_sha256": job.hashes[modality],
-        "quantizer": asdict(job.recipes[modality].quantizer),
+        "quantizer": facts_of(job.recipes[modality].quantizer),
         "keep_float": list(worth_float(layers)), "layers": [asdict(one) for one in layers],
     }, head={"min_sqnr_db": MIN_SQNR_DB})
     return layers

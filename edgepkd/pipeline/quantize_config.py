@@ -10,14 +10,17 @@ from typing import Any
 from rich.console import Console
 
 from edgepkd.config import MODALITIES, Modality, check
+from edgepkd.engines.targets import load_target
 from edgepkd.errors import UsageError
 from edgepkd.int8 import METHODS, QuantMethod
+from edgepkd.quantize.fidelity import ExitFidelity
 from edgepkd.quantize.sensitivity import LayerSensitivity
 from edgepkd.quantize.spec import Calibrator
 from edgepkd.training.entries import DEFAULT_GB, check_limit
 from edgepkd.training.execution import Execution
 
 DEFAULT_RECIPE = "int8"
+WEIGHT_BITS = "quantizer.weight_bits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class QuantizeConfig:
 
     run: Path
     """Folder of a trained run, with all exits."""
-    method: QuantMethod = "qad"
+    method: QuantMethod = "ptq"
     recipe: str = DEFAULT_RECIPE
     """Recipe of `calibration/` or a TOML file."""
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -36,6 +39,9 @@ class QuantizeConfig:
     calibrator: Calibrator | None = None
     """None: the recipe's, as in the next one."""
     calibration_clips: int | None = None
+    target: str | None = None
+    """Recipe of `export/` or a TOML file: what the networks are for decides the bits of weights;
+    None: the recipe does, and its default suits every target."""
     data: Path | None = None
     """Other clips to calibrate and train on: a folder with an index, or the index; None: those of
     the run."""
@@ -76,6 +82,9 @@ class QuantizeConfig:
         if self.resume and self.force:
             raise UsageError("--resume keeps what is there and --force replaces it.",
                              hint="Give one of them.")
+        if self.target and WEIGHT_BITS in self.changes:
+            raise UsageError(f"both --target and --set {WEIGHT_BITS} say how many bits weights "
+                             "have.", hint="Give one of them.")
 
     @property
     def out(self) -> Path:
@@ -84,8 +93,13 @@ class QuantizeConfig:
 
     @property
     def all_changes(self) -> dict[str, Any]:
-        """`changes` with what has a field of its own."""
-        own = {"quantizer.calibrator": self.calibrator, "calibration_clips": self.calibration_clips}
+        """`changes` with what has a field of its own.
+
+        Raises:
+            ConfigError: there is no such target.
+        """
+        own = {"quantizer.calibrator": self.calibrator, "calibration_clips": self.calibration_clips,
+               WEIGHT_BITS: self.target and load_target(self.target).weight_bits}
         return {**self.changes, **{key: value for key, value in own.items() if value is not None}}
 
 
@@ -100,7 +114,21 @@ class QuantDone:
     kept: bool
     """True: it was there already, made with the same settings from the same clips and networks."""
     values: Mapping[str, Any]
-    """Loss and accuracies on the calibration split; of QAT and QAD the last row of results.csv."""
+    """Loss, accuracies and divergence from FP32; of QAT and QAD the last row of results.csv."""
     seconds: float
     sensitivity: tuple[LayerSensitivity, ...] = ()
     """Where it was asked for: the worst layer first."""
+    exits: tuple[ExitFidelity, ...] = ()
+    """Against the FP32 network; none: an older version quantised it."""
+    judged_on: str = "calibration"
+    """Clips that `exits` and `values` are of: calibration or training."""
+    advice: str = ""
+    """Command that can help where an exit fell."""
+
+    @property
+    def fallen(self) -> str:
+        """What to warn of; empty: nothing."""
+        texts = [f"{self.modality}_{one.exit} falls from {100 * one.accuracy_fp32:.1f} to "
+                 f"{100 * one.accuracy_int8:.1f} %, and keeps {100 * one.agreement:.1f} % of the "
+                 "labels" for one in self.exits if one.fell]
+        return "; ".join(texts)

@@ -12,7 +12,7 @@ from edgepkd.errors import ConfigError, ModelError
 from edgepkd.models.checkpoint import load_state, read_network_file, write_network_files
 from edgepkd.models.registry import build_from_spec
 from edgepkd.models.segmented import NetworkSpec, SegmentedNetwork
-from edgepkd.quantize.network import insert_quantizers, quantizers
+from edgepkd.quantize.network import insert_quantizers, quantizers, without_quantizers
 from edgepkd.quantize.spec import QuantSpec
 
 AMAX = "._amax"
@@ -25,10 +25,14 @@ def save_quantized(
     """Write `path`.safetensors and `path`.json as `models.checkpoint.save_network` does, with the
     quantisation under the key `quantized`; returns the JSON's path.
 
+    Of a `spec` for several networks, or with 'auto', the names that hold for this one are written.
+
     Raises:
         StorageError: they cannot be written.
     """
-    return write_network_files(path, network, extra=extra, quantized=asdict(spec))
+    found = without_quantizers(network) if spec.is_auto else ()
+    mine = spec.of(network.spec.modality, found=found)
+    return write_network_files(path, network, extra=extra, quantized=asdict(mine))
 
 
 def holds_quantized(path: Path) -> bool:

@@ -28,6 +28,7 @@ from edgepkd.models.fold import ChannelAffine, fold_batch_norm
 from edgepkd.models.heads import PoolFirstHead
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.models.stages import ResidualAdd
+from edgepkd.quantize.correction import FrameSample, correct_biases, layer_means
 from edgepkd.quantize.spec import QuantSpec
 
 WEIGHTED = ("nn.Conv2d", "nn.Linear")
@@ -35,6 +36,8 @@ WEIGHTS_QUANTIZER, INPUT_QUANTIZER = "weight_quantizer", "input_quantizer"
 OUT_QUANTIZER, SHORTCUT_QUANTIZER = "out_input_quantizer", "shortcut_input_quantizer"
 ENTROPY_STRIDE, MSE_STRIDE = 16, 8
 """Every so many bins of the histogram of 2048 a range is tried."""
+QUANTIZED = (nn.Conv2d, nn.Linear, ResidualAdd)
+"""Kinds of layers that have quantisers."""
 MAX_STEPS = {7: 63, 8: 127}
 """Largest quantised value of symmetric weights."""
 
@@ -45,7 +48,7 @@ def quantize_network(
     """An INT8 copy of `network`, computed in float with every quantised tensor on its grid.
 
     BatchNorm is folded and heads are pool-first. `calibrate` runs its argument over the
-    calibration frames.
+    calibration frames. 'auto' in `keep_float` counts for nothing here (see `edgepkd.int8`).
 
     Raises:
         MissingExtraError: ModelOpt is not installed.
@@ -53,26 +56,36 @@ def quantize_network(
         ConfigError: `keep_float` names no layer.
     """
     quantized = insert_quantizers(network, spec=spec)
-    stats = _model_calib()
+    stats, sample = _model_calib(), FrameSample()
     with torch.no_grad():
         stats.enable_stats_collection(quantized)
+        handle = quantized.register_forward_pre_hook(sample)
         with _refusing_what_has_no_range(quantized):
             calibrate(quantized)
+        handle.remove()
         if spec.calibrator != "max":
             _finish_by_histogram(quantized, spec)
         _finish_by_maximum(quantized)
     _check_ranges(quantized)
+    if spec.bias_correction:
+        frames = sample.frames()
+        correct_biases(quantized, frames, means=layer_means(folded(network), frames))
     return quantized
 
 
 def insert_quantizers(network: SegmentedNetwork, *, spec: QuantSpec) -> SegmentedNetwork:
     """A folded pool-first copy of `network` with quantisers that have no range yet."""
-    folded = fold_batch_norm(network.pool_first()).requires_grad_(False)
-    _check_patterns(folded, spec)
+    inserted, spec = folded(network), spec.of(network.spec.modality)
+    _check_patterns(inserted, spec)
     mtq = _modelopt()
     with _quiet():
-        mtq.quantize(folded, {"quant_cfg": _placement(spec), "algorithm": None})
-    return folded.eval()
+        mtq.quantize(inserted, {"quant_cfg": _placement(spec), "algorithm": None})
+    return inserted.eval()
+
+
+def folded(network: SegmentedNetwork) -> SegmentedNetwork:
+    """What quantisers are put into: a copy with BatchNorm folded and pool-first heads."""
+    return fold_batch_norm(network.pool_first()).requires_grad_(False)
 
 
 def for_export(network: SegmentedNetwork) -> SegmentedNetwork:
@@ -103,6 +116,13 @@ def quantizers(network: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in network.named_modules():
         if name.endswith("_quantizer") and getattr(module, "is_enabled", False):
             yield name, module
+
+
+def without_quantizers(network: nn.Module) -> tuple[str, ...]:
+    """Names of convolutions, linear layers and residual adds that have none at work."""
+    working = {name.rpartition(".")[0] for name, _ in quantizers(network)}
+    return tuple(name for name, module in network.named_modules()
+                 if isinstance(module, QUANTIZED) and name not in working)
 
 
 def float_layers(network: SegmentedNetwork) -> tuple[str, ...]:
@@ -180,9 +200,9 @@ def _placement(spec: QuantSpec) -> list[dict[str, Any]]:
     return rules
 
 
-def _check_patterns(folded: nn.Module, spec: QuantSpec) -> None:
-    names = [name for name, module in folded.named_modules()
-             if isinstance(module, (nn.Conv2d, nn.Linear, ResidualAdd))]
+def _check_patterns(network: nn.Module, spec: QuantSpec) -> None:
+    names = [name for name, module in network.named_modules()
+             if isinstance(module, QUANTIZED)]
     for pattern in spec.keep_float:
         check(any(fnmatch.fnmatch(name, pattern) for name in names), "keep_float", got=pattern,
               allowed=f"names or patterns of layers, such as {names[0]}")

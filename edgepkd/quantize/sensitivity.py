@@ -9,17 +9,18 @@ from __future__ import annotations
 import copy
 import json
 import math
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from edgepkd.config import Modality
 from edgepkd.models.segmented import SegmentedNetwork
-from edgepkd.quantize.network import quantizers
+from edgepkd.quantize.correction import correct_biases, layer_means
+from edgepkd.quantize.fidelity import divergence, sqnr_db
+from edgepkd.quantize.network import folded, quantizers
 from edgepkd.text import command
 
 MIN_SQNR_DB = 20.0
@@ -54,23 +55,31 @@ class LayerSensitivity:
 
 @torch.no_grad()
 def measure_sensitivity(
-    network: SegmentedNetwork, frames: Sequence[Tensor]
+    quantized: SegmentedNetwork, frames: Sequence[Tensor], *,
+    network: SegmentedNetwork | None = None,
 ) -> tuple[LayerSensitivity, ...]:
-    """Every quantised layer of `network`, the worst first.
+    """Every quantised layer of `quantized`, the worst first.
 
-    `frames` are batches [N, C, H, W]; float is `network` with its quantisers at rest.
+    `frames` are batches [N, C, H, W]. With `network`, the float one that `quantized` was made from,
+    biases are corrected for each layer alone (see `quantize.correction`); without, they are taken
+    as they are, and float is `quantized` with its quantisers at rest.
     """
-    probed = copy.deepcopy(network).eval()
+    probed = copy.deepcopy(quantized).eval()
     layers: dict[str, list[Any]] = {}
     for name, quantizer in list(quantizers(probed)):
         layers.setdefault(name.rpartition(".")[0], []).append(quantizer)
         quantizer.disable()
-    reference = _logits(probed, frames)
-    found = []
+    if network is not None:
+        probed.load_state_dict(folded(network).state_dict(), strict=False)
+    batch = torch.cat(list(frames)).to(next(probed.parameters()).device)
+    means = layer_means(probed, batch) if network is not None else None
+    reference, found = _stacked(probed(batch)), []
     for layer, own in layers.items():
         for quantizer in own:
             quantizer.enable()
-        found.append(_compare(layer, reference, _logits(probed, frames)))
+        logits = (probed(batch) if means is None
+                  else correct_biases(copy.deepcopy(probed), batch, means=means))
+        found.append(_compare(layer, reference, _stacked(logits)))
         for quantizer in own:
             quantizer.disable()
     return tuple(sorted(found, key=lambda one: (one.worst_sqnr_db, one.layer)))
@@ -83,35 +92,23 @@ def worth_float(
     return tuple(one.layer for one in layers if one.worst_sqnr_db < min_sqnr_db)
 
 
-def keep_float_option(layers: Sequence[str]) -> str:
-    """What to give to `edgepkd quantize` so that `layers` stay float."""
-    return command("--set", f"quantizer.keep_float={json.dumps(list(layers))}")
+def keep_float_option(layers: Mapping[Modality, Sequence[str]]) -> str:
+    """What to give to `edgepkd quantize` so that `layers` of each network stay float."""
+    names = [f"{modality}:{name}" for modality, own in layers.items() for name in own]
+    return command("--set", f"quantizer.keep_float={json.dumps(names)}")
 
 
-def _logits(network: SegmentedNetwork, frames: Sequence[Tensor]) -> Tensor:
+def _stacked(logits: Sequence[Tensor]) -> Tensor:
     """[4, frames, classes], float64."""
-    device = next(network.parameters()).device
-    parts = [torch.stack(network(batch.to(device))) for batch in frames]
-    return torch.cat(parts, dim=1).double().cpu()
+    return torch.stack(list(logits)).double().cpu()
 
 
 def _compare(layer: str, reference: Tensor, quantized: Tensor) -> LayerSensitivity:
-    centred = reference - reference.mean(dim=-1, keepdim=True)
-    noise = quantized - quantized.mean(dim=-1, keepdim=True) - centred
-    kl = F.kl_div(quantized[-1].log_softmax(-1), reference[-1].log_softmax(-1),
-                  log_target=True, reduction="batchmean")
+    """Of logits [4, frames, classes]."""
     return LayerSensitivity(
-        layer, sqnr_db=tuple(_decibels(signal, error) for signal, error in zip(
-            centred.square().sum(dim=(1, 2)).tolist(), noise.square().sum(dim=(1, 2)).tolist(),
-            strict=True)),
-        kl_last=max(0.0, float(kl)))
+        layer, sqnr_db=tuple(sqnr_db(*pair) for pair in zip(reference, quantized, strict=True)),
+        kl_last=divergence(reference[-1], quantized[-1]))
 
 
 def _or_infinity(decibels: float | None) -> float:
     return math.inf if decibels is None else decibels
-
-
-def _decibels(signal: float, noise: float) -> float | None:
-    if noise == 0:
-        return None
-    return 10 * math.log10(max(signal, sys.float_info.min) / noise)  # JSON knows no infinity

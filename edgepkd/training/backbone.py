@@ -220,9 +220,9 @@ def clip_logits(
 ) -> Tensor:
     """Logits of all exits for the test views, averaged over segments: [clips, 4, classes]."""
     network.eval()
-    rows = []
+    device, rows = next(network.parameters()).device, []
     for clip in clips:
-        exits = network(test_view(clip, spec))  # 4 of [segments, classes]
+        exits = network(test_view(clip, spec).to(device))  # 4 of [segments, classes]
         rows.append(torch.stack([logits.mean(dim=0) for logits in exits]))
     return torch.stack(rows)
 

@@ -83,15 +83,16 @@ def teacher_at(
         ends = [min(max(round(phase.until * num_epochs), i + 1), num_epochs - len(phases) + i + 1)
                 for i, phase in enumerate(phases)]
     phase = next((p for p, end in zip(phases, ends, strict=True) if place < end), phases[-1])
-    return _teacher_of(phase, last_teacher)
+    return named_teacher(phase, last_teacher)
 
 
 def teachers_of(scheme: Scheme, *, last_teacher: LastTeacher = "own") -> tuple[Teacher, ...]:
     """All that teach at some time, the first one first."""
-    return tuple(_teacher_of(phase, last_teacher) for phase in SCHEDULES[scheme])
+    return tuple(named_teacher(phase, last_teacher) for phase in SCHEDULES[scheme])
 
 
-def _teacher_of(phase: Phase, last_teacher: LastTeacher) -> Teacher:
+def named_teacher(phase: Phase, last_teacher: LastTeacher) -> Teacher:
+    """Who teaches in `phase`."""
     return last_teacher if phase.teacher == "last" else phase.teacher
 
 

@@ -1,8 +1,9 @@
 """Trains a quantised network on, all of it, with a loss at every exit: QAD and QAT.
 
-QAD keeps the distillation of the exits' training (`exits.SCHEDULES`), with teachers in FP32. With
-z_k the student's logits at exit k, t those of the epoch's teacher (its exit 4), f_k those of exit k
-of the FP32 network, and H(t, z) `losses.distillation_loss`:
+QAD keeps the distillation of the exits' training (`exits.SCHEDULES`), with teachers in FP32 and
+phases counted in steps, so that few epochs have all of them. With z_k the student's logits at exit
+k, t those of the step's teacher (its exit 4), f_k those of exit k of the FP32 network, and H(t, z)
+`losses.distillation_loss`:
 
     loss = sum_k (1 - self_share) * H(t, z_k) + self_share * H(f_k, z_k)
 
@@ -10,23 +11,30 @@ Exit 4 is a teacher itself, and always taught by f_4, as in the schedule's last 
 labels' cross-entropy at every exit instead. Teacher and student see the same frames, crop and flip
 as far as their modalities have them in common.
 
+With `select = "best"` the epoch is kept, or the start, whose answers to `Judged` clips are closest
+to those of the FP32 network: labels have no say in it.
+
 The student is any network with four exits; nothing here knows how it is quantised. It stays in eval
 mode: BatchNorm is folded by now, and dropout would only add noise to that of the grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from edgepkd.config import InputSpec, Modality, check
 from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.training.backbone import clip_logits
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution, world_size
-from edgepkd.training.exits import ViewPlan, teacher_at, teachers_of
+from edgepkd.training.exits import SCHEDULES, Teacher, ViewPlan, named_teacher, teachers_of
 from edgepkd.training.loader import LabelledClips, batch_indices
 from edgepkd.training.loop import (
     Checkpoint,
@@ -39,10 +47,25 @@ from edgepkd.training.loop import (
 from edgepkd.training.losses import distillation_loss, exit_loss
 from edgepkd.training.optimizers import make_optimizer, set_learning_rate
 from edgepkd.training.recipe import FinetuneRecipe
-from edgepkd.training.views import test_view
 
+KL = "kl_calibration"
+"""Mean over clips and exits of the divergence from the FP32 network, nats."""
 Taught = Mapping[Modality, Tensor]
 """What FP32 networks say about the views: `view_logits` of each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Clips that tell how good a quantised network is; their test views set no range."""
+
+    clips: LabelledClips
+    reference: Tensor
+    """What the FP32 network says: [clips, 4, classes]."""
+
+
+def judged(network: SegmentedNetwork, clips: LabelledClips, spec: InputSpec) -> Judged:
+    """`clips` with the answers of the FP32 `network`."""
+    return Judged(clips, clip_logits(network, clips.clips, spec=spec).cpu())
 
 
 def views_needed(plan: ViewPlan, recipe: FinetuneRecipe) -> int:
@@ -55,6 +78,20 @@ def teachers_needed(modality: Modality, recipe: FinetuneRecipe) -> tuple[Modalit
     named = teachers_of(recipe.scheme, last_teacher=recipe.last_teacher)
     others = [m for m in named if m not in ("own", "labels")]
     return tuple(dict.fromkeys([modality, *others]))  # type: ignore[list-item]
+
+
+def teacher_at_step(recipe: FinetuneRecipe, *, step: int, num_steps: int) -> Teacher:
+    """Teacher of `step` (from 0) of `num_steps`.
+
+    Every teacher has a step where there are as many; where there are not, the last ones have.
+    """
+    phases = SCHEDULES[recipe.scheme]
+    count = len(phases)
+    for number, phase in enumerate(phases):
+        most = num_steps - (count - 1 - number)  # leaves a step to each that comes after it
+        if step < min(max(round(phase.until * num_steps), number + 1), most):
+            return named_teacher(phase, recipe.last_teacher)
+    raise AssertionError("the last phase has no end")
 
 
 @torch.no_grad()
@@ -80,12 +117,12 @@ def finetune(
     recipe: FinetuneRecipe,
     trunk_rate: float,
     seed: int,
-    calibration: LabelledClips | None = None,
+    judge: Judged | None = None,
     execution: Execution | None = None,
     log: Log | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Train `student` in place.
+    """Train `student` in place; `judge` is what the epoch is chosen on, and what is logged.
 
     `taught` holds `view_logits` of the networks that `teachers_needed` names, with as many views as
     `views_needed` says (QAT needs none). `trunk_rate` is the rate that the trunk was trained at.
@@ -98,11 +135,11 @@ def finetune(
     check(world_size() == 1, "processes", got=world_size(), allowed="1: fine-tuning is short")
     modality = student.spec.modality
     recipe = settle_selection(
-        recipe.for_clips(len(data)), labels=calibration.labels if calibration else (),
-        groups=calibration.groups if calibration else (), num_classes=student.spec.num_classes,
+        recipe.for_clips(len(data)), labels=judge.clips.labels if judge else (),
+        groups=judge.clips.groups if judge else (), num_classes=student.spec.num_classes,
         log=log)
     num_views = views_needed(plan, recipe)
-    if recipe.scheme != "ce" or recipe.self_share > 0:
+    if recipe.distils:
         for name in teachers_needed(modality, recipe):
             got = tuple(taught[name].shape[:2]) if name in taught else "none"
             check(got == (len(data), num_views), f"logits of {name}", got=got,
@@ -114,11 +151,10 @@ def finetune(
         return _train_epoch(student, optimizer, data, plan, taught=taught, recipe=recipe,
                             epoch=epoch, seed=seed, num_views=num_views, execution=execution)
 
-    evaluate: Callable[[], Mapping[str, float]] | None = None
-    if calibration:
-        evaluate = lambda: calibration_values(student, calibration, plan.spec)  # noqa: E731
+    evaluate = None if judge is None else partial(judged_values, student, judge, plan.spec)
     run_epochs(student, [optimizer], recipe=recipe, train_epoch=train_epoch, evaluate=evaluate,
-               log=log, checkpoint=checkpoint)
+               log=log, checkpoint=checkpoint, start_counts=True,
+               choose_by=KL if recipe.distils else "loss_calibration")
     student.requires_grad_(False).cpu().eval()
 
 
@@ -130,11 +166,9 @@ def _train_epoch(
     batches = batch_indices(len(data), recipe.batch_clips, seed=mix_seed(seed, epoch), epoch=epoch)
     view = epoch % num_views
     totals, factor = np.zeros(len(student.segments)), 1.0
-    for step, rows in enumerate(batches):
-        teacher = teacher_at(recipe.scheme, epoch=epoch, num_epochs=recipe.epochs,
-                             last_teacher=recipe.last_teacher, passed=step / len(batches))
-        factor = set_learning_rate(optimizer, recipe, step=epoch * len(batches) + step,
-                                   steps_per_epoch=len(batches))
+    for step, rows in enumerate(batches, start=epoch * len(batches)):
+        teacher = teacher_at_step(recipe, step=step, num_steps=recipe.epochs * len(batches))
+        factor = set_learning_rate(optimizer, recipe, step=step, steps_per_epoch=len(batches))
         views = [plan.view(data.clips[i], index=i, view=view) for i in rows]
         logits = _clip_logits(student, views, execution.device)  # [4, batch, classes]
         losses = exit_losses(
@@ -198,17 +232,14 @@ def _clip_logits(
     ])
 
 
-@torch.no_grad()
-def calibration_values(
-    student: SegmentedNetwork, calibration: LabelledClips, spec: InputSpec
-) -> dict[str, float]:
-    """Mean loss of the exits, and the accuracy of each, on test views: what an epoch logs."""
-    device = next(student.parameters()).device
-    logits = torch.cat([_clip_logits(student, [test_view(clip, spec)], device)
-                        for clip in calibration.clips], dim=1).cpu()  # [4, clips, classes]
-    labels = torch.tensor(calibration.labels)
-    losses = [float(torch.nn.functional.cross_entropy(z, labels)) for z in logits]
-    right = (logits.argmax(dim=-1) == labels).double().mean(dim=1)
-    return {"loss_calibration": float(np.mean(losses)),
+def judged_values(student: SegmentedNetwork, judge: Judged, spec: InputSpec) -> dict[str, float]:
+    """Mean loss and accuracy of the exits, and their divergence from FP32: what an epoch logs."""
+    logits = clip_logits(student, judge.clips.clips, spec=spec).cpu()  # [clips, 4, classes]
+    labels = torch.tensor(judge.clips.labels)
+    losses = [float(F.cross_entropy(logits[:, k], labels)) for k in range(logits.shape[1])]
+    right = (logits.argmax(dim=-1) == labels[:, None]).double().mean(dim=0)
+    targets = judge.reference.log_softmax(-1)
+    kl = F.kl_div(logits.log_softmax(-1), targets, log_target=True, reduction="none").sum(-1)
+    return {KL: float(kl.mean()), "loss_calibration": float(np.mean(losses)),
             **{f"accuracy_calibration_exit_{k + 1}": float(value)
                for k, value in enumerate(right)}}

@@ -118,12 +118,14 @@ def run_epochs(
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     log: Log | None = None,
     checkpoint: Checkpoint | None = None,
+    choose_by: str = "loss_calibration",
+    start_counts: bool = False,
 ) -> None:
     """Train `module` in place for `recipe.epochs`, or until its `patience` is at an end.
 
     `train_epoch` trains one epoch and returns numbers to log, `loss` among them; `evaluate`
-    measures on the calibration clips and must give `loss_calibration` where the recipe selects
-    the best epoch.
+    measures on the calibration clips and must give `choose_by` where the recipe selects the best
+    epoch, that with the lowest value. `start_counts`: no epoch at all is a choice, too.
 
     Raises:
         TrainingError: the best epoch is to be kept and there is no `evaluate`; a loss is not
@@ -140,6 +142,8 @@ def run_epochs(
     if checkpoint and checkpoint.resume and checkpoint.path.is_file():
         progress = _load(checkpoint, module, optimizers)
         log.event("resume", epochs_done=progress.epochs_done, values=progress.values)
+    elif start_counts and evaluate and recipe.select == "best":
+        _select(progress, module, recipe, evaluate(), -1, choose_by)
     for epoch in range(progress.epochs_done, recipe.epochs):
         if _is_over(progress, recipe):
             break
@@ -149,7 +153,7 @@ def run_epochs(
         same_buffers(module)
         if evaluate:  # the mean: all ranks must choose, and stop, alike
             values.update({name: mean_over_ranks(v) for name, v in evaluate().items()})
-        _select(progress, module, recipe, values, epoch)
+        _select(progress, module, recipe, values, epoch, choose_by)
         progress.epochs_done = epoch + 1
         progress.values = {**values, "seconds": round(time.perf_counter() - start, 3)}
         log.row(epoch=epoch, **progress.values)
@@ -160,7 +164,7 @@ def run_epochs(
         log.event("stopped_early", epochs_done=progress.epochs_done, of=recipe.epochs)
     if recipe.select == "best" and progress.best:
         module.load_state_dict(progress.best)
-        log.event("selected", epoch=progress.best_epoch, loss_calibration=progress.best_loss)
+        log.event("selected", epoch=progress.best_epoch, **{choose_by: progress.best_loss})
 
 
 def _is_over(progress: Progress, recipe: OptimizerRecipe) -> bool:
@@ -181,12 +185,12 @@ def refuse_nan(loss: float, *, epoch: int) -> None:
 
 def _select(
     progress: Progress, module: nn.Module, recipe: OptimizerRecipe, values: Mapping[str, float],
-    epoch: int,
+    epoch: int, choose_by: str,
 ) -> None:
     if recipe.select != "best":
         return
-    if values["loss_calibration"] < progress.best_loss:
-        progress.best_loss, progress.best_epoch = values["loss_calibration"], epoch
+    if values[choose_by] < progress.best_loss:
+        progress.best_loss, progress.best_epoch = values[choose_by], epoch
         progress.best = copy.deepcopy(dict(module.state_dict()))
 
 

@@ -236,6 +236,11 @@ class FinetuneRecipe(OptimizerRecipe):
         check(0 <= self.self_share <= 1, "self_share", got=self.self_share, allowed="0..1")
         check(self.batch_clips >= 1, "batch_clips", got=self.batch_clips, allowed="1 or more")
 
+    @property
+    def distils(self) -> bool:
+        """Whether any network teaches."""
+        return self.scheme != "ce" or self.self_share > 0
+
     def as_qat(self) -> FinetuneRecipe:
         """The same steps with the labels' cross-entropy at every exit, and no teacher."""
         return replace(self, scheme="ce", self_share=0.0)

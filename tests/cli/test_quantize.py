@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from edgepkd.quantize import fidelity
 from tests.cli.calling import invoke, lines
 from tests.training.tiny_set import change_index, make_set, without_calibration, write_recipe
 
@@ -59,11 +60,14 @@ def test_without_calibration_clips_the_table_has_dashes(
 
 
 def test_a_run_becomes_int8_is_evaluated_and_weighed(run: Path, cache: Path) -> None:
-    done = quantize(run, cache, *FEW, "--sensitivity")
+    done = quantize(run, cache, *FEW, "--method", "qad", "--sensitivity")
     assert done.exit_code == 0, done.output
     row = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["mv", "qad"])
     assert row.rstrip().endswith("int8-qad/mv.json")
     assert "mv: worst layers alone" in done.stdout
+    assert "same label %" in done.stdout
+    assert [line.split()[0] for line in done.stdout.splitlines()
+            if line.startswith("mv_")] == ["mv_1", "mv_2", "mv_3", "mv_4"]
     assert "qad mv  2/2  loss" in done.stderr
     out = run / "int8-qad"
     for name in ("loss.png", "results.csv", "log.jsonl", "checkpoint.safetensors"):
@@ -115,7 +119,9 @@ def test_networks_are_json_lines_kept_refused_and_replaced(run: Path, cache: Pat
     (["--calib-clips", "0"], 2, "calibration_clips is 0; allowed: 1 or more"),
     (["--modality", "sound"], 2, "modality is ('sound',); allowed: each of mv"),
     (["--modality", "iframe"], 1, "the network of iframe is needed and cannot be read"),
-    (["--set", "finetune.scheme=pkd"], 1, "the network of residual is needed and cannot be read"),
+    (["--target", "tpu"], 2, "export recipe is 'tpu'"),
+    (["--method", "qad", "--set", "finetune.scheme=pkd"], 1,
+     "the network of residual is needed and cannot be read"),
     (["--set", "finetune.epoch=3"], 2, "key epoch is 'unknown'"),
     (["--set", "quantizer.keep_float=[\"conv9\"]", "--force-few"], 2, "keep_float is 'conv9'"),
     (["--recipe", "none"], 2, "calibration recipe is 'none'; allowed: demo-fights"),
@@ -133,7 +139,18 @@ def test_a_wrong_request_is_one_message(
     assert (done.exit_code, done.stdout) == (code, "")
     assert "\nerror: " in f"\n{done.stderr}"
     assert message in done.stderr
-    assert not (run / "int8-qad" / "mv.json").exists()
+    assert not any((run / f"int8-{method}" / "mv.json").exists() for method in ("ptq", "qad"))
+
+
+def test_an_exit_that_fell_is_a_warning_with_a_command(
+    run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fidelity, "MIN_AGREEMENT", 1.01)
+    done = quantize(run, cache, "--force-few")
+    assert done.exit_code == 0, done.output
+    assert "warning: mv_1 falls from " in done.stderr
+    assert f"  next: edgepkd quantize {run} --method ptq --modality mv --set " in done.stderr
+    assert "quantizer.keep_float=auto --force" in done.stderr
 
 
 def test_a_folder_without_a_run_is_one_message(tmp_path: Path, cache: Path) -> None:

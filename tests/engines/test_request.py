@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgepkd.bundle.reading import Bundle
-from edgepkd.engines.request import workspace_mb
+from edgepkd.engines.request import too_wide, workspace_mb
 from edgepkd.engines.targets import load_target
 from edgepkd.errors import ConfigError
 from edgepkd.machine import hardware
@@ -48,6 +48,21 @@ def test_int8_of_a_float_bundle_says_how_to_quantise(tmp_path: Path) -> None:
     bundle = conv_bundle(tmp_path, quantized=False, width=4)
     with pytest.raises(ConfigError, match=r"no segment of conv.edgepkd is quantised.*quantize RUN"):
         build(bundle, precision="int8")
+
+
+def test_more_bits_than_the_target_takes_are_refused_with_the_command(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "overflows_bytes", lambda: False)
+    segments = tuple(replace(s, precision="int8", weight_bits=8) for s in bundle.manifest.segments)
+    wide = replace(bundle, manifest=replace(bundle.manifest, segments=segments))
+    with pytest.raises(ConfigError, match=r"mv_1 in int8: its weights have 8 bits, and 'gpu' takes "
+                       r"7\..* edgepkd quantize RUN --target gpu --force"):
+        build(wide, target=replace(GPU, weight_bits=7))
+    assert too_wide(wide, GPU) == ()
+    assert len(too_wide(wide, load_target("openvino"))) == len(segments)
+    assert too_wide(wide, load_target("jetson-orin-nano")) == ()
+    assert too_wide(bundle, load_target("openvino")) == ()
 
 
 def test_workspace_comes_from_the_boards_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from edgepkd import _optional
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import read_index
-from edgepkd.errors import DataError, MissingExtraError, ModelError, UsageError
+from edgepkd.errors import ConfigError, DataError, MissingExtraError, ModelError, UsageError
 from edgepkd.int8 import hash_of_clips
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.pipeline import quantize as pipeline
@@ -30,7 +31,8 @@ from tests.training.tiny_set import change_index, make_run, make_set, without_ca
 
 pytestmark = pytest.mark.slow
 
-FEW: dict[str, Any] = {"min_clips": 2, "finetune.epochs": 2, "finetune.batch_clips": 2}
+FEW: dict[str, Any] = {"min_clips": 2, "finetune.epochs": 2, "finetune.batch_clips": 2,
+                       "finetune.select": "last"}
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +83,11 @@ def test_ptq_leaves_a_run_that_says_how_it_came_about(run: Path, cache: Path, da
     one = done(run, cache, method="ptq")
     out = run / "int8-ptq"
     assert (one.path, one.kept, one.modality) == (out / "mv.json", False, "mv")
-    assert set(one.values) == {"epoch", "loss_calibration",
+    assert set(one.values) == {"epoch", "kl_calibration", "loss_calibration",
                                *(f"accuracy_calibration_exit_{k}" for k in range(1, 5))}
     assert read_run(out).recipe == read_run(run).recipe
     assert read_run(out).labels == ("left", "right")
-    assert (out / "quantize-mv" / "results.csv").read_text().startswith("epoch,loss_calibration")
+    assert (out / "quantize-mv" / "results.csv").read_text().startswith("epoch,kl_calibration")
     network, spec, extra = load_quantized(out / "mv")
     assert (extra["method"], spec.calibrator) == ("ptq", "max")
     facts = record(run, "ptq")
@@ -98,6 +100,54 @@ def test_ptq_leaves_a_run_that_says_how_it_came_about(run: Path, cache: Path, da
     assert "segments.0.head: pooling (M x M^T)" in facts["float_layers"]
     assert facts["versions"]["nvidia-modelopt"]
     assert facts["settings"]["quantizer"]["weight_bits"] == 7
+    assert facts["settings"]["quantizer"]["bias_correction"] is True
+    assert "target" not in facts
+
+
+def test_every_exit_is_held_against_fp32_and_kept(run: Path, cache: Path) -> None:
+    one = done(run, cache, method="ptq")
+    assert [exit_.exit for exit_ in one.exits] == [1, 2, 3, 4]
+    against = record(run, "ptq")["against_fp32"]
+    assert (against["clips"], against["num_clips"]) == ("calibration", 4)
+    assert against["exits"] == [asdict(exit_) for exit_ in one.exits]
+    for exit_ in one.exits:
+        assert exit_.accuracy_int8 == one.values[f"accuracy_calibration_exit_{exit_.exit}"]
+        assert exit_.sqnr_db is not None
+        assert exit_.kl >= 0
+    assert sum(e.kl for e in one.exits) / 4 == pytest.approx(one.values["kl_calibration"],
+                                                             abs=1e-6)
+    kept = done(run, cache, method="ptq", resume=True)
+    assert (kept.kept, kept.exits, kept.judged_on) == (True, one.exits, "calibration")
+
+
+def test_what_fell_comes_with_what_was_not_tried_yet(run: Path, cache: Path) -> None:
+    """Its clips are few and its weights random: only the advice is looked at."""
+    start = f"edgepkd quantize {run} --method "
+    end = "--force"
+    values = {"quantizer.bias_correction": False}
+    assert done(run, cache, method="ptq", values=values).advice == (
+        f"{start}ptq --modality mv --set quantizer.bias_correction=true {end}")
+    assert done(run, cache, method="ptq", force=True).advice == (
+        f"{start}ptq --modality mv --set quantizer.keep_float=auto {end}")
+    values = {"quantizer.keep_float": "auto"}
+    auto = done(run, cache, method="ptq", force=True, values=values)
+    assert auto.advice == f"{start}qad --modality mv {end}"
+    assert load_quantized(auto.path.with_suffix(""))[1].is_auto is False
+
+
+def test_names_for_other_networks_are_no_mistake(run: Path, cache: Path) -> None:
+    values = {"quantizer.keep_float": ["mv:segments.0.trunk.conv1", "iframe:segments.9.x"]}
+    done(run, cache, method="ptq", values=values)
+    assert "segments.0.trunk.conv1: convolution" in record(run, "ptq")["float_layers"]
+    with pytest.raises(ConfigError, match=r"keep_float is 'segments\.9\.x'"):
+        done(run, cache, method="ptq", values=values, modalities=("iframe",))
+
+
+def test_the_target_is_noted_with_its_bits(run: Path, cache: Path) -> None:
+    done(run, cache, method="ptq", target="tensorrt")
+    facts = record(run, "ptq")
+    assert facts["target"] == "tensorrt"
+    assert facts["settings"]["quantizer"]["weight_bits"] == 8
 
 
 def test_qad_is_taught_as_the_exits_were_unless_told_otherwise(run: Path, cache: Path) -> None:

@@ -46,6 +46,17 @@ def test_what_was_saved_comes_back_bit_by_bit(network: SegmentedNetwork, path: P
     assert holds_quantized(path)
 
 
+def test_what_holds_for_this_network_alone_is_written(tmp_path: Path) -> None:
+    found = small_int8(QuantSpec(keep_float=("segments.1.*", "*.head.fc")))
+    spec = QuantSpec(keep_float=("auto", "residual:conv1", "mv:*.head.fc"))
+    save_quantized(found, tmp_path / "mv", spec=spec)
+    loaded, own, _ = load_quantized(tmp_path / "mv")
+    assert own.keep_float[0] == "*.head.fc"
+    assert "segments.1.trunk.layer2.0.add" in own.keep_float
+    assert not any("auto" in name or ":" in name for name in own.keep_float)
+    assert [name for name, _ in quantizers(loaded)] == [name for name, _ in quantizers(found)]
+
+
 def test_float_and_quantised_files_are_not_mixed_up(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"mv\.json holds a quantised network, and a float one"):
         load_network(path)

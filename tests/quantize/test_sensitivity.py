@@ -91,6 +91,23 @@ def test_a_linear_layer_is_what_quantising_it_by_hand_gives(
     assert one.kl_last == pytest.approx(float((p * (p / q).log()).sum(1).mean()), rel=0.02)
 
 
+def test_with_corrected_biases_a_layer_is_measured_with_its_own_correction() -> None:
+    """Other layers' corrections, made for all quantisers, would be noise here."""
+    plain = small_network()
+    frames = [some_frames(4, seed=3)]
+    uncorrected = small_int8(network=plain)
+    corrected = small_int8(QuantSpec(bias_correction=True), network=plain)
+    found, again = (measure_sensitivity(one, frames, network=plain)
+                    for one in (uncorrected, corrected))
+    assert found == again
+    alone = {one.layer: one for one in measure_sensitivity(uncorrected, frames)}
+    gains = [one.worst_sqnr_db - alone[one.layer].worst_sqnr_db for one in found]
+    assert sum(gains) / len(gains) > 0.5
+    spoilt = {one.layer: one for one in measure_sensitivity(corrected, frames)}
+    last = "segments.3.head.fc"
+    assert spoilt[last].sqnr_db != alone[last].sqnr_db
+
+
 def test_a_spoilt_layer_comes_first_and_is_worth_float(
     network: SegmentedNetwork, measured: dict[str, LayerSensitivity]
 ) -> None:
@@ -106,8 +123,9 @@ def test_a_spoilt_layer_comes_first_and_is_worth_float(
 def test_the_printed_option_keeps_these_layers_float(
     measured: dict[str, LayerSensitivity]
 ) -> None:
-    option = keep_float_option(worth_float(measured.values()))
-    assert option == f"--set 'quantizer.keep_float=[\"{SPOILT}\"]'"
+    found = worth_float(measured.values())
+    option = keep_float_option({"mv": found, "residual": ["no.layer.of.mv"]})
+    assert option == f"--set 'quantizer.keep_float=[\"mv:{SPOILT}\", \"residual:no.layer.of.mv\"]'"
     value = toml_value(option.split("=", 1)[1].rstrip("'"))
     spec = QuantSpec(keep_float=tuple(value))
     layers = {name.rpartition(".")[0] for name, _ in quantizers(

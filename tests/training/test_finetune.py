@@ -20,10 +20,13 @@ from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training import finetune as module
 from edgepkd.training.exits import ViewPlan
 from edgepkd.training.finetune import (
+    KL,
     Taught,
-    calibration_values,
     exit_losses,
     finetune,
+    judged,
+    judged_values,
+    teacher_at_step,
     teachers_needed,
     view_logits,
     views_needed,
@@ -217,6 +220,35 @@ def test_all_teachers_of_the_schedule_are_needed_and_no_other(
     assert teachers_needed("iframe", steps(**{"epochs": 6, **changes})) == expected
 
 
+@pytest.mark.parametrize(("num_steps", "expected"), [
+    (12, ["mv"] * 2 + ["residual"] * 2 + ["own"] * 8),  # shares of 1/6, 1/6, 2/3
+    (60, ["mv"] * 10 + ["residual"] * 10 + ["own"] * 40),
+    (4, ["mv", "residual", "own", "own"]),
+    (3, ["mv", "residual", "own"]),  # shares alone would leave out the first
+    (2, ["residual", "own"]), (1, ["own"]),
+])
+def test_phases_are_counted_in_steps_and_leave_one_to_each_teacher(
+    num_steps: int, expected: list[str]
+) -> None:
+    found = [teacher_at_step(steps(), step=k, num_steps=num_steps) for k in range(num_steps)]
+    assert found == expected
+
+
+def test_few_epochs_change_teachers_between_batches(
+    student: SegmentedNetwork, data: LabelledClips, taught: Taught, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    real = teacher_at_step
+
+    def look(*arguments: Any, **more: Any) -> Any:
+        seen.append(real(*arguments, **more))
+        return seen[-1]
+
+    monkeypatch.setattr(module, "teacher_at_step", look)
+    run(student, data, taught, recipe=steps(epochs=3, batch_clips=3, learning_rate=1e-6))
+    assert seen == ["mv", "residual", "own", "own", "own", "own"]
+
+
 def test_the_iframe_network_may_teach_last() -> None:
     needed = teachers_needed("mv", steps(epochs=6, last_teacher="iframe"))
     assert needed == ("mv", "residual", "iframe")
@@ -282,14 +314,47 @@ def test_the_rate_is_in_units_of_the_trunks(student: SegmentedNetwork, data: Lab
     assert log.rows[0]["learning_rate"] == pytest.approx(0.5 * RATE)
 
 
-def test_calibration_clips_are_measured_and_may_choose_the_epoch(
-    student: SegmentedNetwork, data: LabelledClips
+@pytest.mark.slow
+def test_judged_clips_are_measured_and_may_choose_the_epoch(
+    student: SegmentedNetwork, networks: dict[Modality, SegmentedNetwork], data: LabelledClips,
+    taught: Taught,
 ) -> None:
-    log = run(student, data, {}, recipe=steps(select="best").as_qat(), calibration=data)
-    losses = [row["loss_calibration"] for row in log.rows]
-    best = calibration_values(student, data, plan().spec)
-    assert best["loss_calibration"] == pytest.approx(min(losses), rel=1e-5)
-    assert 0 <= best["accuracy_calibration_exit_4"] <= 1
+    """QAD by its distance from FP32, QAT by the labels' loss."""
+    judge = judged(networks["mv"], data, plan().spec)
+    assert judge.reference.shape == (6, 4, CLASSES)
+    for recipe, name in ((steps(select="best"), KL),
+                         (steps(select="best").as_qat(), "loss_calibration")):
+        mine = copy.deepcopy(student)
+        log = run(mine, data, taught, recipe=recipe, judge=judge)
+        start = judged_values(student, judge, plan().spec)
+        best = judged_values(mine, judge, plan().spec)
+        values = [start[name], *(row[name] for row in log.rows)]
+        assert best[name] == pytest.approx(min(values), rel=1e-4)
+        assert 0 <= best["accuracy_calibration_exit_4"] <= 1
+
+
+def test_training_that_only_harms_leaves_the_start(
+    student: SegmentedNetwork, networks: dict[Modality, SegmentedNetwork], data: LabelledClips,
+    taught: Taught,
+) -> None:
+    judge = judged(networks["mv"], data, plan().spec)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    log = run(student, data, taught, recipe=steps(select="best", learning_rate=300),
+              judge=judge)
+    assert min(row[KL] for row in log.rows) > judged_values(student, judge, plan().spec)[KL]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+
+
+def test_the_divergence_is_that_of_the_formula(
+    student: SegmentedNetwork, networks: dict[Modality, SegmentedNetwork], data: LabelledClips
+) -> None:
+    judge = judged(networks["mv"], data, plan().spec)
+    with torch.no_grad():
+        mine = judged(student, data, plan().spec).reference
+    p, q = judge.reference.softmax(-1), mine.softmax(-1)
+    expected = float((p * (p / q).log()).sum(-1).mean())
+    assert judged_values(student, judge, plan().spec)[KL] == pytest.approx(expected, rel=1e-3)
+    assert judged_values(networks["mv"], judge, plan().spec)[KL] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -209,6 +209,22 @@ def test_the_epoch_with_the_best_calibration_loss_is_kept(
                           if select == "best" else {})
 
 
+@pytest.mark.parametrize(("start", "expected"), [(0.5, 0), (2.5, 2)])
+def test_no_epoch_at_all_may_be_the_best(start: float, expected: int) -> None:
+    module, values = Line(), [start, 3.0, 1.0, 2.0, 4.0]
+    optimizer = make_optimizer([(module.named_parameters(), 1.0)], STEPS)
+
+    def train_epoch(epoch: int) -> Mapping[str, float]:
+        with torch.no_grad():
+            module.weight += 1
+        return {"loss": 1.0}
+
+    run_epochs(module, [optimizer], recipe=replace(STEPS, select="best"), train_epoch=train_epoch,
+               evaluate=lambda: {"distance": values[int(module.weight.item())]},
+               choose_by="distance", start_counts=True)
+    assert module.weight.item() == expected
+
+
 @pytest.mark.parametrize(("held_out", "expected"), [([1, 3, 2, 2], 1), ([3, 2, 4, 1], 4)])
 def test_the_best_epoch_survives_a_stop(
     checkpoint: Checkpoint, held_out: list[float], expected: int

@@ -12,7 +12,14 @@ from edgepkd.cascade import Floats, Labels
 from edgepkd.config import MODALITIES, Modality, facts_of
 from edgepkd.deploy.answers import DEPLOYED, FAKE_QUANT, FP32, deployed_answers, torch_answers
 from edgepkd.deploy.segments import export_segments
-from edgepkd.int8 import Int8Clips, Int8Recipe, calibration_rows, finetune_plans, to_int8
+from edgepkd.int8 import (
+    Int8Clips,
+    Int8Recipe,
+    calibration_rows,
+    finetune_plans,
+    spare_judge,
+    to_int8,
+)
 from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.quantize.checkpoint import load_quantized, save_quantized
@@ -58,7 +65,9 @@ def quantize_job(part: Part, modality: Modality, recipe: Int8Recipe) -> str:
         "qad", networks,
         Int8Clips([fit.clips[row] for row in rows], fit, finetune_plans(part.recipe)),
         modality=modality, recipe=recipe, seed=seed,
-        trunk_rate=part.recipe.backbones[modality].learning_rate)
+        trunk_rate=part.recipe.backbones[modality].learning_rate,
+        judge=spare_judge(networks[modality], fit, rows, spec=part.recipe.inputs[modality],
+                          recipe=recipe))
     save_quantized(trained, path, spec=recipe.quantizer,
                    extra={"key": key, "calibration_clips": len(rows)})
     return f"{part.name} {modality}: INT8"

@@ -1,4 +1,5 @@
-"""The heavy part of the INT8 study: a fold's networks in FP32 and by PTQ, QAT and QAD.
+"""The heavy part of the INT8 study: a fold's networks in FP32 and by PTQ, QAT and QAD; PTQ without
+bias correction, too.
 
 Trunks and views are those of the study of exits; exits are trained by PKD with one seed.
 One thread a job.
@@ -7,6 +8,8 @@ One thread a job.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from edgepkd.int8 import (
     Int8Recipe,
     calibration_rows,
     finetune_plans,
+    spare_judge,
     to_int8,
 )
 from edgepkd.models.checkpoint import save_network
@@ -42,8 +46,8 @@ from edgepkd.training.loop import hash_of
 
 VERSION = 2
 """Raise it when the same settings would give other answers: old ones are then not used."""
-FP32 = "fp32"
-FORMS = (FP32, *METHODS)
+FP32, PLAIN = "fp32", "ptq-plain"
+FORMS = (FP32, PLAIN, *METHODS)
 
 
 def answers_path(unit: Unit, seed: int) -> Path:
@@ -98,18 +102,23 @@ def _forms(
     seconds: dict[str, float],
 ) -> Iterator[tuple[str, SegmentedNetwork]]:
     """(form, network) of one modality: FP32 and every method."""
-    part, ranged = unit.part, None
+    part, seed = unit.part, unit.part.seed(modality)
     yield FP32, networks[modality]
-    seed = part.seed(modality)
     rows = calibration_rows(len(fit), recipe, seed=seed)
     clips = Int8Clips([fit.clips[row] for row in rows], fit, finetune_plans(part.recipe))
+    judge = spare_judge(networks[modality], fit, rows, spec=part.recipe.inputs[modality],
+                        recipe=recipe)
+    make = partial(to_int8, networks=networks, clips=clips, modality=modality, seed=seed,
+                   trunk_rate=part.recipe.backbones[modality].learning_rate, judge=judge)
+    uncorrected = replace(recipe.quantizer, bias_correction=False)
+    with timed(seconds, PLAIN):
+        plain = make("ptq", recipe=replace(recipe, quantizer=uncorrected))
+    yield PLAIN, plain
+    ranged = None
     for method in METHODS:
         with timed(seconds, method):
-            found = to_int8(method, networks, clips, modality=modality, recipe=recipe, seed=seed,
-                            trunk_rate=part.recipe.backbones[modality].learning_rate,
-                            ranged=ranged)
+            found = make(method, recipe=recipe, ranged=ranged)
         if method == "ptq":
             ranged = found  # where QAT and QAD start
-        else:
-            save_quantized(found, part.network_path(modality, method), spec=recipe.quantizer)
+        save_quantized(found, part.network_path(modality, method), spec=recipe.quantizer)
         yield method, found

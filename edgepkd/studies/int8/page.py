@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from edgepkd.int8 import Int8Recipe
 from edgepkd.logits.metrics import FEW_GROUPS, Interval
 from edgepkd.studies.int8.jobs import FORMS, FP32
-from edgepkd.studies.int8.tables import TOLERANCE, Row, SetResult
+from edgepkd.studies.int8.tables import MAX_FLIPS, TOLERANCE, Row, SetResult
 from edgepkd.studies.markdown import holds, listed, points, share, table, times
 from edgepkd.studies.study import Study
 
-TITLES = {"fp32": "FP32", "ptq": "PTQ", "qat": "QAT", "qad": "QAD"}
+TITLES = {"fp32": "FP32", "ptq-plain": "plain PTQ", "ptq": "PTQ", "qat": "QAT", "qad": "QAD"}
+MAIN = "ptq"
+"""What `edgepkd quantize` does unless told otherwise."""
 QUANTIZED = tuple(form for form in FORMS if form != FP32)
 LIMIT = f"{100 * TOLERANCE:.1f} point"
 MOST_NAMED = 3
@@ -49,12 +51,21 @@ def _condition_lines(study: Study, recipe: Int8Recipe) -> list[str]:
         "forms share them. "
         f"Quantiser: weights of {quantizer.weight_bits} bits a channel, activations of 8 bits a "
         f"tensor, calibrator {quantizer.calibrator} on up to {recipe.calibration_clips} training "
-        f"clips, residual adds {quantizer.residual_add}. QAT and QAD start from PTQ: "
+        f"clips, residual adds {quantizer.residual_add}. PTQ corrects biases after that, plain PTQ "
+        "does not. QAT and QAD start from PTQ: "
         f"{steps.length}, learning rate {steps.learning_rate:g} x the trunk's, "
         f"{steps.batch_clips} clips a batch; QAD's losses: {steps.scheme}, with a share of "
-        f"{steps.self_share:g} from its own FP32 network; QAT's: labels alone. WISE and exit "
-        "policy are fitted anew for each form, on its own logits, and cross-fitted.",
+        f"{steps.self_share:g} from its own FP32 network; QAT's: labels alone. Kept is the "
+        f"{_kept(recipe)}. WISE and exit policy are fitted anew for each form, on its own logits, "
+        "and cross-fitted.",
     ]
+
+
+def _kept(recipe: Int8Recipe) -> str:
+    if recipe.finetune.select == "last":
+        return "last epoch"
+    return ("epoch, or the start, that on training clips which set no range is closest to FP32 "
+            "(QAT: has the least loss)")
 
 
 def _set_lines(results: Sequence[SetResult]) -> list[str]:
@@ -94,10 +105,12 @@ def _cascade_lines(result: SetResult) -> list[str]:
     point, count = result.cascade["operating_point"], result.cascade["num_exits"]
     places += [(f"all {count} exits", result.cascade["full"]), ("with early exits", point)]
     rows = [[name, *_compared_cells(row)] for name, row in places]
-    taken = [[TITLES[form], _number(point["mean_exit"][form]), share(point["macs_saved"][form])]
-             for form in FORMS]
+    taken = [[TITLES[form], _number(point["mean_exit"][form]), share(point["macs_saved"][form]),
+              "" if form == FP32 else share(point["exit_flips"][form])] for form in FORMS]
     return [*table(["WISE", *_COMPARED_HEAD], rows), "",
-            *table(["operating point", f"mean exit, 1 to {count}", "MACs saved, %"], taken)]
+            *table(["operating point", f"mean exit, 1 to {count}", "MACs saved, %",
+                    "exit flips, %"], taken),
+            "", "Exit flips: share of clips that leave at another exit than in FP32."]
 
 
 def _number(found: Interval) -> str:
@@ -119,15 +132,19 @@ def _verdict_lines(result: SetResult) -> list[str]:
     """Sentences that follow from the numbers by rule."""
     found, name = result.verdict, result.answered.dataset
     within, shown = found["exits_within"], found["exits_shown"]
-    others = ", ".join(f"{TITLES[f]} {within[f]}" for f in QUANTIZED if f != "qad")
+    others = ", ".join(f"{TITLES[f]} {within[f]}" for f in QUANTIZED if f != MAIN)
     return [
-        f"- **{name}, exits**: QAD is within {LIMIT} of FP32 at {within['qad']} of "
-        f"{found['num_exits']} exits ({others}); the interval alone shows it at {shown['qad']}. "
+        f"- **{name}, exits**: {TITLES[MAIN]} is within {LIMIT} of FP32 at {within[MAIN]} of "
+        f"{found['num_exits']} exits ({others}); the interval alone shows it at {shown[MAIN]}. "
         f"Mean over exits: {_each(found['mean_less_fp32'])}.",
         _place_line(result, "full", "all exits"),
         _place_line(result, "operating_point", "operating point"),
-        f"- **{name}, which method**, mean over exits: QAD less PTQ "
-        f"{points(found['qad_less_ptq'])}, "
+        _flips_line(result),
+        f"- **{name}, which method**, mean over exits: PTQ less plain PTQ "
+        f"{points(found['ptq_less_plain'])}, "
+        + _method(found["ptq_less_plain"], "PTQ is better", "plain PTQ is better",
+                  "plain PTQ is as good") +
+        f"; QAD less PTQ {points(found['qad_less_ptq'])}, "
         f"{_method(found['qad_less_ptq'], 'QAD is better', 'PTQ is better', 'PTQ is as good')}; "
         f"QAT less QAD {points(found['qat_less_qad'])}, "
         f"{_method(found['qat_less_qad'], 'QAT is better', 'QAD is better', 'QAT is as good')}.",
@@ -137,20 +154,29 @@ def _verdict_lines(result: SetResult) -> list[str]:
     ]
 
 
+def _flips_line(result: SetResult) -> str:
+    flips, within = (result.cascade["operating_point"]["exit_flips"],
+                     result.verdict["flips_within"])
+    each = ", ".join(f"{TITLES[f]} {share(flips[f])}" for f in QUANTIZED)
+    word = "are" if within[MAIN] else "are **not**"
+    return (f"- **{result.answered.dataset}, exit flips**, policies fitted anew: {TITLES[MAIN]}'s "
+            f"{word} within {100 * MAX_FLIPS:g} %. {each}.")
+
+
 def _place_line(result: SetResult, key: str, title: str) -> str:
     found, row = result.verdict, result.cascade[key]
-    word = "is" if found[f"{key}_within"]["qad"] else "is **not**"
-    shown = "shows it too" if found[f"{key}_shown"]["qad"] else "does not show it"
-    if not found[f"{key}_within"]["qad"]:
-        shown = "shows it" if row["less_fp32"]["qad"].high < -TOLERANCE else "leaves it open"
+    word = "is" if found[f"{key}_within"][MAIN] else "is **not**"
+    shown = "shows it too" if found[f"{key}_shown"][MAIN] else "does not show it"
+    if not found[f"{key}_within"][MAIN]:
+        shown = "shows it" if row["less_fp32"][MAIN].high < -TOLERANCE else "leaves it open"
     more = ""
     if key == "operating_point":
         exits, saved = row["mean_exit"], row["macs_saved"]
-        more = (f" Mean exit {exits['qad'].value:.2f} (FP32 {exits[FP32].value:.2f}), MACs saved "
-                f"{100 * saved['qad'].value:.0f} % ({100 * saved[FP32].value:.0f} %).")
-    return (f"- **{result.answered.dataset}, {title}**: QAD {word} within {LIMIT} of FP32; the "
-            f"interval {shown}. {_each(row['less_fp32'])}; FP32 {share(row['accuracy'][FP32])}."
-            f"{more}")
+        more = (f" Mean exit {exits[MAIN].value:.2f} (FP32 {exits[FP32].value:.2f}), MACs saved "
+                f"{100 * saved[MAIN].value:.0f} % ({100 * saved[FP32].value:.0f} %).")
+    return (f"- **{result.answered.dataset}, {title}**: {TITLES[MAIN]} {word} within {LIMIT} of "
+            f"FP32; the interval {shown}. {_each(row['less_fp32'])}; FP32 "
+            f"{share(row['accuracy'][FP32])}.{more}")
 
 
 def _each(less_fp32: Mapping[str, Interval]) -> str:

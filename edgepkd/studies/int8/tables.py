@@ -14,18 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from edgepkd.cascade import Floats, Order, positions
+from edgepkd.cascade import Floats, Labels, Order, positions
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality
 from edgepkd.logits.fit import fit_deployed
 from edgepkd.logits.metrics import Interval
 from edgepkd.logits.report import answer
 from edgepkd.studies.answered import Answered
-from edgepkd.studies.int8.jobs import FORMS, FP32
+from edgepkd.studies.int8.jobs import FORMS, FP32, PLAIN
 
 Row = Mapping[str, Any]
 
 TOLERANCE = 0.01
 """What INT8 may lose against FP32: 1.0 point."""
+MAX_FLIPS = 0.03
+"""Share of clips that may leave at another exit than in FP32."""
 _ROUNDING = 1e-9
 
 
@@ -73,6 +75,8 @@ class Deployed:
     """Position taken, 1..12: [N]."""
     saved: Floats
     """Share of the networks' MACs that the early exit saves: [N]."""
+    exits: Labels
+    """Position taken under each seed: [S, N]."""
 
 
 def deploy_form(
@@ -85,6 +89,7 @@ def deploy_form(
     costs = np.cumsum([cost for modality in order for cost in gmac[modality]])
     names = (*MODALITIES, "full", "early", "exit", "saved")
     found = {name: np.zeros(len(answered.truth)) for name in names}
+    exits = np.zeros((len(answered.seeds), len(answered.truth)), np.int64)
     for seed, mine in answered.held_out():
         logits = {m: answered.logits[form, m][seed] for m in MODALITIES}
         fitted = fit_deployed(
@@ -99,10 +104,11 @@ def deploy_form(
             found[name][mine] += said.ensemble[:, -1] == said.truth
         found["early"][mine] += said.cascade == said.truth  # of the set's order, the last above
         found["exit"][mine] += said.exits
+        exits[seed, mine] = said.exits
         found["saved"][mine] += 1 - costs[said.exits - 1] / costs[-1]
     mean = {name: values / len(answered.seeds) for name, values in found.items()}
     return Deployed({m: mean[m] for m in MODALITIES}, mean["full"], mean["early"], mean["exit"],
-                    mean["saved"])
+                    mean["saved"], exits)
 
 
 def network_table(answered: Answered, deployed: Mapping[str, Deployed]) -> list[dict[str, Any]]:
@@ -113,7 +119,9 @@ def network_table(answered: Answered, deployed: Mapping[str, Deployed]) -> list[
 
 
 def cascade_table(answered: Answered, deployed: Mapping[str, Deployed]) -> dict[str, Any]:
-    """All exits, and the operating point with its mean exit and share of MACs saved."""
+    """All exits, and the operating point with its mean exit, the share of MACs saved, and that of
+    clips whose exit is not that of FP32.
+    """
     def each(value: Callable[[Deployed], Floats]) -> dict[str, Interval]:
         return {form: answered.interval(value(d)) for form, d in deployed.items()}
 
@@ -122,6 +130,7 @@ def cascade_table(answered: Answered, deployed: Mapping[str, Deployed]) -> dict[
         "operating_point": {
             **_compared(answered, {form: d.early for form, d in deployed.items()}),
             "mean_exit": each(lambda d: d.exit_number), "macs_saved": each(lambda d: d.saved),
+            "exit_flips": each(lambda d: (d.exits != deployed[FP32].exits).mean(axis=0)),
         },
         "num_exits": len(positions(answered.plan.recipe.default_order)),
     }
@@ -149,8 +158,11 @@ def verdict(
         **{f"{name}_{word}": {f: is_within(bound(less[f])) for f in quantized}
            for name, less in places.items() for word, bound in _BOUNDS.items()},
         "mean_less_fp32": {f: answered.interval(right[f] - right[FP32]) for f in quantized},
+        "ptq_less_plain": answered.interval(right["ptq"] - right[PLAIN]),
         "qad_less_ptq": answered.interval(right["qad"] - right["ptq"]),
         "qat_less_qad": answered.interval(right["qat"] - right["qad"]),
+        "flips_within": {f: cascade["operating_point"]["exit_flips"][f].value
+                         <= MAX_FLIPS + _ROUNDING for f in quantized},
         "worst": {form: _worst(exits, form) for form in quantized},
     }
 

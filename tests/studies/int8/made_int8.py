@@ -41,6 +41,7 @@ def made_int8(wrong: Wrong) -> Answered:
     return Answered(
         plan=SetPlan(recipe, 0.4), label_names=("a", "b", "c"), seeds=("1/1",), truth=truth,
         groups=tuple(f"g{clip % NUM_GROUPS}" for clip in clips), folds=clips % NUM_FOLDS,
-        logits=logits, seconds={"exits": (3.0, 4.0), "ptq": (1.0, 2.0), "qat": (5.0, 7.0),
+        logits=logits, seconds={"exits": (3.0, 4.0), "ptq-plain": (1.0, 1.0),
+                                "ptq": (1.0, 2.0), "qat": (5.0, 7.0),
                                 "qad": (8.0, 9.0)},
     )

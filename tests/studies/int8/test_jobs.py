@@ -1,4 +1,4 @@
-"""One fold of the INT8 study: FP32, PTQ, QAT and QAD of the same networks."""
+"""One fold of the INT8 study: FP32, PTQ (plain, too), QAT and QAD of the same networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgepkd.config import MODALITIES
-from edgepkd.int8 import load_int8_recipe
+from edgepkd.int8 import METHODS, load_int8_recipe
 from edgepkd.quantize.checkpoint import load_quantized
 from edgepkd.studies.int8.jobs import FORMS, answers_path, int8_job
 from edgepkd.studies.parts import load_clips, load_networks
@@ -17,7 +17,7 @@ from edgepkd.training.backbone import clip_logits
 from tests.studies.tiny_parts import tiny_unit
 
 RECIPE = load_int8_recipe("int8", {"min_clips": 2, "calibration_clips": 3, "finetune.epochs": 1,
-                                   "finetune.batch_clips": 4})
+                                   "finetune.batch_clips": 4, "finetune.select": "last"})
 
 
 @pytest.mark.slow
@@ -35,7 +35,7 @@ def test_every_form_answers_and_lies_where_it_is_looked_for(tmp_path: Path) -> N
     for modality in MODALITIES:
         networks = {"fp32": floats[modality], **{
             method: load_quantized(part.network_path(modality, method))[0]
-            for method in ("qat", "qad")}}
+            for method in METHODS}}
         for form, network in networks.items():
             expected = clip_logits(network, clips, spec=part.recipe.inputs[modality]).numpy()
             np.testing.assert_allclose(arrays[f"{form}/{modality}"], expected, atol=1e-5)

@@ -25,21 +25,22 @@ def text(wrong: Wrong) -> str:
 
 
 @pytest.mark.slow
-def test_a_loss_of_qad_is_called_one() -> None:
-    found = text({"qad": {"all": range(20), "residual_3": range(30)}})
-    assert "QAD is within 1.0 point of FP32 at 0 of 12 exits (PTQ 12, QAT 12)" in found
-    assert found.count("QAD is **not** within 1.0 point of FP32; the interval shows it") == 2
-    assert "PTQ is better" in found
-    assert "QAT is better" in found
-    assert "QAD residual_3 (-30.0)" in found
-    assert "| mv_1 | 100.0 [100.0, 100.0] | 100.0 | 100.0 | 80.0 |" in found
+def test_a_loss_of_ptq_is_called_one() -> None:
+    found = text({"ptq": {"all": range(20), "residual_3": range(30)}})
+    assert ("PTQ is within 1.0 point of FP32 at 0 of 12 exits (plain PTQ 12, QAT 12, QAD 12)"
+            in found)
+    assert found.count("PTQ is **not** within 1.0 point of FP32; the interval shows it") == 2
+    assert "plain PTQ is better" in found
+    assert "QAD is better" in found
+    assert "; PTQ residual_3 (-30.0)" in found
+    assert "| mv_1 | 100.0 [100.0, 100.0] | 100.0 | 80.0 | 100.0 | 100.0 |" in found
 
 
 @pytest.mark.slow
 def test_a_gain_of_qad_over_ptq_is_called_one() -> None:
     found = text({"ptq": {"all": range(40)}, "qat": {"all": range(20)}})
-    assert "at 12 of 12 exits (PTQ 0, QAT 0); the interval alone shows it at 12" in found
-    assert found.count("QAD is within 1.0 point of FP32; the interval shows it too") == 2
+    assert ("PTQ is within 1.0 point of FP32 at 0 of 12 exits (plain PTQ 12, QAT 0, QAD 12)"
+            in found)
     assert "QAD less PTQ **+40.0" in found
     assert found.count("QAD is better") == 2  # than PTQ, and than QAT
 
@@ -49,8 +50,17 @@ def test_where_nothing_tells_ptq_apart_it_says_so() -> None:
     found = text({"ptq": {"all": [3]}, "qad": {"all": [4]}, "qat": {"all": [5]}})
     assert "no difference shown: as far as these clips tell, PTQ is as good" in found
     assert "no difference shown: as far as these clips tell, QAT is as good" in found
-    assert "QAD is within 1.0 point of FP32; the interval does not show it" in found
-    assert "PTQ mv_1, mv_2, mv_3 and 9 more (-1.0)" in found
+    assert "PTQ is within 1.0 point of FP32; the interval does not show it" in found
+    assert "; PTQ mv_1, mv_2, mv_3 and 9 more (-1.0)" in found
+
+
+@pytest.mark.slow
+def test_exits_that_flip_are_counted_against_the_limit() -> None:
+    same = text({})
+    assert "exit flips**, policies fitted anew: PTQ's are within 3 %" in same
+    assert "share of clips that leave at another exit than in FP32" in same
+    found = text({"ptq": {"mv_1": range(60), "mv_2": range(60)}})
+    assert "exit flips**, policies fitted anew: PTQ's are **not** within 3 %" in found
 
 
 @pytest.mark.slow

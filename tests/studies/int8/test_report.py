@@ -35,4 +35,5 @@ def test_numbers_and_page_lie_side_by_side(tmp_path: Path) -> None:
     assert (found["clips"], found["groups"], found["folds"]) == (100, 20, 2)
     assert len(found["exits"]) == 12
     assert found["seconds"]["qad"] == [8.0, 9.0]
-    assert found["verdict"]["full_within"] == {"ptq": True, "qat": True, "qad": False}
+    assert found["verdict"]["full_within"] == {"ptq-plain": True, "ptq": True, "qat": True,
+                                              "qad": False}

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 WRONG: Wrong = {
     "fp32": {"mv_1": range(10), "all": range(5)},
+    "ptq-plain": {"mv_1": range(12), "all": range(5)},
     "ptq": {"mv_1": range(13), "all": range(5, 10)},
     "qat": {"mv_1": range(9), "all": range(6)},
     "qad": {"mv_1": range(11), "residual_2": range(8), "all": range(5)},
@@ -43,9 +44,9 @@ def test_each_exit_by_counting() -> None:
     assert len(rows) == 12
     first, other = rows["mv_1"], rows["mv_2"]
     assert {f: i.value for f, i in first["accuracy"].items()} == pytest.approx(
-        {"fp32": 0.90, "ptq": 0.87, "qat": 0.91, "qad": 0.89})
+        {"fp32": 0.90, "ptq-plain": 0.88, "ptq": 0.87, "qat": 0.91, "qad": 0.89})
     assert {f: i.value for f, i in first["less_fp32"].items()} == pytest.approx(
-        {"ptq": -0.03, "qat": 0.01, "qad": -0.01})
+        {"ptq-plain": -0.02, "ptq": -0.03, "qat": 0.01, "qad": -0.01})
     # As many wrong, but other clips: no difference, and ten labels that disagree.
     assert other["less_fp32"]["ptq"].value == 0
     assert other["agreement"]["ptq"].value == pytest.approx(0.90)
@@ -61,10 +62,10 @@ def test_the_columns_of_fp32_and_qad_cannot_be_swapped() -> None:
         assert row["accuracy"]["fp32"].value == 1
         assert row["accuracy"]["qad"].value == pytest.approx(0.9)
         assert row["less_fp32"]["qad"].value == pytest.approx(-0.1)
-        assert set(row["less_fp32"]) == set(row["agreement"]) == {"ptq", "qat", "qad"}
+        assert set(row["less_fp32"]) == set(row["agreement"]) == set(FORMS) - {"fp32"}
     assert cascade["full"]["less_fp32"]["qad"].value == pytest.approx(-0.1)
     assert cascade["operating_point"]["less_fp32"]["qad"].value == pytest.approx(-0.1)
-    assert found["exits_within"] == {"ptq": 12, "qat": 12, "qad": 0}
+    assert found["exits_within"] == {"ptq-plain": 12, "ptq": 12, "qat": 12, "qad": 0}
     assert found["qad_less_ptq"].value == pytest.approx(-0.1)
     assert found["qat_less_qad"].value == pytest.approx(0.1)
 
@@ -72,7 +73,8 @@ def test_the_columns_of_fp32_and_qad_cannot_be_swapped() -> None:
 def test_the_verdict_by_hand() -> None:
     found, _ = judged(made_int8(WRONG))
     # PTQ: mv_1 loses 3. QAD: mv_1 loses 1, which is allowed; residual_2 loses 3. QAT: 1 everywhere.
-    assert found["exits_within"] == {"ptq": 11, "qat": 12, "qad": 11}
+    assert found["exits_within"] == {"ptq-plain": 11, "ptq": 11, "qat": 12, "qad": 11}
+    assert found["ptq_less_plain"].value == pytest.approx((0.88 - 0.87) / -12)
     assert found["worst"]["ptq"] == {"less_fp32": pytest.approx(-0.03), "exits": ["mv_1"]}
     assert found["worst"]["qad"] == {"less_fp32": pytest.approx(-0.03), "exits": ["residual_2"]}
     assert len(found["worst"]["qat"]["exits"]) == 11
@@ -112,6 +114,19 @@ def test_the_operating_point_counts_exits_and_macs() -> None:
             1 - point["mean_exit"][form].value / 12)
     assert point["mean_exit"]["fp32"].value == 1  # its first exit is right, and sure of it
     assert point["mean_exit"]["ptq"].value > 1.5
+
+
+def test_exits_that_flip_are_counted_clip_by_clip() -> None:
+    """Means of exits can be equal where every clip leaves elsewhere."""
+    answered = made_int8({"ptq": {"mv_1": range(60), "mv_2": range(60)}})
+    deployed = {form: deploy_form(answered, form, gmac=GMAC) for form in FORMS}
+    flips = cascade_table(answered, deployed)["operating_point"]["exit_flips"]
+    assert {flips[form].value for form in ("fp32", "ptq-plain", "qat", "qad")} == {0}
+    expected = float((deployed["ptq"].exits != deployed["fp32"].exits).mean())
+    assert flips["ptq"].value == pytest.approx(expected)
+    assert expected > 0.3
+    found, _ = judged(answered)
+    assert found["flips_within"] == {"ptq-plain": True, "ptq": False, "qat": True, "qad": True}
 
 
 def test_a_fold_is_fitted_on_the_others_alone() -> None:
