@@ -154,9 +154,10 @@ def folds(
     cache: Cache = Path("runs/cache"), cache_gb: CacheGb = 20.0, jobs: Jobs = 2,
     threads: Threads = None, device: Device = "auto", json: Json = None,
 ) -> None:
-    """Train the run again without each part of its groups, and have that part answered.
+    """Answer training clips by networks that never saw them.
 
-    `wise fit` then rests on all training clips. Takes the run's recipe, clips and seed.
+    The run is trained again without each part of its groups, by its recipe, on its clips and with
+    its seed. `wise fit` then rests on all training clips.
     """
     import os
 

@@ -36,7 +36,7 @@ from edgepkd.pipeline.motion_form import formed, with_form
 from edgepkd.pipeline.step_logs import StepLog, kept_extra, refuse_quantized, step_logs
 from edgepkd.pipeline.train_config import DEFAULT_RECIPE, ExitsConfig, StepDone, TrainConfig
 from edgepkd.pipeline.train_notes import (
-    data_lines,
+    balance_line,
     health_notes,
     logged_losses,
     mirror_notes,
@@ -134,7 +134,7 @@ def _started(config: TrainConfig) -> Iterator[tuple[Run, Clips]]:
             torch.set_num_threads(config.threads)
         run, samples = _open_run(config)
         if config.console and world_size() == 1:
-            for line in (*data_lines(samples), *mirror_warning(run.labels, run.recipe),
+            for line in (balance_line(samples), *mirror_warning(run.labels, run.recipe),
                          *training_time(config, run, samples)):
                 config.console.print(line)
         yield run, decoded_clips(run, samples, folder=config.cache, jobs=config.jobs,

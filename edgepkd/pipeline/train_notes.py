@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepkd.config import NUM_EXITS, Modality
-from edgepkd.datasets.index import Sample, labels_of
+from edgepkd.datasets.index import Sample
 from edgepkd.datasets.mirror import mirror_pairs
 from edgepkd.datasets.splits import split_three
 from edgepkd.models.segmented import SegmentedNetwork
@@ -48,23 +48,14 @@ def logged_losses(folder: Path) -> tuple[float, ...]:
         return ()
 
 
-def data_lines(samples: Sequence[Sample]) -> tuple[str, str]:
-    """What the networks will be trained, calibrated and tested on, in two lines."""
+def balance_line(samples: Sequence[Sample]) -> str:
+    """How many training clips the classes have."""
     parts = split_three(samples)
     sizes = Counter(s.label for s in parts.train)
     (largest, most), (smallest, fewest) = sizes.most_common()[0], sizes.most_common()[-1]
-    balance = f"{most} clips of each" if most == fewest else (
+    balance = f"{most} each" if most == fewest else (
         f"smallest {smallest} {fewest}, largest {largest} {most} ({most / fewest:.1f} times)")
-    return (
-        f"training: {_counted(parts.train)} of {len(sizes)} classes; {balance}",
-        f"calibration: {_counted(parts.calibration)} of {len(labels_of(parts.calibration))}"
-        f" classes; test, not looked at: {_counted(parts.test)}")
-
-
-def _counted(samples: Sequence[Sample]) -> str:
-    groups = len({s.group for s in samples})
-    return (f"{len(samples)} clip{'' if len(samples) == 1 else 's'} in {groups}"
-            f" group{'' if groups == 1 else 's'}")
+    return f"training clips of the classes: {balance}"
 
 
 def flips(recipe: TrainRecipe) -> bool:

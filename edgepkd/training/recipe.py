@@ -81,6 +81,8 @@ class OptimizerRecipe:
         check(self.epochs >= (0 if self.steps else 1), "epochs", got=self.epochs,
               allowed="1 or more (or give steps)")
         check(self.min_epochs >= 1, "min_epochs", got=self.min_epochs, allowed="1 or more")
+        check(list(self.step_epochs) == sorted(set(self.step_epochs)), "step_epochs",
+              got=self.step_epochs, allowed="rising epoch numbers")
         check(self.steps == 0 or not self.step_epochs, "step_epochs", got=self.step_epochs,
               allowed="none where the length is given in steps")
         check(self.learning_rate > 0, "learning_rate", got=self.learning_rate, allowed="above 0")
@@ -93,8 +95,6 @@ class OptimizerRecipe:
         for name, kind in (("optimizer", Optimizer), ("decline", Decline), ("select", Selection)):
             check(getattr(self, name) in get_args(kind), name, got=getattr(self, name),
                   allowed=", ".join(get_args(kind)))
-        check(list(self.step_epochs) == sorted(set(self.step_epochs)), "step_epochs",
-              got=self.step_epochs, allowed="rising epoch numbers")
 
     @property
     def length(self) -> str:

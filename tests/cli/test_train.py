@@ -72,8 +72,8 @@ def test_what_will_be_done_is_said_before_it_starts(
     told = invoke("backbone", tmp_path / "run", shared, *start, "--modality", "mv")
     assert told.exit_code == 0, told.output
     said = told.stderr
-    assert said.index("training: 4 clips in 2 groups of 2 classes") < said.index("tiny: about ")
-    assert "calibration: 2 clips in 1 group" in said
+    assert said.index("training clips of the classes: 2 each") < said.index("tiny: about ")
+    assert "calibration 2 clips of 2 classes in 1 group" in said
     assert "which makes 'left' of 'right': if the side matters, give --set augment.flip" in said
     assert "  mv        4 steps: " in said
     assert (tmp_path / "run" / "mv-trunk.safetensors").read_bytes() == (

@@ -65,4 +65,4 @@ def test_settings_become_plain_values(tmp_path: Path) -> None:
     config = replace(SynthConfig(tmp_path), seed=5)
     assert settings_of(config) == {
         "folder": str(tmp_path), "num_classes": 4, "num_clips": 48, "clip_frames": 36, "seed": 5,
-        "shares": {"test": 0.2, "calibration": 0.2, "seed": 0}}
+        "shares": {"test": 0.2, "calibration": 0.2, "seed": 0, "always": False}}

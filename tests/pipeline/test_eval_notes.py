@@ -80,7 +80,8 @@ def test_a_chain_that_is_worse_than_a_network_of_it_is_named() -> None:
     order: Order = ("mv", "iframe")
     answered = make_logits(groups=tuple(map(str, range(60))))
     wise = WiseWeights(order, tuple((0.0,) * (k - 1) + (-1.0,) for k in range(1, 9)))
-    run: Any = SimpleNamespace(fitted={order: (wise, ExitPolicy.constant(order, threshold=1.0))})
+    run: Any = SimpleNamespace(
+        fitted={order: (wise, ExitPolicy.constant(order, threshold=1.0))}, findings=())
     predicted: Any = SimpleNamespace(answered=answered, skipped=())
     evaluation = evaluate_logits(answered, order=order, fitted=run.fitted,
                                  gmac=dict.fromkeys(MODALITIES, (1.0,) * 4))

@@ -38,6 +38,7 @@ def judged(folder: Path, forms: dict[str, Any], answered: ClipLogits, **changes:
         "pairs": [(DEPLOYED, FAKE_QUANT), (DEPLOYED, FP32)], "labels": answered.labels,
         "groups": answered.groups, "label_names": answered.label_names, "settings": WiseRecipe(),
         "fitted": fit_deployed(forms[DEPLOYED], answered.labels, settings=WiseRecipe(),
+                               groups=answered.groups,
                                orders=[ORDER, ("mv",), ("iframe",)]), "method": "qad"}
     return Judged(**{**given, **changes})
 

@@ -14,7 +14,7 @@ from edgepkd.models.checkpoint import save_network
 from edgepkd.pipeline import train_notes
 from edgepkd.pipeline.train_config import ExitsConfig, TrainConfig
 from edgepkd.pipeline.train_notes import (
-    data_lines,
+    balance_line,
     flips,
     health_notes,
     logged_losses,
@@ -113,19 +113,18 @@ def sample(label: str, group: str, split: str) -> Sample:
     return Sample(Path(f"{label}{group}{split}.mp4"), label, group, split)
 
 
-def test_what_is_trained_on_is_said_in_two_lines() -> None:
+def test_the_largest_and_the_smallest_class_are_named() -> None:
     samples = (*(sample("run", group, "train") for group in "abc"), sample("walk", "b", "train"),
                sample("run", "d", "calibration"), sample("walk", "d", "calibration"),
                sample("walk", "e", "test"))
-    assert data_lines(samples) == (
-        "training: 4 clips in 3 groups of 2 classes; smallest walk 1, largest run 3 (3.0 times)",
-        "calibration: 2 clips in 1 group of 2 classes; test, not looked at: 1 clip in 1 group")
+    assert balance_line(samples) == (
+        "training clips of the classes: smallest walk 1, largest run 3 (3.0 times)")
 
 
 def test_classes_of_one_size_are_said_to_be() -> None:
     samples = [sample(label, group, split) for label in ("run", "walk")
                for group, split in (("a", "train"), ("b", "calibration"), ("c", "test"))]
-    assert data_lines(samples)[0] == "training: 2 clips in 1 group of 2 classes; 1 clips of each"
+    assert balance_line(samples) == "training clips of the classes: 1 each"
 
 
 def test_labels_that_name_a_side_are_warned_of_before_training() -> None:

@@ -51,7 +51,7 @@ def test_a_shipped_recipe_loads(name: str) -> None:
     ("[inputs.mv]", "[inputs.flow]", "inputs: key flow is 'unknown'; allowed: iframe, mv, "),
     ("backbone = \"resnet18\"", "backbone = \"vgg\"", "backbone is 'vgg'"),
     ("accuracy_loss = 0", "accuracy_loss = 2", "accuracy_loss is 2"),
-    ("[wise]", "[vise]", "key vise is 'unknown'; allowed: augment, backbones, clip, dataset"),
+    ("[wise]", "[vise]", "key vise is 'unknown'; allowed: augment, backbones, choose_stack, clip"),
 ])
 def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = (room_path("calibration") / "demo-weizmann.toml").read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def test_every_training_recipe_loads_and_survives_being_written(name: str) -> No
     assert (recipe.name, recipe.purpose != "") == (name, True)
     assert recipe_of(asdict(recipe), where=name) == recipe
     for modality in MODALITIES:
-        assert recipe.exits_of(modality).epochs >= 1
+        assert recipe.exits_of(modality).for_clips(50).epochs >= 1
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -128,7 +128,8 @@ def test_the_paper_is_at_full_size_and_in_its_order(name: str) -> None:
 
 def test_single_values_can_be_changed() -> None:
     changes: dict[str, Any] = {
-        "backbones.mv.epochs": 7, "exits.step_epochs": [1, 2], "seed": 9, "clip.sampling": "gop",
+        "backbones.mv.epochs": 7, "exits.epochs": 5,
+        "exits.step_epochs": [1, 2], "seed": 9, "clip.sampling": "gop",
         "exit_changes.mv.learning_rate": 0.5, "exits.label_share": 0}
     recipe, plain = load_train_recipe("small", changes), load_train_recipe("small")
     assert recipe.backbones["mv"].epochs == 7
@@ -212,7 +213,7 @@ def test_augmentation_is_in_the_views_of_exits_and_in_hashes_only_where_it_is_as
     ("exits.min_epochs", 0, "min_epochs is 0; allowed: 1 or more"),
     ("exits.epoch", 3, "small: exits: key epoch is 'unknown'; allowed: batch_views, class_weights"),
     ("backbones.mv.lr", 1, "small: backbones.mv: key lr is 'unknown'; allowed: accumulate, "),
-    ("exit", 3, "small: key exit is 'unknown'; allowed: augment, backbones, clip"),
+    ("exit", 3, "small: key exit is 'unknown'; allowed: augment, backbones, choose_stack"),
     ("seed.x", 3, "small: seed.x is 'a key of a plain value'"),
     ("backbones.mv", 3, "small: backbones.mv is 3; allowed: a table of keys and values"),
     ("clip", 3, "small: clip is 3; allowed: a table"),

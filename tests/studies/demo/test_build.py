@@ -85,8 +85,9 @@ def test_the_gate_judges_held_out_clips_and_the_test_clips_without_labels(
         monkeypatch.setattr(place, "read_answers", lambda part: answers[part.name])
     parts = [replace(part, answer=samples(0, 60)) for part in module._parts(settings)]
     wise, orders = settings.recipe.wise, [settings.recipe.default_order]
-    fits = [fit_deployed(*module.answered_by(parts[:-1], form=form), orders=orders, settings=wise)
-            for form in (DEPLOYED, FP32)]
+    groups = [sample.group for part in parts[:-1] for sample in part.answer]
+    fits = [fit_deployed(*module.answered_by(parts[:-1], form=form), groups=groups,
+                         orders=orders, settings=wise) for form in (DEPLOYED, FP32)]
     if noise < 1:
         found = module._pass_gate(settings, parts, *fits)
         assert [(one.clips, one.gaps[0].agreement.num_clips) for one in found.along] == [
