@@ -67,7 +67,7 @@ def test_a_run_becomes_int8_is_evaluated_and_weighed(run: Path, cache: Path) -> 
     assert "mv: worst layers alone" in done.stdout
     assert "same label %" in done.stdout
     assert [line.split()[0] for line in done.stdout.splitlines()
-            if line.startswith("mv_")] == ["mv_1", "mv_2", "mv_3", "mv_4"]
+            if line.lstrip().startswith("mv_")] == ["mv_1", "mv_2", "mv_3", "mv_4"]
     assert "qad mv  2/2  loss" in done.stderr
     out = run / "int8-qad"
     for name in ("loss.png", "results.csv", "log.jsonl", "checkpoint.safetensors"):

@@ -108,7 +108,7 @@ def test_every_exit_is_held_against_fp32_and_kept(run: Path, cache: Path) -> Non
     one = done(run, cache, method="ptq")
     assert [exit_.exit for exit_ in one.exits] == [1, 2, 3, 4]
     against = record(run, "ptq")["against_fp32"]
-    assert (against["clips"], against["num_clips"]) == ("calibration", 4)
+    assert (against["clips"], against["num_clips"]) == ("calibration", 2)
     assert against["exits"] == [asdict(exit_) for exit_ in one.exits]
     for exit_ in one.exits:
         assert exit_.accuracy_int8 == one.values[f"accuracy_calibration_exit_{exit_.exit}"]
