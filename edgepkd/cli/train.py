@@ -201,9 +201,7 @@ def _show_folds(
     done: list[FoldsDone] = []
     _show(networks(), json)
     for one in done:
-        output.stderr().print(
-            f"{one.num_clips} clips of {one.num_groups} groups answered: {one.path}",
-            soft_wrap=True, markup=False)
+        output.note(f"{one.num_clips} clips of {one.num_groups} groups answered: {one.path}")
 
 
 def _announce(plan: FoldsPlan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,17 @@ from edgepkd.errors import DataError, UsageError
 from edgepkd.logits.clip_logits import load_logits
 from edgepkd.models.checkpoint import load_network
 from edgepkd.pipeline.clips import clips_in_splits
-from edgepkd.pipeline.folds import FoldsConfig, FoldsDone, FoldsPlan, fold_folders, train_folds
-from edgepkd.pipeline.held_out import answer_split, network_hashes
+from edgepkd.pipeline.folds import (
+    FoldsConfig,
+    FoldsDone,
+    FoldsPlan,
+    fold_folders,
+    quantize_folds,
+    train_folds,
+)
+from edgepkd.pipeline.held_out import answer_split, network_hashes, read_folds
+from edgepkd.pipeline.quantize import quantize
+from edgepkd.pipeline.quantize_config import QuantizeConfig
 from edgepkd.pipeline.synth import SynthConfig, synth
 from edgepkd.pipeline.train_config import StepDone
 from edgepkd.training.execution import Execution
@@ -126,6 +136,28 @@ def test_processes_give_the_networks_that_one_gives(
         for one, other in zip(load_network(ours / "mv")[0].parameters(),
                               load_network(theirs / "mv")[0].parameters(), strict=True):
             assert bool((one == other).all())
+
+
+@pytest.mark.slow
+def test_quantised_folds_are_pooled_beside_the_quantised_networks(
+    trained: tuple[Path, Events], tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained[0], tmp_path / "a"))
+    settings = QuantizeConfig(run=run, method="ptq", force_few=True, threads=1, jobs=1,
+                              execution=Execution(device="cpu"), cache=trained[0].parent / "cache")
+    list(quantize(settings))
+    events = list(quantize_folds(settings))
+    assert events[-1] == FoldsDone(settings.out / "folds" / "logits.npz", 8, 4)
+    pooled, floats = read_folds(settings.out), read_folds(run)
+    assert pooled is not None
+    assert floats is not None
+    assert pooled.folds is not None
+    assert pooled.weights_sha256 == network_hashes(settings.out)
+    for one, folder in zip(pooled.folds.weights_sha256, fold_folders(run), strict=True):
+        assert one == network_hashes(folder / "int8-ptq")
+    assert pooled.paths == floats.paths
+    assert 0 < np.abs(pooled.logits["mv"] - floats.logits["mv"]).max() < 1
+    assert list(quantize_folds(replace(settings, data=tmp_path))) == []
 
 
 def test_what_has_no_folds_is_refused_before_any_work(tmp_path: Path) -> None:
