@@ -266,9 +266,16 @@ def replay(
         ConfigError: as `Cascade`.
     """
     last = Cascade(weights, policy, max_exit=max_exit).last
-    temperatures = np.asarray(policy.temperatures)[:last, None]
-    combined = prefix_logits(logits, weights)[:, :last]
-    probabilities = softmax(combined / temperatures)
+    return decide(prefix_logits(logits, weights)[:, :last], policy)
+
+
+def decide(combined: Floats, policy: ExitPolicy) -> Replay:
+    """Exit by `policy` on what the ensemble says at each position: `combined` [N, K, C].
+
+    K may be less than the policy has positions; the last of them always answers.
+    """
+    last = combined.shape[1]
+    probabilities = softmax(combined / np.asarray(policy.temperatures)[:last, None])
     sure = confidence(probabilities)
     exits_here = sure > np.asarray(policy.thresholds)[:last]
     exits_here[:, -1] = True

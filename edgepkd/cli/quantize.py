@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgepkd.pipeline.quantize_config import QuantDone
+    from edgepkd.cli.output import JsonLines
+    from edgepkd.pipeline.quantize_config import QuantDone, QuantizeConfig
 
 SHOWN_LAYERS = 5
 """Worst layers of each network that --sensitivity prints."""
@@ -66,6 +67,9 @@ def quantize(
         "--force-few", help="Accept fewer calibration clips than the recipe asks for.")] = False,
     cache: Cache = Path("runs/cache"), jobs: Jobs = 2, threads: Threads = None,
     device: Device = "auto", tensorboard: TensorBoard = False, json: Json = None,
+    folds: Annotated[bool, typer.Option(
+        "--folds/--no-folds", help="Also quantise the folds of the run, where `train folds` made"
+        " them, so that `wise fit` can rest on them.", show_default=False)] = True,
 ) -> None:
     """Make the INT8 networks of a run.
 
@@ -92,8 +96,22 @@ def quantize(
         for done in pipeline.quantize(config):
             lines.write("network", _facts(done))
             finished.append(done)
+        if folds:
+            _quantize_folds(config, lines)
     if json != "-":
         _show(output.stdout(), finished)
+
+
+def _quantize_folds(config: QuantizeConfig, lines: JsonLines) -> None:
+    from edgepkd.cli import output
+    from edgepkd.pipeline.folds import FoldsDone, quantize_folds
+
+    for done in quantize_folds(config):
+        if isinstance(done, FoldsDone):
+            output.note(f"{done.num_clips} clips of {done.num_groups} groups answered by the folds:"
+                        f" {done.path}")
+        else:
+            lines.write("network", _facts(done))
 
 
 def _facts(done: QuantDone) -> dict[str, object]:
@@ -109,7 +127,7 @@ def _show(console: Console, finished: Sequence[QuantDone]) -> None:
     from edgepkd.cli import output
 
     rows = [(done.modality, done.method, _number(done.values.get("loss")),
-             f"{done.values['loss_calibration']:.3f}",
+             _number(done.values.get("loss_calibration")),
              ", ".join(f"{100 * value:.1f}" for name, value in done.values.items()
                        if name.startswith("accuracy_calibration")),
              "kept" if done.kept else f"{done.seconds:.0f}", str(done.path)) for done in finished]

@@ -1,4 +1,4 @@
-"""`edgepkd train backbone` and `train exits`."""
+"""`edgepkd train backbone`, `train exits` and `train folds`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgepkd.cli.output import JsonTarget
+    from edgepkd.pipeline.folds import FoldsDone, FoldsPlan
     from edgepkd.pipeline.train_config import StepDone
 
 train = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
@@ -115,6 +116,84 @@ def exits(
         last_teacher=last_teacher, online=online,  # type: ignore[arg-type]
         features=FeatureCache(features, cache_limit))
     _show(train_all_exits(config), json_target(json, config))
+
+
+@train.command("folds")
+def folds(
+    run: RunFolder,
+    number: Annotated[int, typer.Option(
+        "--folds", help="Parts that the training groups are cut into.")] = 3,
+    processes: Annotated[int | None, typer.Option(
+        help="Networks that train at the same time, a thread each; default: as many as there are"
+             " cores, one on a GPU.")] = None,
+    init: Annotated[Path | None, typer.Option(
+        help="Weights that the run's own trunks started from, as in train backbone.")] = None,
+    key_map: Annotated[list[str] | None, typer.Option(
+        metavar="REGEX=TEXT", help="Rename keys in the file of --init; may be given again.",
+    )] = None,
+    features: Annotated[Path, typer.Option(help="Folder where features are kept.")]
+    = Path("runs/features"),
+    cache_limit: Annotated[float, typer.Option(help="Most that folder may hold, in GB.")] = 20.0,
+    modality: Modalities = "all", resume: Resume = False, force: Force = False,
+    cache: Cache = Path("runs/cache"), jobs: Jobs = 2, threads: Threads = None,
+    device: Device = "auto", json: Json = None,
+) -> None:
+    """Train the run again without each part of its groups, and have that part answered.
+
+    `wise fit` then rests on all training clips. Takes the run's recipe, clips and seed.
+    """
+    import os
+
+    from edgepkd._optional import require
+    from edgepkd.cli import output
+
+    require("torch", purpose="Training")
+    from edgepkd.pipeline.folds import FoldsConfig, train_folds
+    from edgepkd.training.features import FeatureCache
+
+    where = execution(device)
+    if processes is None:
+        processes = 1 if where.on_gpu or threads else os.cpu_count() or 1
+    pairs = dict(pair(text, option="--key-map") for text in key_map or ())
+    config = FoldsConfig(
+        run=run, folds=number, processes=processes, init=init, key_map=pairs,
+        modalities=modalities(modality), resume=resume, force=force, cache=cache, jobs=jobs,
+        threads=threads, execution=where, console=output.stderr(),
+        features=FeatureCache(features, cache_limit))
+    _show_folds(train_folds(config), json_target(json, config, init))
+
+
+def _show_folds(
+    steps: Iterator[FoldsPlan | StepDone | FoldsDone], json: JsonTarget
+) -> None:
+    from edgepkd.cli import output
+    from edgepkd.pipeline.folds import FoldsDone, FoldsPlan
+
+    def networks() -> Iterator[StepDone]:
+        for event in steps:
+            if isinstance(event, FoldsPlan):
+                _announce(event)
+            elif isinstance(event, FoldsDone):
+                done.append(event)
+            else:
+                yield event
+
+    done: list[FoldsDone] = []
+    _show(networks(), json)
+    for one in done:
+        output.note(f"{one.num_clips} clips of {one.num_groups} groups answered: {one.path}")
+        output.note(f"next: edgepkd wise fit {one.path.parent.parent}")
+
+
+def _announce(plan: FoldsPlan) -> None:
+    from edgepkd.cli import output
+
+    time = "" if plan.seconds is None else \
+        f", about {max(1, round(plan.seconds / 60))} min by the logs of the run's own training"
+    output.note(f"{plan.num_folds} folds of {', '.join(map(str, plan.clips))} clips: as much as"
+                f" training {plan.num_folds} times on the rest of the clips{time}")
+    if plan.missing:
+        output.note(f"note: {', '.join(plan.missing)}: one group only, which no fold holds out")
 
 
 def _show(steps: Iterator[StepDone], json: JsonTarget) -> None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgepkd.cli.options import Cache
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from edgepkd.cli.output import JsonLines
-    from edgepkd.pipeline.wise import OrderFit, WiseFitResult
+    from edgepkd.pipeline.wise import HeldOutRow, OrderFit, WiseFitResult
 
 wise = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
@@ -20,6 +22,9 @@ wise = typer.Typer(
 
 COLUMNS = ("exit", "weights", "loss", "ensemble", "alone", "plain sum")
 NUMBERS = ("loss", "ensemble", "alone", "plain sum")
+HELD_OUT = ("up to", "WISE", "plain sums", "best exit so far")
+ENDS = ("order", "taken", "loss", "all exits", "cascade")
+TAKEN = {"wise": "WISE", "sums": "plain sums", "best": "the best exit so far"}
 
 
 @wise.callback()
@@ -30,19 +35,26 @@ def group() -> None:
 @wise.command()
 def fit(
     logits: Annotated[Path, typer.Argument(
-        help="Logits of held-out clips (.npz), as `edgepkd eval` writes them.")],
-    out: Annotated[Path, typer.Option(
-        help="Folder of the run: wise.json, policy.json and wise-fit.json go there.")],
+        metavar="RUN|FILE", help="Folder of a run: its folds and calibration clips are taken. Or"
+        " logits of held-out clips (.npz), as `edgepkd eval` writes them.")],
+    out: Annotated[Path | None, typer.Option(
+        help="Folder of the run: wise.json, policy.json and wise-fit.json go there; default: RUN.",
+    )] = None,
     order: Annotated[str, typer.Option(
         help="Networks in the order they are asked, e.g. mv,residual,iframe, or all: every order of"
              " the networks in the file.")] = "all",
+    take: Annotated[str | None, typer.Option(
+        help="Weights that are taken: auto (plain sums, unless cross-fitting shows WISE to be"
+             " better), wise or sums; default: auto, or wise where --method, --variant, --l1 or"
+             " --l2 is given.")] = None,
     method: Annotated[str, typer.Option(
         help="How weights are fitted: convex (L-BFGS, to the optimum) or paper (500 steps of"
              " SGD).")] = "convex",
     l1: Annotated[float | None, typer.Option(
         help="Strength of the L1 penalty on weights; method convex only; default: 0.")] = None,
     l2: Annotated[float | None, typer.Option(
-        help="Strength of the L2 penalty on weights; method convex only; default: 0.01.")] = None,
+        help="Strength of the L2 penalty on weights; method convex only; default: several, or"
+             " 0.01 where another option of the fit is given.")] = None,
     allow_negative: Annotated[bool | None, typer.Option(
         "--allow-negative/--non-negative",
         help="Whether weights may be below 0; method convex only; default: they may not.",
@@ -64,6 +76,7 @@ def fit(
     allow_test: Annotated[bool, typer.Option(
         "--allow-test", help="Accept logits of the test split, which are refused otherwise.",
     )] = False,
+    cache: Cache = Path("runs/cache"),
     json: Annotated[str | None, typer.Option(
         metavar="PATH|-", help="Write JSON lines: one for each order, then a summary.")] = None,
     force: Annotated[bool, typer.Option(
@@ -82,9 +95,10 @@ def fit(
         method=method, variant=variant,  # type: ignore[arg-type]
         non_negative=None if allow_negative is None else not allow_negative,
         accuracy_loss=accuracy_loss, min_confidence=min_confidence, safety_clips=safety_clips,
-        allow_test=allow_test, force=force,
+        allow_test=allow_test, force=force, cache=cache,
+        take=take,  # type: ignore[arg-type]
     )
-    place = output.json_target(json, force=force, reads=run_read(out, logits),
+    place = output.json_target(json, force=force, reads=run_read(config.folder, logits),
                                writes=config.files)
     with output.JsonLines(place) as lines:
         result = fit_wise_file(config)
@@ -107,6 +121,7 @@ def _write_lines(lines: JsonLines, result: WiseFitResult) -> None:
                                    for name in ("ensemble", "alone", "plain_sum")}}
                 for row in fitted.rows
             ],
+            **fitted.facts,
         })
     lines.write("wise_fit", {**result.facts, "out": str(result.out), "notes": result.notes})
 
@@ -116,14 +131,32 @@ def _show(console: Console, result: WiseFitResult) -> None:
     from edgepkd.cli import output
 
     first = result.orders[0]
+    console.print(f"rests on {result.rests_on}", soft_wrap=True, markup=False)
     console.print(f"order {','.join(first.order)}: {result.num_clips} clips, the same that the"
                   " weights were fitted on")
     console.print(output.table(COLUMNS, _rows(first), right=NUMBERS, whole=["exit"]))
+    console.print("cross-fitted, on clips held out from the weights: accuracy, loss")
+    console.print(output.table(HELD_OUT, [_held_out(row) for row in first.held_out],
+                               right=HELD_OUT[1:], whole=HELD_OUT))
+    console.print(f"taken: {TAKEN[first.choice.taken.kind]} ({first.choice.why})", markup=False)
     if len(result.orders) > 1:
-        ends = [(",".join(fitted.order), *_rows(fitted)[-1][2:]) for fitted in result.orders]
-        console.print("the full chain of each order")
-        console.print(output.table(("order", *COLUMNS[2:]), ends, right=NUMBERS, whole=["order"]))
+        console.print("the full chain of each order, cross-fitted")
+        console.print(output.table(ENDS, [_end(fitted) for fitted in result.orders],
+                                   right=ENDS[2:], whole=["order"]))
     console.print(f"written: {result.out}/wise.json, policy.json, wise-fit.json")
+
+
+def _held_out(row: HeldOutRow) -> tuple[str, ...]:
+    scores = (row.scores.get(kind) for kind in ("wise", "sums", "best"))
+    return (row.position, *(f"{100 * score.accuracy:.1f} %, {score.loss:.3f}" if score else "-"
+                            for score in scores))
+
+
+def _end(fitted: OrderFit) -> tuple[str, ...]:
+    kind = fitted.choice.taken.kind
+    last = fitted.held_out[-1].scores[kind]
+    return (",".join(fitted.order), TAKEN[kind], f"{last.loss:.4f}", f"{100 * last.accuracy:.1f} %",
+            f"{100 * fitted.trial.right.mean():.1f} %")
 
 
 def _rows(fitted: OrderFit) -> list[tuple[str, ...]]:

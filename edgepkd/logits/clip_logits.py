@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -47,6 +47,20 @@ class ViewsProtocol:
         return f"segments {segments}; {self.crops} crop{'s' if self.crops > 1 else ''}"
 
 
+@dataclass(frozen=True)
+class FoldsFacts:
+    """Which networks answered, where each clip was held out from those that answered it."""
+
+    fold_of: tuple[int, ...]
+    """[N], number of the fold whose networks answered."""
+    weights_sha256: tuple[Mapping[Modality, str], ...]
+    """Of each fold's networks."""
+    belongs_to: str
+    """Hash of recipe, labels, clips and seed of the run that the folds are of."""
+    seed: int
+    """Of the cut."""
+
+
 @dataclass(frozen=True, eq=False)
 class ClipLogits:
     """Logits of all exits for N labelled clips, averaged over the views of each clip."""
@@ -62,7 +76,9 @@ class ClipLogits:
     split: str
     views: ViewsProtocol
     weights_sha256: Mapping[Modality, str]
-    """Of the networks' weights."""
+    """Of the networks' weights; with `folds`, of the run that these are of."""
+    folds: FoldsFacts | None = None
+    """None: one network of each modality answered all clips."""
 
     def __post_init__(self) -> None:
         shape = (len(self.labels), NUM_EXITS, len(self.label_names))
@@ -71,6 +87,9 @@ class ClipLogits:
                   allowed=f"{shape} (clips, exits, classes)")
         check(len(self.groups) == len(self.paths) == len(self.labels), "groups and paths",
               got=(len(self.groups), len(self.paths)), allowed=f"{len(self.labels)} each")
+        if self.folds:
+            check(len(self.folds.fold_of) == len(self.labels), "folds of the clips",
+                  got=len(self.folds.fold_of), allowed=str(len(self.labels)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,6 +101,7 @@ def save_logits(answered: ClipLogits, path: Path) -> None:
         "schema_version": SCHEMA_VERSION, "label_names": answered.label_names,
         "groups": answered.groups, "paths": answered.paths, "split": answered.split,
         "views": asdict(answered.views), "weights_sha256": dict(answered.weights_sha256),
+        **({"folds": asdict(answered.folds)} if answered.folds else {}),
     }
     buffer = io.BytesIO()
     arrays = {f"logits_{modality}": logits for modality, logits in answered.logits.items()}
@@ -109,6 +129,7 @@ def load_logits(path: Path) -> ClipLogits:
                 groups=tuple(facts["groups"]), paths=tuple(facts["paths"]),
                 split=facts["split"], views=ViewsProtocol(**facts["views"]),
                 weights_sha256=facts["weights_sha256"],
+                folds=_folds(facts["folds"]) if "folds" in facts else None,
             )
     except FileNotFoundError as error:
         raise DataError(f"there is no logits file {path}.",
@@ -117,3 +138,9 @@ def load_logits(path: Path) -> ClipLogits:
             BadZipFile, zlib.error) as error:  # OverflowError, MemoryError: shapes that it claims
         raise DataError(f"{path} is no logits file of edgepkd, or damaged: {error}.",
                         hint="Write it again with `edgepkd eval`.") from error
+
+
+def _folds(facts: Mapping[str, Any]) -> FoldsFacts:
+    return FoldsFacts(tuple(int(fold) for fold in facts["fold_of"]),
+                      tuple(facts["weights_sha256"]), str(facts["belongs_to"]),
+                      int(facts["seed"]))

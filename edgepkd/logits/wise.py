@@ -109,28 +109,32 @@ def in_order(logits: Mapping[Modality, Floats], order: Order) -> Floats:
 
 
 def wise_objective(
-    weights: Floats, logits: Floats, labels: Labels, *, l2: float
+    weights: Floats, logits: Floats, labels: Labels, *, l2: float | Floats, centre: float = 0.0
 ) -> tuple[float, Floats]:
     """Value and gradient [k] of the smooth part of the problem above (all but the L1 term).
 
-    `logits` [N, k, classes], `labels` [N].
+    `logits` [N, k, classes], `labels` [N]. The pull `l2`, one for all or [k], is towards `centre`.
     """
     combined = np.einsum("j,njc->nc", weights, logits)
+    apart = weights - centre
     probabilities = softmax(combined)
     rows = np.arange(len(labels))
     shifted = combined - combined.max(axis=1, keepdims=True)
     log_sums = np.log(np.exp(shifted).sum(axis=1))
-    value = float(np.mean(log_sums - shifted[rows, labels]) + l2 / 2 * np.sum(weights**2))
+    value = float(np.mean(log_sums - shifted[rows, labels]) + np.sum(l2 * apart**2) / 2)
     errors = probabilities.copy()
     errors[rows, labels] -= 1  # [N, classes]
-    gradient: Floats = np.einsum("nc,njc->j", errors, logits) / len(labels) + l2 * weights
+    gradient: Floats = np.einsum("nc,njc->j", errors, logits) / len(labels) + l2 * apart
     return value, gradient
 
 
 def fit_vector(
-    logits: Floats, labels: Labels, *, l2: float, l1: float = 0.0, non_negative: bool = True
+    logits: Floats, labels: Labels, *, l2: float | Floats, l1: float = 0.0, centre: float = 0.0,
+    non_negative: bool = True, tolerance: float = 1e-14,
 ) -> Floats:
     """Optimal weights [k] of one prefix for `logits` [N, k, classes], `labels` [N].
+
+    `l2` and `centre` are those of `wise_objective`; `tolerance` is L-BFGS-B's relative one.
 
     Raises:
         MissingExtraError: scipy is not installed.
@@ -144,15 +148,15 @@ def fit_vector(
     signs = np.concatenate([np.eye(count), -np.eye(count)], axis=1) if split else np.eye(count)
 
     def objective(parts: Floats) -> tuple[float, Floats]:
-        value, gradient = wise_objective(signs @ parts, logits, labels, l2=l2)
+        value, gradient = wise_objective(signs @ parts, logits, labels, l2=l2, centre=centre)
         return value + l1 * float(parts.sum()), signs.T @ gradient + l1
 
-    start = np.full(signs.shape[1], 1 / count)
+    start = np.full(signs.shape[1], centre or 1 / count)
     start[count:] = 0
     result = minimize(
         objective, start, jac=True, method="L-BFGS-B",
         bounds=[(0 if non_negative or split else None, None)] * len(start),
-        options={"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-8},
+        options={"maxiter": 1000, "ftol": tolerance, "gtol": 1e-8},
     )
     weights: Floats = signs @ np.asarray(result.x, np.float64)
     return weights

@@ -15,16 +15,24 @@ from typing import Literal
 from rich.console import Console
 from torch import distributed as dist
 
+from edgepkd.datasets.folds import spread_folds
 from edgepkd.datasets.index import Sample, check_no_leak, read_index
 from edgepkd.datasets.prepared import INDEX
-from edgepkd.datasets.splits import SYNONYMS, assign_splits, check_splits, split_three
+from edgepkd.datasets.splits import (
+    SPLITS,
+    SYNONYMS,
+    Splits,
+    assign_splits,
+    check_splits,
+    split_three,
+)
 from edgepkd.errors import DataError
 from edgepkd.training.cache import CacheSpec, cache_spec, cached_clip, decode_all
 from edgepkd.training.execution import rank, world_size
 from edgepkd.training.loader import LabelledClips
 from edgepkd.training.recipe import TrainRecipe
 from edgepkd.training.runlog import ProgressLog
-from edgepkd.training.runs import Run, write_skipped
+from edgepkd.training.runs import FoldOf, Run, write_skipped
 
 Split = Literal["test", "calibration", "train"]
 
@@ -70,15 +78,44 @@ def clips_of_run(run: Run, data: Path | None, dataset: str | None) -> ClipSet:
 def clips_in_splits(run: Run, data: Path | None, dataset: str | None) -> ClipSet:
     """As `clips_of_run`, each clip in the split that training cuts the same index into.
 
+    Of a fold's own index, calibration is what the fold holds out.
+
     Raises:
         DataError: as `clips_of_run` and `assign_splits`.
     """
     clips = clips_of_run(run, data, dataset)
+    if run.fold and clips.index.resolve() == run.index.resolve():
+        return replace(clips, samples=_in_fold(assign_splits(clips.samples), run.fold))
     if len({s.group for s in clips.samples if s.split in ("train", "")}) >= 2:
         return replace(clips, samples=assign_splits(clips.samples))
     # An index of test clips alone has nothing that calibration could be drawn from.
     return replace(clips, samples=tuple(replace(s, split=SYNONYMS.get(s.split, s.split))
                                         for s in clips.samples))
+
+
+def splits_of_run(run: Run, samples: Sequence[Sample]) -> Splits:
+    """`samples` of the run's index as it is trained on them; of a fold as in `clips_in_splits`.
+
+    Raises:
+        DataError: as `split_three` and `spread_folds`.
+    """
+    cut = split_three(samples)
+    if run.fold is None:
+        return cut
+    named = _in_fold((*cut.train, *cut.calibration, *cut.test), run.fold)
+    return Splits(*(tuple(s for s in named if s.split == name) for name in SPLITS))
+
+
+def _in_fold(samples: Sequence[Sample], fold: FoldOf) -> tuple[Sample, ...]:
+    """`samples` with splits as a fold has them: the held-out part of train is its calibration.
+
+    The calibration clips of the whole run are left out: they are answered by its own networks.
+    """
+    folds = spread_folds([s for s in samples if s.split == "train"], num_folds=fold.of,
+                         seed=fold.seed)
+    return (*folds[fold.index].fit,
+            *(replace(s, split="calibration") for s in folds[fold.index].held_out),
+            *(s for s in samples if s.split == "test"))
 
 
 def of_split(clips: ClipSet, split: Split) -> tuple[Sample, ...]:
@@ -105,7 +142,7 @@ def refuse_trained_on(samples: Sequence[Sample], run: Run) -> None:
         DataError: names the first.
     """
     try:
-        own = assign_splits(_own_samples(run))
+        own = clips_in_splits(run, None, None).samples
     except DataError:
         return  # the data it was trained on is gone
     if shared := _shared_content([s for s in own if s.split == "train"], samples):
@@ -191,11 +228,13 @@ def decoded_clips(
 ) -> Clips:
     """Clips that can be read, in splits, kept in `folder`; RUN/skipped.csv lists the others.
 
+    A fold has no calibration clips here: what it holds out chooses nothing.
+
     Raises:
         DataError: none can be read, or a split is empty or leaks.
     """
-    named = split_three(samples)
-    used = (*named.train, *named.calibration)
+    named = splits_of_run(run, samples)
+    used = (*named.train, *(() if run.fold else named.calibration))
     clips = Clips(named.train, named.calibration, run, folder)
     if rank() == 0:
         with _counter(console, "decode", len(used)) as count:
@@ -213,7 +252,7 @@ def decoded_clips(
     kept = replace(clips, train=tuple(s for s in clips.train if s not in reasons),
                    calibration=tuple(s for s in clips.calibration if s not in reasons))
     check_splits((*kept.train, *kept.calibration, *named.test))
-    return kept
+    return replace(kept, calibration=()) if run.fold else kept
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def notes_on(
     if evaluation.order not in run.fitted:
         which = "nothing was fitted" if not run.fitted else "nothing was fitted for this order"
         notes.append(f"{which}: prefixes are plain sums, and there is no policy, hence no cascade;"
-                     " run `edgepkd wise fit` on the logits of split calibration")
+                     " run `edgepkd wise fit`")
     if evaluation.scores[0].top1.few_groups:
         notes.append(f"{evaluation.scores[0].top1.num_groups} groups only: from so few, how"
                      " answers vary from group to group is hardly known")

@@ -28,7 +28,7 @@ from edgepkd.engines.targets import Target, load_target
 from edgepkd.errors import BundleError, DataError, SourceError
 from edgepkd.logits.clip_logits import ModalityLogits
 from edgepkd.logits.fit import fit_deployed
-from edgepkd.logits.fit_files import Fitted
+from edgepkd.logits.fit_files import Fitted, read_fitted
 from edgepkd.logits.report import Report, answer, report_of
 from edgepkd.logits.wise import all_orders
 from edgepkd.models.macs import clip_gmac
@@ -36,6 +36,7 @@ from edgepkd.models.segmented import Networks
 from edgepkd.outputs import check_folder
 from edgepkd.pipeline.clips import clips_in_splits, of_split
 from edgepkd.pipeline.export_bundle import ExportConfig, export_bundle
+from edgepkd.pipeline.held_out import read_folds
 from edgepkd.pipeline.run_card import RunFacts, run_card
 from edgepkd.pipeline.step_logs import QUANTIZE_FILE
 from edgepkd.pipeline.trained_run import TrainedRun, open_run
@@ -118,9 +119,9 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
     clips = _calibration_clips(config, run)
     answers, pairs = _answers(config, run.networks, inputs, segments, clips)
     parity = checked_parity(answers, pairs, target=target, allow_drift=config.allow_drift)
+    fitted = _fitted(config.source, run, answers[DEPLOYED], clips)
     order = tuple(m for m in recipe.default_order if m in run.networks)
-    fitted = fit_deployed(answers[DEPLOYED], clips.labels, settings=recipe.wise,
-                          orders=all_orders(tuple(run.networks)))
+    order = order if order in fitted else next(iter(fitted))
     report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
     notes = _notes(clips, parity.drifts, num_forms=len(answers))
     name, quantization = _name(config), _quantization(config.source)
@@ -186,6 +187,28 @@ def _answers(
             {m: parent.networks[m] for m in networks}, inputs, clips.arrays)
         pairs += [(FAKE_QUANT, FP32), (DEPLOYED, FP32)]
     return answers, pairs
+
+
+def _fitted(
+    source: Path, run: TrainedRun, deployed: ModalityLogits, clips: _Clips
+) -> Fitted:
+    """Weights and policies for the bundle: those that `wise fit` found on the run's folds, which
+    are more clips than `deployed` answered, where it was fitted on them; else by `deployed`.
+    """
+    if run.fitted and _rests_on_folds(source):
+        return {order: fit for order, fit in run.fitted.items() if set(order) <= set(run.networks)}
+    return fit_deployed(deployed, clips.labels, settings=run.record.recipe.wise,
+                        groups=clips.groups, orders=all_orders(tuple(run.networks)))
+
+
+def _rests_on_folds(source: Path) -> bool:
+    """Whether the fit of a run rests on its present folds.
+
+    Raises:
+        DataError: the folds are of another recipe, of other clips or of another seed.
+    """
+    _, record = read_fitted(source)
+    return record.get("num_folds", 1) > 1 and read_folds(source) is not None
 
 
 def _report(

@@ -29,7 +29,6 @@ import torch
 from edgepkd._optional import require
 from edgepkd.config import MODALITIES, Modality
 from edgepkd.datasets.index import Sample
-from edgepkd.datasets.splits import split_three
 from edgepkd.errors import DataError, ModelError, UsageError
 from edgepkd.int8 import (
     Int8Clips,
@@ -45,7 +44,13 @@ from edgepkd.machine.conditions import versions
 from edgepkd.models.checkpoint import load_network
 from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.outputs import check_folder
-from edgepkd.pipeline.clips import Clips, clips_of_run, decoded_clips, refuse_other_sides
+from edgepkd.pipeline.clips import (
+    Clips,
+    clips_of_run,
+    decoded_clips,
+    refuse_other_sides,
+    splits_of_run,
+)
 from edgepkd.pipeline.quantize_config import QuantDone, QuantizeConfig
 from edgepkd.pipeline.quantize_record import (
     SENSITIVITY_FILE,
@@ -133,7 +138,7 @@ def _open(config: QuantizeConfig) -> _Job:
                 networks[name], _ = _float_network(source, name)
     run, samples = _samples(config, source)
     seed, few = run.seed if config.seed is None else config.seed, config.force or config.force_few
-    calibration_rows(len(split_three(samples).train), recipe, seed=seed, force=few)
+    calibration_rows(len(splits_of_run(run, samples).train), recipe, seed=seed, force=few)
     run = replace(run, folder=config.out, seed=seed)
     clips = decoded_clips(run, samples, folder=config.cache, jobs=config.jobs,
                           console=config.console)
@@ -247,8 +252,9 @@ def _trained(
 ) -> SegmentedNetwork:
     """PTQ, and what the method does after it."""
     folder = job.run.step("quantize", modality)
-    calibration = job.clips.load(job.clips.calibration)
-    values = calibration_values(ranged, calibration, job.run.recipe.inputs[modality])
+    calibration = job.clips.load(job.clips.calibration) or None
+    values = (calibration_values(ranged, calibration, job.run.recipe.inputs[modality])
+              if calibration else {})
     if config.method == "ptq":
         log.row(epoch=0, **values)
         return ranged.cpu()

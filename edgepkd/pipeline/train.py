@@ -88,7 +88,7 @@ def train_all_exits(config: ExitsConfig) -> Iterator[StepDone]:
         if rank() == 0:
             write_run(run)
         needed = {*config.modalities}.union(
-            *(_teachers(run.recipe.exits_of(m)) for m in config.modalities))
+            *(teachers_of(run.recipe.exits_of(m)) for m in config.modalities))
         trunks = {m: _trunk(run, m, device=config.execution.device)
                   for m in MODALITIES if m in needed}
         for modality in config.modalities:
@@ -125,7 +125,8 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
     clips = clips_to_train_on(data, recipe=recipe)
     split_three(clips.samples)  # before anything is written: data that is refused leaves no run
     seed = recipe.seed if config.seed is None else config.seed
-    run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed)
+    run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed,
+              old.fold if old else None)
     if old:
         refuse_other_run(old, run)
     elif rank() == 0:
@@ -197,7 +198,7 @@ def _with_method(config: ExitsConfig, recipe: TrainRecipe) -> TrainRecipe:
     return replace(recipe, exits=replace(recipe.exits, **asked), exit_changes=changes)
 
 
-def _teachers(recipe: ExitRecipe) -> set[Modality]:
+def teachers_of(recipe: ExitRecipe) -> set[Modality]:
     """Networks that teach others in some epoch."""
     named = {teacher_at(recipe.scheme, epoch=e, num_epochs=recipe.epochs,
                         last_teacher=recipe.last_teacher) for e in range(recipe.epochs)}
@@ -224,7 +225,7 @@ def _exits(
     seed = mix_seed(run.seed, modality, "exits")
     key = hash_of({
         "step": "exits", "seed": seed, "recipe": asdict(recipe), "online": config.online,
-        "trunks": {m: trunk_hash(trunks[m]) for m in {modality, *_teachers(recipe)}},
+        "trunks": {m: trunk_hash(trunks[m]) for m in {modality, *teachers_of(recipe)}},
         "plan": asdict(view_plan(run.recipe, modality)),
         "train": clips.keys(clips.train), "calibration": clips.keys(clips.calibration),
     })
@@ -239,7 +240,8 @@ def _exits(
             network, _features(config, run, clips, modality, trunks, data),
             label_rows(data, num_views=recipe.num_views), recipe=recipe, seed=seed,
             calibration=calibration_views(network, clips.load(clips.calibration),
-                                          spec=run.recipe.inputs[modality]),
+                                          spec=run.recipe.inputs[modality])
+            if clips.calibration else None,
             execution=config.execution, log=log,
             checkpoint=Checkpoint(folder / "checkpoint.safetensors", key, resume=config.resume),
         )
@@ -250,7 +252,7 @@ def _features(
     config: ExitsConfig, run: Run, clips: Clips, modality: Modality,
     trunks: Mapping[Modality, SegmentedNetwork], data: LabelledClips,
 ) -> FeatureSource:
-    teachers = _teachers(run.recipe.exits)
+    teachers = teachers_of(run.recipe.exits)
     plans = {m: view_plan(run.recipe, m) for m in {modality, *teachers}}
     if config.online:
         return OnlineFeatures(modality, trunks, plans, data)

@@ -1,6 +1,6 @@
 """A training run's folder: its recipe and data in run.json, its networks and logs beside it.
 
-RUN/run.json                     recipe, labels, index, seed, versions
+RUN/run.json                     recipe, labels, index, seed, versions; of a fold: which it is
 RUN/skipped.csv                  clips that could not be read, and why
 RUN/MODALITY-trunk.{safetensors,json}   after `train backbone`
 RUN/MODALITY.{safetensors,json}  after `train exits`: the deployable network with all four exits
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepkd import plain_json
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, check
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import ConfigError, DataError, UsageError
 from edgepkd.files import csv_bytes, write_atomically
@@ -35,6 +35,21 @@ def files_of(folder: Path) -> tuple[Path, ...]:
 
 
 @dataclass(frozen=True)
+class FoldOf:
+    """Which fold of another run's training groups a run holds out."""
+
+    index: int
+    """0..of - 1."""
+    of: int
+    seed: int
+    """Of the cut."""
+
+    def __post_init__(self) -> None:
+        check(self.of >= 2, "folds", got=self.of, allowed="2 or more")
+        check(0 <= self.index < self.of, "fold", got=self.index, allowed=f"0..{self.of - 1}")
+
+
+@dataclass(frozen=True)
 class Run:
     """What all steps of one run share."""
 
@@ -43,6 +58,8 @@ class Run:
     index: Path
     labels: tuple[str, ...]
     seed: int
+    fold: FoldOf | None = None
+    """None: a run of its own, trained on the whole training split."""
 
     def trunk(self, modality: Modality) -> Path:
         """Network with a trained trunk and last exit, without suffix."""
@@ -67,6 +84,7 @@ def write_run(run: Run) -> None:
         "schema_version": SCHEMA_VERSION, "recipe": asdict(run.recipe), "labels": run.labels,
         "index": str(run.index.resolve()), "dataset": run.recipe.dataset, "seed": run.seed,
         "versions": versions(("torch", "av", "numpy")),
+        **({"fold": asdict(run.fold)} if run.fold else {}),
     }
     write_atomically(run.folder / RUN_FILE, (plain_json.dumps(document, indent=2) + "\n").encode())
 
@@ -84,7 +102,8 @@ def read_run(folder: Path) -> Run:
             raise DataError(f"{path} has schema_version {document['schema_version']!r}; "
                             f"allowed: {SCHEMA_VERSION}.", hint="Update edgepkd.")
         return Run(folder, recipe_of(document["recipe"], where=str(path)), Path(document["index"]),
-                   tuple(document["labels"]), int(document["seed"]))
+                   tuple(document["labels"]), int(document["seed"]),
+                   FoldOf(**document["fold"]) if "fold" in document else None)
     except OSError as error:
         raise DataError(f"{folder} is no training run: {path.name} cannot be read "
                         f"({error.strerror}).",

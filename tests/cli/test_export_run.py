@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from edgepkd.datasets.index import labels_of, read_index
 from edgepkd.deploy.parity import SegmentChain
 from edgepkd.engines.graph import is_quantized, load
 from edgepkd.logits import fit
+from edgepkd.logits.clip_logits import save_logits
+from edgepkd.pipeline.held_out import pooled_folds
+from edgepkd.training.runs import read_run
 from tests.cli.calling import invoke
+from tests.logits.made_logits import make_logits
 from tests.training.tiny_set import Row, change_index, make_run, make_set
 
 pytestmark = pytest.mark.slow
@@ -89,17 +94,36 @@ def test_weights_and_policy_are_those_of_the_deployed_logits(
     run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted_on: list[Mapping[Modality, Any]] = []
-    real = fit.fit_orders
+    real = fit.Evidence
 
-    def watch(logits: Any, labels: Any, **rest: Any) -> Any:
+    def watch(logits: Any, *rest: Any) -> Any:
         fitted_on.append(logits)
-        return real(logits, labels, **rest)
+        return real(logits, *rest)
 
-    monkeypatch.setattr(fit, "fit_orders", watch)
+    monkeypatch.setattr(fit, "Evidence", watch)
     monkeypatch.setattr(SegmentChain, "clip_logits",
                         lambda chain, x: np.full((4, 2), [1.0, 3.0]))
     assert export(run, cache, "--allow-drift").exit_code == 0
     assert (fitted_on[0]["mv"] == [1.0, 3.0]).all()
+
+
+def test_what_was_fitted_on_folds_goes_into_the_bundle_as_it_is(run: Path, cache: Path) -> None:
+    """They are more clips than the calibration split, which the segments answer, has."""
+    made = make_logits(num_clips=24)
+    part = replace(made, logits={m: made.logits[m][..., :2] for m in TRAINED},
+                   labels=np.arange(24) % 2, label_names=read_run(run).labels)
+    save_logits(pooled_folds(run, [part, part], seed=1), run / "folds" / "logits.npz")
+    assert invoke("wise", "fit", run, "--cache", cache).exit_code == 0
+    assert export(run, cache).exit_code == 0
+    bundle = read_bundle(run.with_name("tiny.edgepkd"))
+    fitted = json.loads((run / "policy.json").read_text())["orders"]
+    assert {order: list(policy.temperatures) for order, policy in bundle.policy.items()} == {
+        order: policy["temperatures"] for order, policy in fitted.items()}
+    document = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**document, "seed": 5}))
+    refused = export(run, cache, "--force")
+    assert refused.exit_code == 1
+    assert "is of folds with another recipe, seed or clips" in refused.stderr
 
 
 def test_drift_stops_the_export_unless_it_is_allowed(

@@ -17,7 +17,7 @@ from tests.cli.calling import invoke as call
 from tests.cli.calling import lines
 from tests.models.networks import torchvision_state
 from tests.processes import ROOT
-from tests.training.tiny_set import change_index, make_set, write_recipe
+from tests.training.tiny_set import change_index, make_run, make_set, write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def invoke(step: str, run: Path, shared: Path, *arguments: object) -> Result:
-    features = ["--features", shared / "features"] if step == "exits" else []
+    features = ["--features", shared / "features"] if step in ("exits", "folds") else []
     return call("train", step, run, "--cache", shared / "cache", "--jobs", 1, "--threads", 1,
                 "--device", "cpu", *features, *arguments)
 
@@ -240,3 +240,27 @@ def test_a_disk_that_fills_up_is_one_message_and_leaves_no_part(
     assert "next: Free some space" in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+# ---- folds
+
+
+def test_folds_say_what_they_take_and_wise_fit_rests_on_them(
+    data: Path, shared: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "a", data, modalities=["mv"])
+    path = run / "run.json"
+    path.write_text(path.read_text().replace('"scheme": "pkd"', '"scheme": "ce"'))
+    done = invoke("folds", run, shared, "--folds", 2, "--processes", 1)
+    assert done.exit_code == 0, done.output
+    assert "2 folds of 2, 2 clips: as much as training 2 times on the rest" in done.stderr
+    assert "4 clips of 2 groups answered" in done.stderr
+    assert f"next: edgepkd wise fit {run}" in done.stderr
+    fitted = call("wise", "fit", run, "--cache", shared / "cache")
+    assert fitted.exit_code == 0, fitted.output
+    assert ("rests on 6 held-out clips of 3 groups (folds and calibration), answered by 3 sets of"
+            " networks") in " ".join(fitted.stdout.split())
+    assert "taken: plain sums (too few clips to weigh exits by: 6 clips of at least 40" in (
+        " ".join(fitted.stdout.split()))
+    shown = call("eval", run / "folds" / "0", "--split", "calibration", "--cache", shared / "cache")
+    assert "calibration split: 2 clips of 1 groups" in shown.stdout

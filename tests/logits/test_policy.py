@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgepkd.cascade import Floats, Labels, Order, WiseWeights, replay
-from edgepkd.logits.policy import NEVER, fit_policy, fit_temperature
+from edgepkd.logits.policy import NEVER, fit_policy, fit_temperature, likeliest_scales
 
 ORDER: Order = ("mv",)
 LAST_ONLY = WiseWeights(ORDER, ((1.0,), (0.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0)))
@@ -27,6 +27,15 @@ def test_temperature_undoes_a_known_scale() -> None:
     labels = (rng.random((4000, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
     assert fit_temperature(logits, labels) == pytest.approx(1.0, abs=0.1)
     assert fit_temperature(logits * 5, labels) == pytest.approx(5.0, abs=0.5)
+
+
+def test_scales_of_all_exits_are_one_over_their_temperatures() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    signal = np.array([0.0, 0.5, 5.0, 20.0])[:, None] * np.eye(3)[labels][:, None]
+    logits = signal + np.array([1.0, 1.0, 6.0, 20.0])[:, None] * rng.normal(size=(60, 4, 3))
+    expected = [1 / fit_temperature(logits[:, k], labels) for k in range(4)]
+    np.testing.assert_allclose(likeliest_scales(logits, labels), expected, rtol=1e-3)
 
 
 def test_the_first_exit_takes_just_the_clips_it_is_right_about() -> None:

@@ -16,9 +16,10 @@ from edgepkd.pipeline.clips import (
     of_split,
     refuse_other_sides,
     refuse_trained_on,
+    splits_of_run,
 )
 from edgepkd.training.recipe import TrainRecipe, load_train_recipe
-from edgepkd.training.runs import Run
+from edgepkd.training.runs import FoldOf, Run
 
 
 def recipe(**changes: str) -> TrainRecipe:
@@ -167,3 +168,43 @@ def test_a_clip_stays_on_its_side_in_every_index(
         return
     with pytest.raises(DataError, match=f"1 clips are held out in one of two indices .*{refused}"):
         refuse_other_sides(samples, run)
+
+
+# ---- folds
+
+
+def fold_rows() -> list[str]:
+    """Four training groups, one that calibrates, one that tests; two labels in each."""
+    return [f"{group}-{label}.avi,{label},{group},{split},{group}{label}"
+            for group, split in (*((f"t{i}", "train") for i in range(4)), ("c", "calibration"),
+                                 ("e", "test")) for label in ("run", "walk")]
+
+
+def test_a_fold_calibrates_on_what_it_holds_out_and_trains_on_the_rest(tmp_path: Path) -> None:
+    own = split_index(tmp_path / "index.csv", *fold_rows())
+    folds = [replace(run_of(own), fold=FoldOf(i, 2, 5)) for i in range(2)]
+    cuts = [clips_in_splits(fold, None, None) for fold in folds]
+    for fold, cut, other in zip(folds, cuts, cuts[::-1], strict=True):
+        assert len(names(cut, "train")) == len(names(cut, "calibration")) == 4
+        assert names(cut, "train") == names(other, "calibration")
+        assert names(cut, "test") == ["e-run", "e-walk"]
+        assert not any(s.group == "c" for s in cut.samples)
+        splits = splits_of_run(fold, clips_of_run(fold, None, None).samples)
+        assert [s.path.stem for s in splits.train] == names(cut, "train")
+        assert [s.path.stem for s in splits.calibration] == names(cut, "calibration")
+        refuse_trained_on(of_split(cut, "calibration"), fold)
+        with pytest.raises(DataError, match="4 of these clips were trained on"):
+            refuse_trained_on(of_split(cut, "train"), fold)
+
+
+def test_a_run_that_is_no_fold_is_cut_as_ever(tmp_path: Path) -> None:
+    own = split_index(tmp_path / "index.csv", *fold_rows())
+    splits = splits_of_run(run_of(own), clips_of_run(run_of(own), None, None).samples)
+    assert [len(part) for part in splits.parts().values()] == [8, 2, 2]
+
+
+def test_other_data_than_a_folds_own_is_not_cut_by_the_fold(tmp_path: Path) -> None:
+    own = split_index(tmp_path / "index.csv", *fold_rows())
+    other = split_index(tmp_path / "other" / "index.csv", *fold_rows())
+    fold = replace(run_of(own), fold=FoldOf(0, 2, 5))
+    assert names(clips_in_splits(fold, other, None), "calibration") == ["c-run", "c-walk"]

@@ -16,6 +16,7 @@ from edgepkd.bundle.reading import read_bundle
 from edgepkd.cascade import ExitPolicy, WiseWeights, prefix_logits, replay
 from edgepkd.errors import ConfigError, DataError, UsageError
 from edgepkd.logits.clip_logits import save_logits
+from edgepkd.logits.fit import WiseRecipe, fit_deployed
 from edgepkd.logits.fit_files import read_fitted
 from edgepkd.logits.policy import fit_policy
 from edgepkd.logits.wise import Convex, fit_orders, in_order
@@ -48,13 +49,73 @@ def test_files_hold_the_fit_of_every_order(fit: Fit) -> None:
     fitted, _ = read_fitted(result.out)
     assert len(fitted) == len(result.orders) == 15
     data = make_logits()
-    for order in (("mv",), ("residual", "iframe"), ("iframe", "mv", "residual")):
-        logits = in_order(data.logits, order)
-        weights = fit_orders(data.logits, data.labels, orders=[order],
-                             method=Convex(l2=0.01))[order]
-        policy = fit_policy(logits, data.labels, weights=weights, accuracy_loss=0.01,
-                            min_confidence=0.8, safety_clips=2)
-        assert fitted[order] == (weights, policy)
+    expected = fit_deployed(data.logits, data.labels, groups=data.groups, settings=WiseRecipe(),
+                            orders=[("mv",), ("residual", "iframe"), ("iframe", "mv", "residual")])
+    for order, fit_of_order in expected.items():
+        assert fitted[order] == fit_of_order
+
+
+def test_a_method_that_is_named_is_taken_with_a_policy_for_held_out_answers(fit: Fit) -> None:
+    result = fit(l2=0.01, order="mv,iframe")
+    data, order = make_logits(), ("mv", "iframe")
+    weights = fit_orders(data.logits, data.labels, orders=[order], method=Convex(l2=0.01))[order]
+    fitted = result.orders[0]
+    assert (fitted.weights, fitted.choice.taken.kind) == (weights, "wise")
+    assert result.facts["take"] == "wise"
+    seen = fit_policy(in_order(data.logits, order), data.labels, weights=weights,
+                      accuracy_loss=0.01, min_confidence=0.8, safety_clips=2)
+    assert fitted.policy.temperatures[:4] == pytest.approx(seen.temperatures[:4], rel=0.3)
+    assert fitted.policy.temperatures[3] > 1.1 * seen.temperatures[3]  # less sure of new clips
+
+
+# ---- what is taken, and what is refused
+
+
+LOUD = make_logits(num_clips=60).logits
+LOUD = {**LOUD, "iframe": 9 * np.random.default_rng(5).normal(size=(60, 4, 3))}
+"""Two networks that know something, and a loud one at chance."""
+
+
+def test_the_record_compares_what_was_not_taken(fit: Fit) -> None:
+    result = fit(changes={"logits": LOUD}, order="mv,iframe")
+    _, record = read_fitted(result.out)
+    of = record["orders"]["mv,iframe"]
+    assert of["taken"] != "sums"
+    assert [row["position"] for row in of["held_out"]] == ["mv_4", "iframe_4"]
+    last = of["held_out"][-1]["scores"]
+    assert last[of["taken"]]["accuracy"] > last["sums"]["accuracy"] + 0.2
+    assert f"{100 * last['sums']['accuracy']:.1f} % of plain sums" in of["why"]
+    assert record["num_groups"] == 5
+    assert record["classes_missing"] == []
+
+
+def test_few_clips_are_summed(fit: Fit) -> None:
+    result = fit(changes={"num_clips": 30}, order="mv,iframe")
+    assert result.orders[0].weights == WiseWeights.ones(("mv", "iframe"))
+    assert "30 clips of at least 40" in result.orders[0].choice.why
+
+
+def test_a_cascade_below_its_best_exit_is_refused_with_what_helps(fit: Fit) -> None:
+    refused(fit, r"the cascade mv,iframe answers .* % of the held-out clips rightly, the best of"
+                 r" its exits alone .*--take auto", changes={"logits": LOUD}, order="mv,iframe",
+            take="sums", policy=False)
+
+
+def test_of_all_orders_those_below_their_best_exit_are_left_out(fit: Fit, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"recipe": {"default_order": ["residual", "mv"]}}')
+    two = {"logits": {m: LOUD[m] for m in ("residual", "iframe")},
+           "weights_sha256": dict.fromkeys(("residual", "iframe"), "a" * 64)}
+    result = fit(changes=two, order="all", take="sums", policy=False)
+    assert result.orders[0].order == ("residual",)  # of the run's order, what the file holds
+    assert ("residual", "iframe") not in read_fitted(result.out)[0]
+    assert any(note.startswith("left out: the cascade residual,iframe") for note in result.notes)
+
+
+def test_a_constant_answer_is_refused(fit: Fit, tmp_path: Path) -> None:
+    refused(fit, r"with all exits of mv, 60 of 60 held-out clips are answered 'bend', whatever"
+                 r" they show.*wise fit .*--take auto", l1=50.0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_longest_orders_come_first(fit: Fit) -> None:
@@ -104,7 +165,7 @@ def test_the_same_logits_give_the_same_files(fit: Fit) -> None:
 
 
 def test_rows_are_what_the_device_would_answer(fit: Fit) -> None:
-    result = fit(order="mv,iframe")
+    result = fit(order="mv,iframe", l2=0.01)
     data = make_logits()
     logits = in_order(data.logits, ("mv", "iframe"))
     fitted = result.orders[0]
@@ -237,6 +298,9 @@ def test_a_saved_network_is_told_from_one_trained_further(fit: Fit, tmp_path: Pa
     ({"variant": "no-scaling", "l2": 1.0}, "l2 is 1.0; allowed: nothing with variant no-scaling"),
     ({"l2": -1.0}, "l2 is -1.0; allowed: 0 or more"),
     ({"accuracy_loss": 1.5}, "accuracy_loss is 1.5"),
+    ({"take": "both"}, "take is 'both'; allowed: auto, wise, sums"),
+    ({"take": "sums", "l2": 0.1}, "take is 'sums'; allowed: wise where method, variant, l1"),
+    ({"out": None}, "is no folder of a run, and no --out was named"),
     ({"order": "mv,mv"}, "order is 'mv,mv'"),
 ])
 def test_settings_out_of_range_are_refused(fit: Fit, settings: dict[str, Any], match: str) -> None:
@@ -269,7 +333,7 @@ def test_a_plain_fit_needs_no_remark(fit: Fit) -> None:
     ({"changes": {"num_clips": 9}, "order": "mv,residual,iframe"}, "9 clips for vectors of up to"),
     ({"changes": {"labels": np.arange(60) % 2}}, "no clip of walk"),
     ({"changes": {"split": "train"}}, "of the training split"),
-    ({"l1": 50.0}, "all weights are 0 at mv_1, mv_2, mv_3, mv_4"),
+    ({"l1": 0.4, "order": "mv"}, "all weights are 0 at mv_1"),
     ({"variant": "no-lateral"}, "the last exit, too, decides alone"),
     ({"variant": "division"}, "the fitted temperatures undo it"),
 ])

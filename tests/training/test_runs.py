@@ -14,6 +14,7 @@ from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError, UsageError
 from edgepkd.training.recipe import load_train_recipe
 from edgepkd.training.runs import (
+    FoldOf,
     Run,
     read_run,
     refuse_other_run,
@@ -37,6 +38,23 @@ def test_a_run_is_read_as_it_was_written(run: Run) -> None:
     document = json.loads((run.folder / "run.json").read_text())
     assert document["seed"] == 7
     assert {"edgepkd", "python", "torch", "av", "numpy"} == set(document["versions"])
+
+
+def test_a_fold_says_which_it_is_and_a_run_does_not(run: Run) -> None:
+    write_run(run)
+    assert "fold" not in json.loads((run.folder / "run.json").read_text())
+    fold = replace(run, fold=FoldOf(1, 3, 7))
+    write_run(fold)
+    assert read_run(run.folder) == fold
+
+
+@pytest.mark.parametrize("fold", [{"index": 3, "of": 3, "seed": 0}, {"index": 0, "of": 1}, [1]])
+def test_a_fold_that_cannot_be_is_a_damaged_run(run: Run, fold: Any) -> None:
+    write_run(run)
+    path = run.folder / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fold": fold}))
+    with pytest.raises(DataError, match="is damaged"):
+        read_run(run.folder)
 
 
 def test_a_relative_index_is_found_from_elsewhere(

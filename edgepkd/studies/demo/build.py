@@ -88,7 +88,7 @@ def build(settings: BuildSettings) -> tuple[Bundle, Report]:
     recipe, parts = settings.recipe, _parts(settings)
     _train(parts, settings)
     final, networks = parts[-1], int8_networks(parts[-1])
-    fitted = fit_deployed(*answered_by(parts[:-1]), orders=all_orders(), settings=recipe.wise)
+    fitted = _fit(parts[:-1], orders=all_orders())
     parity = checked_parity(read_answers(final)[0], PAIRS, target=load_target("openvino"),
                             allow_drift=settings.allow_drift)
     facts = _card_facts(settings, parts, networks, fitted, parity)
@@ -135,8 +135,7 @@ def _card_facts(
     """Reports on the test clips and on the held-out ones, in INT8 and in FP32."""
     folds, final, recipe = parts[:-1], parts[-1], settings.recipe
     gmac = clip_gmac(networks, recipe.inputs)
-    as_float = fit_deployed(*answered_by(folds, form=FP32), orders=[recipe.default_order],
-                            settings=recipe.wise)
+    as_float = _fit(folds, orders=[recipe.default_order], form=FP32)
 
     def on_test(order: Order, of: Fitted, form: str) -> Report:
         logits, truth = answered_by([final], form=form)
@@ -157,6 +156,14 @@ def _shown_orders(recipe: TrainRecipe) -> list[Order]:
     return [recipe.default_order, *((modality,) for modality in recipe.default_order)]
 
 
+def _fit(folds: Sequence[Part], *, orders: Sequence[Order], form: str = DEPLOYED) -> Fitted:
+    """Weights and policies from what each fold answered without having seen its groups."""
+    return fit_deployed(
+        *answered_by(folds, form=form), orders=orders, settings=folds[0].recipe.wise,
+        groups=[sample.group for fold in folds for sample in fold.answer],
+        folds=[number for number, fold in enumerate(folds) for _ in fold.answer])
+
+
 def _held_out_report(
     folds: Sequence[Part], *, gmac: Mapping[Modality, tuple[float, ...]], form: str = DEPLOYED
 ) -> Report:
@@ -165,8 +172,7 @@ def _held_out_report(
     order = recipe.default_order
     answers = []
     for fold in folds:
-        others = answered_by([part for part in folds if part is not fold], form=form)
-        fitted = fit_deployed(*others, orders=[order], settings=recipe.wise)
+        fitted = _fit([part for part in folds if part is not fold], orders=[order], form=form)
         weights, policy = fitted[order]
         answers.append(answer(*answered_by([fold], form=form), weights=weights, policy=policy))
     return report_of(pool(answers), order=order, gmac=gmac, label_names=folds[0].labels)

@@ -8,7 +8,7 @@ was fitted on the answers of the same form to all other folds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -79,7 +79,8 @@ def deploy_form(
     answered: Answered, form: str, *, gmac: Mapping[Modality, tuple[float, ...]]
 ) -> Deployed:
     """Answers of `form`, cross-fitted; `gmac` is what each segment costs for one clip."""
-    order, settings = answered.plan.recipe.default_order, answered.plan.recipe.wise
+    order = answered.plan.recipe.default_order
+    settings = replace(answered.plan.recipe.wise, take="wise")  # the same for every form
     single: dict[Modality, Order] = {m: (m,) for m in MODALITIES}
     costs = np.cumsum([cost for modality in order for cost in gmac[modality]])
     names = (*MODALITIES, "full", "early", "exit", "saved")
@@ -88,6 +89,7 @@ def deploy_form(
         logits = {m: answered.logits[form, m][seed] for m in MODALITIES}
         fitted = fit_deployed(
             {m: values[~mine] for m, values in logits.items()}, answered.truth[~mine],
+            groups=[group for group, out in zip(answered.groups, mine, strict=True) if not out],
             orders=tuple(dict.fromkeys((*single.values(), order))), settings=settings)
         asked: dict[str, Order] = {**dict(single.items()), "full": order}
         for name, used in asked.items():
