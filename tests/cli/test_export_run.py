@@ -33,7 +33,6 @@ from tests.training.tiny_set import (
     change_index,
     make_run,
     make_set,
-    without_calibration,
 )
 
 pytestmark = pytest.mark.slow
@@ -83,18 +82,6 @@ def test_a_float_run_becomes_a_bundle(run: Path, cache: Path) -> None:
     card = (bundle.path / "MODEL_CARD.md").read_text()
     for words in ("# tiny", "Segments are float", "| mv_1 |", "upper limit", "2 clips only"):
         assert words in card
-
-
-def test_without_calibration_clips_training_clips_are_taken_and_it_is_said(
-    run: Path, cache: Path, data: Path, tmp_path: Path
-) -> None:
-    own = Path(shutil.copytree(data, tmp_path / "data"))
-    change_index(own, without_calibration)
-    done = export(run, cache, "--data", own, "--json", "-")
-    assert done.exit_code == 0, done.output
-    (line, *_) = (json.loads(text) for text in done.stdout.splitlines())
-    assert line["calibration"]["num_clips"] == 4
-    assert "fitted on training clips, which the networks have seen" in " ".join(line["notes"])
 
 
 def test_the_batch_is_free_or_fixed_to_a_clip(run: Path, cache: Path) -> None:
@@ -166,11 +153,11 @@ def test_drift_stops_the_export_unless_it_is_allowed(
     assert "tiny.parity.md" in refused.stderr
     assert not run.with_name("tiny.edgepkd").exists()
     report = json.loads(run.with_name("tiny.parity.json").read_text())
-    assert len(report["refused"]) == 1
+    assert report["refused"][0].startswith("logits of mv_3 of OpenVINO differ")
     assert len(report["exits"]) == 8
     assert export(run, cache, "--allow-drift").exit_code == 0
     provenance = read_bundle(run.with_name("tiny.edgepkd")).manifest.provenance
-    assert [text[:14] for text in provenance["parity"]["allowed_drift"]] == ["logits of mv_3"]
+    assert provenance["parity"]["allowed_drift"] == report["refused"]
 
 
 def test_the_default_order_can_be_named(run: Path, cache: Path) -> None:

@@ -54,7 +54,7 @@ def without_teachers(run: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six scenes of two labels: four train."""
+    """Six scenes of two labels: three train."""
     folder = tmp_path_factory.mktemp("folds") / "data"
     list(synth(SynthConfig(folder=folder, num_classes=2, num_clips=12, clip_frames=13)))
     return folder
@@ -91,10 +91,10 @@ def test_each_training_clip_is_answered_by_a_network_that_never_saw_its_group(
         np.testing.assert_array_equal(
             answered.logits["mv"][fold_of == i],
             answer_split(folder, cache=run.parent / "cache").logits["mv"])
-    assert events[0] == FoldsPlan(2, (4, 4), (), None)
+    assert events[0] == FoldsPlan(2, (4, 2), (), None)
     assert [(e.modality, e.step) for e in events if isinstance(e, StepDone)] == [
         ("mv", "backbone")] * 2 + [("mv", "exits")] * 2
-    assert events[-1] == FoldsDone(run / "folds" / "logits.npz", 8, 4)
+    assert events[-1] == FoldsDone(run / "folds" / "logits.npz", 6, 3)
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_quantised_folds_are_pooled_beside_the_quantised_networks(
                               execution=Execution(device="cpu"), cache=trained[0].parent / "cache")
     list(quantize(settings))
     events = list(quantize_folds(settings))
-    assert events[-1] == FoldsDone(settings.out / "folds" / "logits.npz", 8, 4)
+    assert events[-1] == FoldsDone(settings.out / "folds" / "logits.npz", 6, 3)
     pooled, floats = read_folds(settings.out), read_folds(run)
     assert pooled is not None
     assert floats is not None
