@@ -24,6 +24,7 @@ from edgepkd.files import write_atomically
 from edgepkd.logits.policy import fit_temperature
 from edgepkd.pipeline.clips import Clips
 from edgepkd.pipeline.side_by_side import side_by_side
+from edgepkd.pipeline.train_config import TrainConfig
 from edgepkd.training.backbone import last_logits, train_backbone
 from edgepkd.training.execution import Execution, rank, world_size
 from edgepkd.training.loop import mix_seed
@@ -67,9 +68,13 @@ def with_form(recipe: TrainRecipe, *, is_stacked: bool) -> TrainRecipe:
         backbones={**recipe.backbones, "mv": replace(backbone, train_segments=segments)})
 
 
-def formed(
-    clips: Clips, *, execution: Execution, processes: int
-) -> tuple[TrainRecipe, FormChoice]:
+def processes_of(config: TrainConfig) -> int:
+    """How many trials run at the same time: as many as clips are decoded by, one on a GPU."""
+    alone = config.execution.on_gpu or config.threads is not None
+    return 1 if alone else config.jobs
+
+
+def formed(clips: Clips, config: TrainConfig) -> tuple[TrainRecipe, FormChoice]:
     """The run's recipe with the form decided, which RUN/motion-form.json tells too.
 
     Raises:
@@ -78,7 +83,8 @@ def formed(
     if world_size() > 1:
         choice = FormChoice(False, "not tried in several processes of torchrun")
     else:
-        choice = choose_form(clips, execution=execution, processes=processes)
+        choice = choose_form(clips, execution=config.execution,
+                             processes=processes_of(config))
     if rank() == 0:
         write_atomically(clips.run.folder / FORM_FILE,
                          plain_json.dumps(asdict(choice), indent=1).encode() + b"\n")

@@ -201,9 +201,7 @@ def _with_motion_form(config: TrainConfig, run: Run, clips: Clips) -> tuple[Run,
     """The run with the form of its motion network decided, before that is trained."""
     if not run.recipe.choose_stack or "mv" not in config.modalities:
         return run, clips
-    alone = config.execution.on_gpu or config.threads is not None
-    recipe, choice = formed(clips, execution=config.execution,
-                            processes=1 if alone else config.jobs)
+    recipe, choice = formed(clips, config)
     run = replace(run, recipe=recipe)
     if rank() == 0:
         write_run(run)

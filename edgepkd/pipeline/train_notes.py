@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from edgepkd.datasets.splits import split_three
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.pipeline.estimate import (
     NetworkTime,
+    duration,
     measure_decoding,
     measure_pace,
     scaled,
@@ -23,6 +24,7 @@ from edgepkd.pipeline.estimate import (
     time_of,
     total_s,
 )
+from edgepkd.pipeline.motion_form import NUM_FOLDS, processes_of, with_form
 from edgepkd.pipeline.train_config import PRESETS, ExitsConfig, TrainConfig
 from edgepkd.recipes import recipe_names
 from edgepkd.text import command
@@ -116,8 +118,8 @@ def training_time(
     others = {name: total_s(times(load_train_recipe(name, config.changes)), decoding)
               for name in PRESETS if name != run.recipe.name
               } if run.recipe.name in PRESETS and not exits_only else {}
-    return time_lines(run.recipe, times(run.recipe), decoding, others=others,
-                      exits_only=exits_only)
+    return (*time_lines(run.recipe, times(run.recipe), decoding, others=others,
+                        exits_only=exits_only), *_time_of_trial(config, run, times))
 
 
 def _is_there(config: TrainConfig, run: Run, modality: Modality) -> bool:
@@ -126,6 +128,19 @@ def _is_there(config: TrainConfig, run: Run, modality: Modality) -> bool:
     else:
         path = run.trunk(modality)
     return path.with_name(f"{path.name}.json").exists()
+
+
+def _time_of_trial(
+    config: TrainConfig, run: Run, times: Callable[[TrainRecipe], dict[Modality, NetworkTime]]
+) -> tuple[str, ...]:
+    """What trying both forms of the motion network takes, where that is to be done."""
+    if not run.recipe.choose_stack or isinstance(config, ExitsConfig) or (
+            "mv" not in config.modalities):
+        return ()
+    both = [times(with_form(run.recipe, is_stacked=it))["mv"].trunk_s for it in (False, True)]
+    took = NUM_FOLDS * sum(both) / processes_of(config)
+    return (f"before that, both forms of the motion network on {NUM_FOLDS} folds:"
+            f" {duration(took)} (--set inputs.mv.stack=false or true names one)",)
 
 
 def health_notes(

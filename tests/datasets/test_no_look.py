@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 
 from edgepkd.datasets.no_look import no_look
 from edgepkd.errors import MissingExtraError
+
+NEEDS_TREES = pytest.mark.skipif(
+    not importlib.util.find_spec("sklearn"), reason="a device has no scikit-learn")
 
 LABELS = [label for _ in range(12) for label in ("run", "walk", "run", "walk")]
 GROUPS = [f"g{n}" for n in range(12) for _ in range(4)]
@@ -18,6 +22,7 @@ def noise(seed: int = 0) -> list[float]:
     return [float(x) for x in np.random.default_rng(seed).integers(50, 90, len(LABELS))]
 
 
+@NEEDS_TREES
 @pytest.mark.slow
 def test_a_trait_that_goes_with_the_label_gives_it_away() -> None:
     rows = [{"width": 640.0, "codec": "h264", "b_frames": float(label == "run"), "frames": frames}
@@ -34,6 +39,7 @@ def test_a_trait_that_goes_with_the_label_gives_it_away() -> None:
         "the files, most by b_frames, on groups it was not fitted on (largest class 50.0 %; length")
 
 
+@NEEDS_TREES
 @pytest.mark.slow
 def test_text_is_a_trait_too_and_groups_are_not_learned_by_heart() -> None:
     texts = [{"codec": "h264" if label == "run" else "mpeg4"} for label in LABELS]
@@ -49,6 +55,7 @@ def test_text_is_a_trait_too_and_groups_are_not_learned_by_heart() -> None:
     assert "other clips of the group 100.0 %" in by_group.in_words()
 
 
+@NEEDS_TREES
 @pytest.mark.slow
 def test_noise_gives_nothing_away_and_traits_that_some_lack_are_left_out() -> None:
     rows: list[dict[str, float | str]] = [{"frames": frames} for frames in noise(1)]

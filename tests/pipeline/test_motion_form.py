@@ -101,6 +101,7 @@ def test_a_run_tries_both_once_and_keeps_the_choice(tmp_path: Path) -> None:
     assert not recipe.choose_stack
     assert recipe.inputs["mv"].stack is choice["is_stacked"]
     said = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "before that, both forms of the motion network on 3 folds: " in said
     assert f"motion network: {'stacked' if choice['is_stacked'] else 'averaged'} fields (on" in said
     (run / FORM_FILE).unlink()
     (done,) = train_backbones(config(run, data, resume=True))
