@@ -2,7 +2,7 @@
 
     >>> for report in caches(CacheConfig(folders=(Path("runs/cache"),))):
     ...     print(report.folder, report.num_entries)
-    runs/cache 160
+    runs/cache ...
 """
 
 from __future__ import annotations
