@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from edgepkd.cli.output import JsonTarget
+    from edgepkd.datasets.splits import Shares
     from edgepkd.pipeline.data import DataEvent, DataSummary
     from edgepkd.pipeline.verify import ClipVerified, VerifyReport, VerifyStarted
 
@@ -33,9 +34,9 @@ Jobs = Annotated[int | None, typer.Option(
     help="Processes that work at once; default: one for each core.")]
 TestShare = Annotated[float, typer.Option(
     help="Share of the clips that becomes the test split, where no split is given.")]
-CalibrationShare = Annotated[float, typer.Option(
-    help="Share of the other clips that becomes the calibration split, where none is given; of a"
-         " set with few clips or groups none is drawn.")]
+CalibrationShare = Annotated[float | None, typer.Option(
+    help="Share of the other clips that becomes the calibration split, where none is given;"
+         " default: 0.2, and none of a set with few clips or groups.")]
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn, such as the splits.")]
 
 
@@ -63,7 +64,7 @@ def prepare(
         " clip's group, such as a person or a recording: one split gets all of it; for folders, and"
         " for an index without groups; default: each file is a group.")] = None,
     test_share: TestShare = 0.2,
-    calibration_share: CalibrationShare = 0.2,
+    calibration_share: CalibrationShare = None,
     seed: Seed = 0,
     jobs: Jobs = None,
     ray: Annotated[str | None, typer.Option(
@@ -85,7 +86,6 @@ def prepare(
     """
     from edgepkd.cli import output
     from edgepkd.datasets.layouts import SourceSpec
-    from edgepkd.datasets.splits import Shares
     from edgepkd.machine.hardware import num_cores
     from edgepkd.pipeline import prepare as verb
     from edgepkd.pipeline.data import files_of
@@ -95,7 +95,7 @@ def prepare(
         index=index, dataset=dataset, split_files=split_files, split=split, partial=partial,
         group_pattern=group_pattern)
     config = verb.PrepareConfig(
-        spec, folder, Shares(test_share, calibration_share, seed),
+        spec, folder, _shares(test_share, calibration_share, seed),
         jobs=num_cores() if jobs is None else jobs, ray=ray, max_failures=max_failures,
         fps=fps, limits=limits_of(limit or (), playlists=allow_playlists))
     place = output.json_target(
@@ -105,6 +105,15 @@ def prepare(
     output.next_step(next_steps.after_data(folder), quiet=quiet)
 
 
+def _shares(test: float, calibration: float | None, seed: int) -> Shares:
+    """A share of calibration clips that is named is drawn, however few they are."""
+    from edgepkd.datasets.splits import Shares
+
+    if calibration is None:
+        return Shares(test, seed=seed)
+    return Shares(test, calibration, seed, always=True)
+
+
 @data_app.command()
 def synth(
     folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the set.")],
@@ -112,7 +121,7 @@ def synth(
     clips: Annotated[int, typer.Option(help="Number of clips in all.")] = 48,
     clip_frames: Annotated[int, typer.Option(help="Number of frames in each clip.")] = 36,
     test_share: TestShare = 0.2,
-    calibration_share: CalibrationShare = 0.2,
+    calibration_share: CalibrationShare = None,
     seed: Seed = 0,
     json: options.Json = None,
     force: options.Force = False,
@@ -120,12 +129,11 @@ def synth(
 ) -> None:
     """Make a small set of moving shapes, to try things on."""
     from edgepkd.cli import output
-    from edgepkd.datasets.splits import Shares
     from edgepkd.pipeline import synth as verb
     from edgepkd.pipeline.data import files_of
 
     config = verb.SynthConfig(folder, classes, clips, clip_frames, seed,
-                              Shares(test_share, calibration_share, seed))
+                              _shares(test_share, calibration_share, seed))
     place = output.json_target(json, force=force, writes=files_of(folder))
     _show(verb.synth(config), json_to=place, quiet=quiet)
     output.next_step(next_steps.after_data(folder), quiet=quiet)

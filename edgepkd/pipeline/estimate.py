@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from edgepkd.config import MODALITIES, NUM_CHANNELS, Modality
+from edgepkd.datasets.hashes import content_of
 from edgepkd.datasets.index import Sample
 from edgepkd.models.macs import macs_per_exit
 from edgepkd.models.segmented import SegmentedNetwork
@@ -220,7 +221,7 @@ def measure_decoding(
         as `decode_all`.
     """
     waiting = [s for s in samples
-               if not (s.sha256 and (folder / spec.entry(s.sha256, s.form)).is_dir())]
+               if s.path.is_file() and not (folder / spec.entry(content_of(s), s.form)).is_dir()]
     if len(waiting) < _WORTH_MEASURING:
         return DecodePace(len(waiting), 0.0)
     ends: list[float] = []

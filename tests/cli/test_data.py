@@ -52,7 +52,7 @@ def test_prepare_verify_and_a_second_time(
     checked = data("verify", folder, "--decode", "--jobs", 1)
     assert checked.exit_code == 0
     assert checked.stderr.endswith(step)
-    assert "8 clips checked and decoded (2 test, 6 train): all is well" in (
+    assert "8 clips checked and decoded (2 calibration, 2 test, 4 train): all is well" in (
         checked.stdout)
     again = data("prepare", source, folder, "--jobs", 1, "--max-failures", 0.2, "--test-share",
                    0.25, "--calibration-share", 0.34, "--json", "-", "--quiet")

@@ -112,7 +112,7 @@ def test_a_run_without_a_fit_is_summed_and_says_so(run: Path, cache: Path) -> No
     assert "2 groups only" in done.stderr
     assert f"cache {cache}: 0.0 GB of 20\n" in done.stderr
     assert done.stderr.endswith(
-        f"next: edgepkd eval {run} --split calibration --cache {cache}\n")
+        f"next: edgepkd wise fit {run} --cache {cache}\n")
 
 
 def test_the_no_look_floor_stands_beside_the_results(

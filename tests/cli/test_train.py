@@ -118,7 +118,7 @@ def test_exits_are_trained_kept_refused_and_replaced(run: Path, shared: Path) ->
     assert row.rstrip().endswith("residual.json")
     assert "exits residual  6/6  loss" in done.stderr
     assert f"cache {shared}/" in done.stderr
-    assert f"next: edgepkd eval {run} --split calibration --cache {shared}/" in done.stderr
+    assert f"next: edgepkd train folds {run} --cache {shared}/" in done.stderr
     for modality in MODALITIES:
         assert (run / f"exits-{modality}" / "results.csv").read_text().count("\n") == 7
 
@@ -202,7 +202,7 @@ def test_training_starts_from_weights_that_fit(
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), [
-    (["--set", "backbones.mv.epoch=3"], 2, "key epoch is 'unknown'; allowed: backbone, "),
+    (["--set", "backbones.mv.epoch=3"], 2, "key epoch is 'unknown'; allowed: accumulate, "),
     (["--set", "backbones.mv.epochs=many"], 2, "epochs is 'many'; allowed: a whole number"),
     (["--set", "seed"], 2, "--set is 'seed'; allowed: KEY=VALUE"),
     (["--modality", "sound"], 2, "modality is ('sound',); allowed: each of mv, residual, iframe"),
@@ -301,4 +301,4 @@ def test_folds_say_what_they_take_and_wise_fit_rests_on_them(
     assert "taken: plain sums (too few clips to weigh exits by: 6 clips of at least 40" in (
         " ".join(fitted.stdout.split()))
     shown = call("eval", run / "folds" / "0", "--split", "calibration", "--cache", shared / "cache")
-    assert "calibration split: 2 clips of 1 groups" in shown.stdout
+    assert "calibration split: 2 clips of 1 group;" in shown.stdout

@@ -250,6 +250,7 @@ sys.meta_path.insert(0, NoTorch())
         verb = ("-m", "edgepkd.cli.main", "export", str(bundle.path), "--target", target)
         assert run(*verb, "--precision", "int8").returncode == 0
     done = run("-m", "edgepkd.cli.main", "check", str(bundle.path))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (
+        0, f"next: edgepkd run VIDEO --model {bundle.path}\n")
     assert "openvino: ok" in done.stdout
     assert "tensorrt-rtx: ok" in done.stdout

@@ -152,4 +152,4 @@ def test_decoding_is_measured_on_clips_that_are_needed_anyway(
     for sample in samples:
         cached_clip(sample, spec=spec, folder=tmp_path / "cache")
     assert measured(samples) == DecodePace(0, 0.0)
-    assert measured(tuple(replace(s, sha256="") for s in samples)).num_clips == 8
+    assert measured(tuple(replace(s, sha256="") for s in samples)) == DecodePace(0, 0.0)
