@@ -78,8 +78,8 @@ def test_from_clips_to_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(bundle.manifest.segments) == 12
     assert {(s.precision, s.weight_bits) for s in bundle.manifest.segments} == {("int8", 7)}
     parity = bundle.manifest.provenance["parity"]
-    assert len(parity["exits"]) == 3 * 12  # three pairs of forms
-    assert {row["num_clips"] for row in parity["exits"]} == {2}
+    assert len(parity["exits"]) == 2 * 3 * 12  # test clips and folds, three pairs of forms
+    assert {row["num_clips"] for row in parity["exits"]} == {2, 8}
     for entry in bundle.manifest.segments:
         content = (bundle.path / entry.file).read_bytes()
         assert is_quantized(content)
