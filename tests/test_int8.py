@@ -248,7 +248,8 @@ def test_a_network_of_stacked_fields_is_quantised(data: LabelledClips, method: Q
     network = small_network(modality="mv", num_classes=2, frames_per_pass=2)
     clips = Int8Clips(data.clips, data, {"mv": ViewPlan(spec, 4, 2, "gop", 0)})
     recipe = load_int8_recipe("int8", {"finetune.epochs": 1, "finetune.batch_clips": 4,
-                                       "finetune.scheme": "iframe", "finetune.self_share": 1.0})
+                                       "finetune.scheme": "iframe", "finetune.self_share": 1.0,
+                                       "finetune.select": "last"})
     teachers = {"mv": network, "iframe": small_network(modality="iframe", num_classes=2)}
     plans = {**clips.plans, "iframe": PLANS["iframe"]}
     student = quantize(teachers, replace(clips, plans=plans), recipe, method)

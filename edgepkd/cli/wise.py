@@ -49,9 +49,9 @@ def fit(
         help="Weights that are taken: auto (plain sums, unless cross-fitting shows WISE to be"
              " better), wise or sums; default: auto, or wise where --method, --variant, --l1 or"
              " --l2 is given.")] = None,
-    method: Annotated[str, typer.Option(
-        help="How weights are fitted: convex (L-BFGS, to the optimum) or paper (500 steps of"
-             " SGD).")] = "convex",
+    method: Annotated[str | None, typer.Option(
+        help="How weights are fitted: convex (L-BFGS, to the optimum; the default) or paper (500"
+             " steps of SGD).")] = None,
     l1: Annotated[float | None, typer.Option(
         help="Strength of the L1 penalty on weights; method convex only; default: 0.")] = None,
     l2: Annotated[float | None, typer.Option(

@@ -83,7 +83,8 @@ class WiseFitConfig:
     take: Take | None = None
     """'auto': plain sums, unless cross-fitting shows WISE to be better (`choice.choose`); 'wise' or
     'sums': that one. None: 'wise' where the next five say how, else 'auto'."""
-    method: MethodName = "convex"
+    method: MethodName | None = None
+    """None: convex."""
     l1: float | None = None
     """Of method convex only, as are the next two; None: 0."""
     l2: float | None = None
@@ -111,12 +112,12 @@ class WiseFitConfig:
               allowed=", ".join(get_args(Take)))
         check(self.take in (None, "wise") or not self.is_named, "take", got=self.take,
               allowed="wise where method, variant, l1, l2 or non_negative is given")
-        check(self.method in get_args(MethodName), "method", got=self.method,
+        check(self.method in (None, *get_args(MethodName)), "method", got=self.method,
               allowed=", ".join(get_args(MethodName)))
         check(self.variant in VARIANTS, "variant", got=self.variant, allowed=", ".join(VARIANTS))
         for name in ("l1", "l2", "non_negative"):
             value = getattr(self, name)
-            check(self.method == "convex" or value is None, name, got=value,
+            check(self.method != "paper" or value is None, name, got=value,
                   allowed="nothing with method paper, whose pulls are fixed")
             check(VARIANTS[self.variant].scaling or value is None, name, got=value,
                   allowed="nothing with variant no-scaling, which fits no weights")
@@ -136,7 +137,7 @@ class WiseFitConfig:
     def is_named(self) -> bool:
         """Whether it is said how WISE weights are fitted."""
         given = (self.l1, self.l2, self.non_negative)
-        return (self.method, self.variant, *given) != ("convex", "full", None, None, None)
+        return (self.method, self.variant, *given) != (None, "full", None, None, None)
 
     @property
     def is_comparison(self) -> bool:
@@ -425,7 +426,7 @@ def _facts(
     return {
         **conditions(("numpy", "scipy")),
         "take": config.settings.take,
-        "method": config.method,
+        "method": config.method or "convex",
         "settings": asdict(config.fitting) if config.is_named else {"l2": list(STRENGTHS)},
         "variant": {"name": config.variant, **asdict(VARIANTS[config.variant])},
         "policy": policy if config.policy else None,

@@ -69,13 +69,14 @@ def record(run: Path, method: str, modality: Modality = "mv") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", ["ptq", "qat"])
-def test_without_calibration_clips_no_epoch_is_measured(
+def test_without_calibration_clips_training_clips_judge(
     data: Path, cache: Path, tmp_path: Path, method: str
 ) -> None:
     own = Path(shutil.copytree(data, tmp_path / "data"))
     change_index(own, without_calibration)
     one = done(make_run(tmp_path / "run", own), cache, method=method)
-    assert not [name for name in one.values if "calibration" in name]
+    assert one.judged_on == "training"
+    assert one.values["kl_calibration"] > 0
     assert load_quantized(tmp_path / "run" / f"int8-{method}" / "mv")[2]["method"] == method
 
 
