@@ -7,14 +7,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgepkd import plain_json
-from edgepkd.config import MODALITIES, Modality
+from edgepkd.config import MODALITIES, Modality, facts_of
+from edgepkd.datasets.hashes import content_of
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError
 from edgepkd.logits.clip_logits import ClipLogits, FoldsFacts, load_logits
@@ -24,6 +25,7 @@ from edgepkd.pipeline.trained_run import open_run
 from edgepkd.training.cache import cache_spec
 from edgepkd.training.loop import hash_of
 from edgepkd.training.predict import predict, views_protocol
+from edgepkd.training.recipe import augment_facts
 from edgepkd.training.runs import Run, read_run
 
 FOLDS = "folds"
@@ -108,7 +110,7 @@ def belongs_to(folder: Path) -> str:
 def clip_names(run: Run, samples: Sequence[Sample]) -> list[str]:
     """Names of `samples` by content and decoding, with their groups."""
     spec = cache_spec(run.recipe)
-    return sorted(f"{spec.key(s.sha256 or str(s.path), s.form)} {s.group}" for s in samples)
+    return sorted(f"{spec.key(content_of(s), s.form)} {s.group}" for s in samples)
 
 
 def network_hashes(folder: Path) -> dict[Modality, str]:
@@ -127,9 +129,10 @@ def network_hashes(folder: Path) -> dict[Modality, str]:
 
 def _trained_by(run: Run) -> dict[str, Any]:
     """What of a recipe the networks depend on."""
-    recipe = asdict(run.recipe)
+    recipe = facts_of(run.recipe)
     return {name: recipe[name] for name in (
-        "clip", "inputs", "backbones", "exits", "exit_changes", "dataset")}
+        "clip", "inputs", "backbones", "exits", "exit_changes", "dataset")
+    } | augment_facts(run.recipe)
 
 
 def _int8_settings(folder: Path) -> Mapping[str, Any] | None:

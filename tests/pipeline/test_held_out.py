@@ -79,6 +79,10 @@ def test_what_folds_belong_to_changes_with_all_that_they_depend_on(run: Path) ->
         (run / "run.json").write_text(json.dumps(changed))
         assert belongs_to(run) != own, keys
     changed = json.loads(document)
+    changed["recipe"]["augment"] = {"gamma": 0.5}
+    (run / "run.json").write_text(json.dumps(changed))
+    assert belongs_to(run) != own
+    changed = json.loads(document)
     changed["recipe"]["default_order"] = ["iframe"]  # no network depends on it
     (run / "run.json").write_text(json.dumps(changed))
     assert belongs_to(run) == own
@@ -93,6 +97,8 @@ def test_clips_are_named_by_content_and_group(run: Path) -> None:
     samples = read_index(record.index)
     moved = [replace(s, path=Path("elsewhere") / s.path.name) for s in samples]
     assert clip_names(record, samples) == clip_names(record, moved)
+    unhashed = [replace(s, sha256="") for s in samples]
+    assert clip_names(record, unhashed) == clip_names(record, samples), "content, not the path"
     regrouped = [replace(s, group="one") for s in samples]
     assert clip_names(record, samples) != clip_names(record, regrouped)
 
