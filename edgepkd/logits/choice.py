@@ -32,6 +32,7 @@ from edgepkd.cascade import (
     softmax,
 )
 from edgepkd.logits.clip_logits import ModalityLogits
+from edgepkd.logits.metrics import label_losses, mean_and_error, negative_log_likelihood
 from edgepkd.logits.policy import likeliest_scales
 from edgepkd.logits.wise import (
     FULL,
@@ -120,7 +121,8 @@ def fit_towards_sums(logits: Floats, labels: Labels, *, l2: float) -> Floats:
 def best_exit(logits: Floats, labels: Labels) -> Floats:
     """Weights [k] that leave one exit of `logits` [N, k, classes]: that of the lowest loss."""
     scaled = logits * likeliest_scales(logits, labels)[:, None]
-    losses = [_losses(scaled[:, j], labels).mean() for j in range(logits.shape[1])]
+    losses = [negative_log_likelihood(softmax(scaled[:, j]), labels)
+              for j in range(logits.shape[1])]
     chosen: Floats = np.eye(len(losses))[int(np.argmin(losses))]
     return chosen
 
@@ -224,14 +226,8 @@ def _cross_fitted(candidate: _Candidate, logits: Floats, evidence: Evidence) -> 
         seen = np.einsum("j,njc->nc", vector, logits[~mine])
         scale = 1.0 if candidate.is_scaled else likeliest_scales(seen[:, None], labels[~mine])[0]
         combined[mine] = np.einsum("j,njc->nc", vector, logits[mine])
-        losses[mine] = _losses(combined[mine] * scale, labels[mine])
+        losses[mine] = label_losses(softmax(combined[mine] * scale), labels[mine])
     return _Prefix(tuple(candidate.fit(logits, labels).tolist()), combined, losses)
-
-
-def _losses(logits: Floats, labels: Labels) -> Floats:
-    own = softmax(logits)[np.arange(len(labels)), labels]
-    losses: Floats = -np.log(np.maximum(own, np.finfo(np.float64).tiny))
-    return losses
 
 
 # ---- which one
@@ -270,20 +266,10 @@ def is_better(a: Track, b: Track, groups: Sequence[str]) -> bool:
     """Whether the loss of `a`, mean along the order, is below that of `b` by over one standard
     error (paired, over groups), and its accuracy not below by as much.
     """
-    gain, error = _mean_and_error((b.losses - a.losses).mean(axis=1), groups)
-    lost, lost_error = _mean_and_error(
+    gain, error = mean_and_error((b.losses - a.losses).mean(axis=1), groups)
+    lost, lost_error = mean_and_error(
         b.right.mean(axis=1) - a.right.mean(axis=1), groups)
     return gain > error and lost <= lost_error
-
-
-def _mean_and_error(values: Floats, groups: Sequence[str]) -> tuple[float, float]:
-    """Mean of `values` [N] and its standard error over groups, infinite for one group."""
-    names, member_of = np.unique(np.asarray(groups, str), return_inverse=True)
-    mean, count = float(values.mean()), len(names)
-    if count < 2:
-        return mean, float("inf")
-    apart = np.bincount(member_of, weights=values - mean)
-    return mean, float(np.sqrt(count / (count - 1) * (apart**2).sum()) / len(values))
 
 
 def _reason(taken: Track, of: Mapping[Kind, Track]) -> str:

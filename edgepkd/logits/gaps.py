@@ -26,7 +26,7 @@ from edgepkd.cascade import (
 )
 from edgepkd.config import check
 from edgepkd.logits.clip_logits import ModalityLogits
-from edgepkd.logits.metrics import Accuracy, Interval
+from edgepkd.logits.metrics import Accuracy, Interval, label_losses
 from edgepkd.logits.verdicts import cautious_interval, chance, points
 from edgepkd.logits.wise import in_order
 
@@ -147,15 +147,10 @@ def _gap(
     accuracy_loss = nll_loss = None
     if labels is not None:
         accuracy_loss = cautious_interval((b == labels).astype(np.float64) - (a == labels), groups)
-        nll_loss = cautious_interval(_nll(ours, labels) - _nll(theirs, labels), groups)
+        nll_loss = cautious_interval(
+            label_losses(ours, labels) - label_losses(theirs, labels), groups)
     return Gap(step, form.name, against.name, Accuracy(int((a == b).sum()), len(a)),
                accuracy_loss, nll_loss, exit_flips, is_judged)
-
-
-def _nll(probabilities: Floats, labels: Labels) -> Floats:
-    own = probabilities[np.arange(len(labels)), labels]
-    losses: Floats = -np.log(np.maximum(own, np.finfo(np.float64).tiny))
-    return losses
 
 
 # ---- judged

@@ -96,8 +96,24 @@ def top_k_accuracy(scores: Floats, labels: Labels, *, k: int) -> float:
 
 def negative_log_likelihood(probabilities: Floats, labels: Labels) -> float:
     """Mean of -log of the label's probability (nats) for `probabilities` [N, classes]."""
+    return float(label_losses(probabilities, labels).mean())
+
+
+def label_losses(probabilities: Floats, labels: Labels) -> Floats:
+    """-log of the label's probability (nats), [N], for `probabilities` [N, classes]."""
     own = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean())
+    losses: Floats = -np.log(np.maximum(own, np.finfo(np.float64).tiny))
+    return losses
+
+
+def mean_and_error(values: Floats, groups: Sequence[str]) -> tuple[float, float]:
+    """Mean of `values` [N] and its standard error over `groups` [N], infinite for one group."""
+    names, member_of = np.unique(np.asarray(groups, str), return_inverse=True)
+    mean, count = float(values.mean()), len(names)
+    if count < 2:
+        return mean, float("inf")
+    apart = np.bincount(member_of, weights=values - mean)
+    return mean, float(np.sqrt(count / (count - 1) * (apart**2).sum()) / len(values))
 
 
 def calibration_error(

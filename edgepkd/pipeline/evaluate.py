@@ -10,7 +10,6 @@ adds a line to RUN/eval-log.jsonl, so that looks at the test split can be counte
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from edgepkd.files import write_atomically
 from edgepkd.logits.clip_logits import ViewsProtocol, save_logits
 from edgepkd.logits.evaluate import Evaluation, evaluate_logits
 from edgepkd.logits.metrics import NUM_BINS, NUM_DRAWS, SEED
+from edgepkd.logits.verdicts import chance
 from edgepkd.machine.conditions import conditions
 from edgepkd.outputs import check_folder, check_outputs
 from edgepkd.pipeline.clips import Split, clips_in_splits, of_split, refuse_trained_on
@@ -173,8 +173,7 @@ def evaluate(config: EvalConfig, *, on_progress: OnProgress | None = None) -> Ev
     evaluation = evaluate_logits(predicted.answered, order=order, gmac=clip_gmac(run, views),
                                  fitted=run.fitted)
     flatness = _flatness(config, run, clips.samples, tell=tell)
-    counts = Counter(predicted.answered.labels.tolist())
-    floor = max(counts.values()) / len(predicted.answered)
+    floor = chance(predicted.answered.labels)
     no_look, why_none = floor_of_index(clips.index, clips.samples)
     result = EvalResult(config.folder, run, evaluation, predicted, flatness, num_looks, floor,
                         (*notes_on(evaluation, predicted, run, num_looks=num_looks), *why_none),

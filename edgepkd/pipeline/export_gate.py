@@ -21,10 +21,11 @@ from edgepkd.logits.clip_logits import ClipLogits, ModalityLogits, load_logits
 from edgepkd.logits.fit import WiseRecipe, fit_deployed
 from edgepkd.logits.fit_files import Fitted
 from edgepkd.logits.verdicts import Verdicts, judge_cascade
+from edgepkd.pipeline.held_out import FOLDS, LOGITS
 from edgepkd.text import command
 from edgepkd.training.runs import RUN_FILE
 
-FOLD_LOGITS = Path("folds") / "logits.npz"
+FOLD_LOGITS = Path(FOLDS, LOGITS)
 """Below a run: what the networks of its folds answered to the clips held out from them."""
 FEW = 50
 """Clips; where so few are judged, more are proposed."""

@@ -21,6 +21,7 @@ from edgepkd.datasets.folds import spread_folds
 from edgepkd.datasets.index import Sample
 from edgepkd.errors import DataError
 from edgepkd.files import write_atomically
+from edgepkd.logits.metrics import label_losses, mean_and_error
 from edgepkd.logits.policy import fit_temperature
 from edgepkd.pipeline.clips import Clips
 from edgepkd.pipeline.side_by_side import side_by_side
@@ -125,26 +126,16 @@ def judge_forms(
     losses = [_losses(logits, labels) for logits in (averaged, stacked)]
     tried = [FormTried(float((logits.argmax(axis=1) == labels).mean()), float(loss.mean()))
              for logits, loss in zip((averaged, stacked), losses, strict=True)]
-    more = losses[1] - losses[0]
-    error = _error_over_groups(more, groups)
-    is_stacked = bool(more.mean() <= error)
+    more, error = mean_and_error(losses[1] - losses[0], groups)
+    is_stacked = more <= error
     shown = [f"{100 * one.accuracy:.1f} %, loss {one.loss:.2f}" for one in tried]
     return FormChoice(
         is_stacked, f"on {len(labels)} held-out clips: averaged {shown[0]}; stacked {shown[1]};"
-        f" difference {more.mean():+.2f} ± {error:.2f}", *tried)
+        f" difference {more:+.2f} ± {error:.2f}", *tried)
 
 
 def _losses(logits: Floats, labels: Labels) -> Floats:
-    probabilities = softmax(logits, temperature=fit_temperature(logits, labels))
-    chosen: Floats = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12))
-    return chosen
-
-
-def _error_over_groups(values: Floats, groups: Sequence[str]) -> float:
-    """Standard error of the mean of `values` [N], whose groups vary as wholes."""
-    names, group_of = np.unique(np.asarray(groups, str), return_inverse=True)
-    sums = np.bincount(group_of, weights=values - values.mean(), minlength=len(names))
-    return float(np.sqrt((sums**2).sum() * len(names) / max(1, len(names) - 1)) / len(values))
+    return label_losses(softmax(logits, temperature=fit_temperature(logits, labels)), labels)
 
 
 # ---- one trial, in a process of its own

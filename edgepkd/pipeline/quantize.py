@@ -234,8 +234,10 @@ def _quantize(config: QuantizeConfig, job: _Job, modality: Modality) -> QuantDon
     if kept or ranged is None:
         values = kept or {}
         return done(values["values"], [ExitFidelity(**one) for one in values.get("exits", ())])
-    network, numbers = _logged(config, job, modality, ranged, plans, key=key, facts=facts)
-    exits = _compared(job, modality, network)
+    judge = judged(job.networks[modality], job.clips.load(job.judging),
+                   run.recipe.inputs[modality])
+    network, numbers = _logged(config, job, ranged, plans, judge, key=key, facts=facts)
+    exits = _compared(job, network, judge)
     _add_record(config, job, modality, network, facts, exits)
     save_quantized(network, path, spec=recipe.quantizer, extra={
         "key": key, "values": numbers, "seed": run.seed, "labels": run.labels,
@@ -255,26 +257,28 @@ def _rate(run: Run, modality: Modality) -> float:
 
 
 def _logged(
-    config: QuantizeConfig, job: _Job, modality: Modality, ranged: SegmentedNetwork,
-    plans: Mapping[Modality, ViewPlan], *, key: str, facts: Mapping[str, Any],
+    config: QuantizeConfig, job: _Job, ranged: SegmentedNetwork,
+    plans: Mapping[Modality, ViewPlan], judge: Judged, *, key: str, facts: Mapping[str, Any],
 ) -> tuple[SegmentedNetwork, Mapping[str, Any]]:
     """The network by the method, made with all logs, and its last numbers."""
-    epochs = 1 if config.method == "ptq" else job.recipes[modality].finetune.epochs
+    modality = ranged.spec.modality
+    steps = job.recipes[modality].finetune.for_clips(len(job.clips.train))
+    epochs = 1 if config.method == "ptq" else steps.epochs
     with step_logs(job.run.step("quantize", modality), title=f"{config.method} {modality}",
                    epochs=epochs, resume=config.resume, tensorboard=config.tensorboard,
                    console=config.console) as log:
         log.event("start", step="quantize", modality=modality,
                   seed=mix_seed(job.run.seed, modality, "quantize"), key=key, **facts)
-        network = _trained(config, job, modality, ranged, plans, key=key, log=log)
+        network = _trained(config, job, ranged, plans, judge, key=key, log=log)
     return network, log.numbers.values
 
 
 def _trained(
-    config: QuantizeConfig, job: _Job, modality: Modality, ranged: SegmentedNetwork,
-    plans: Mapping[Modality, ViewPlan], *, key: str, log: StepLog,
+    config: QuantizeConfig, job: _Job, ranged: SegmentedNetwork,
+    plans: Mapping[Modality, ViewPlan], judge: Judged, *, key: str, log: StepLog,
 ) -> SegmentedNetwork:
     """PTQ, and what the method does after it."""
-    judge = _judge(job, modality)
+    modality = ranged.spec.modality
     values = judged_values(ranged, judge, job.run.recipe.inputs[modality])
     if config.method == "ptq":
         log.row(epoch=0, **values)
@@ -316,17 +320,12 @@ def _advice(config: QuantizeConfig, modality: Modality, recipe: Int8Recipe) -> s
                    *more, "--force")
 
 
-def _judge(job: _Job, modality: Modality) -> Judged:
-    return judged(job.networks[modality], job.clips.load(job.judging),
-                  job.run.recipe.inputs[modality])
-
-
 def _compared(
-    job: _Job, modality: Modality, network: SegmentedNetwork
+    job: _Job, network: SegmentedNetwork, judge: Judged
 ) -> tuple[ExitFidelity, ...]:
     """Every exit of the finished network against FP32."""
-    judge = _judge(job, modality)
-    answers = clip_logits(network, judge.clips.clips, spec=job.run.recipe.inputs[modality])
+    spec = job.run.recipe.inputs[network.spec.modality]
+    answers = clip_logits(network, judge.clips.clips, spec=spec)
     return exit_fidelity(judge.reference, answers.cpu(), judge.clips.labels)
 
 
@@ -355,7 +354,7 @@ def _sensitivity(
     layers = sensitivity(ranged, job.networks[modality], job.clips.load(clips).clips, spec=spec,
                          recipe=job.recipes[modality])
     add_to_record(job.run.folder / SENSITIVITY_FILE, modality, {
-        "num_clips": len(clips), "num_frames": len(clips) * spec.num_segments,
+        "num_clips": len(clips), "num_frames": len(clips) * spec.num_passes,
         "clips_sha256": hash_of_clips(job.clips.keys(clips)), "float_sha256": job.hashes[modality],
         "quantizer": facts_of(job.recipes[modality].quantizer),
         "keep_float": list(worth_float(layers)), "layers": [asdict(one) for one in layers],

@@ -12,7 +12,7 @@ Under `torchrun` every process runs the same call; rank 0 writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +24,13 @@ from torch import distributed as dist
 
 from edgepkd.config import MODALITIES, NUM_EXITS, Modality, facts_of
 from edgepkd.datasets.index import Sample, labels_of
-from edgepkd.datasets.splits import absent_classes, draw_splits, split_three, splits_in_words
+from edgepkd.datasets.splits import (
+    Drawn,
+    absent_classes,
+    check_splits,
+    draw_splits,
+    splits_in_words,
+)
 from edgepkd.errors import ModelError, UsageError
 from edgepkd.models.checkpoint import load_network, save_network
 from edgepkd.models.segmented import SegmentedNetwork
@@ -47,7 +53,6 @@ from edgepkd.training.backbone import new_network, train_backbone
 from edgepkd.training.execution import process_group, rank, world_size
 from edgepkd.training.exits import (
     CachedFeatures,
-    CalibrationViews,
     FeatureSource,
     OnlineFeatures,
     calibration_views,
@@ -133,7 +138,7 @@ def _started(config: TrainConfig) -> Iterator[tuple[Run, Clips]]:
         if config.threads:
             torch.set_num_threads(config.threads)
         run, samples = _open_run(config)
-        if config.console and world_size() == 1:
+        if config.console and world_size() == 1 and not run.fold:  # the whole run said it
             for line in (balance_line(samples), *mirror_warning(run.labels, run.recipe),
                          *training_time(config, run, samples)):
                 config.console.print(line)
@@ -154,9 +159,10 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
                          hint="Give --data FOLDER, with an index.csv as `edgepkd data` writes it.")
     recipe = _recipe(config, old, data)
     clips = clips_to_train_on(data, recipe=recipe)
-    split_three(clips.samples)  # before anything is written: data that is refused leaves no run
+    drawn = draw_splits(clips.samples)
+    check_splits(drawn.samples)  # before anything is written: data that is refused leaves no run
     if config.console and rank() == 0 and not isinstance(config, ExitsConfig):
-        _tell_splits(config.console, clips.samples)
+        _tell_splits(config.console, drawn)
     seed = recipe.seed if config.seed is None else config.seed
     run = Run(config.run, replace(recipe, seed=seed), clips.index, labels_of(clips.samples), seed,
               old.trunks_from if old else "", old.fold if old else None)
@@ -166,12 +172,11 @@ def _open_run(config: TrainConfig) -> tuple[Run, tuple[Sample, ...]]:
         refuse_other_run(old, run)
     elif rank() == 0:
         write_run(run)
-    return run, clips.samples
+    return run, drawn.samples
 
 
-def _tell_splits(console: Console, samples: Sequence[Sample]) -> None:
+def _tell_splits(console: Console, drawn: Drawn) -> None:
     """What is trained, chosen and tested on, and which classes a part has no clip of."""
-    drawn = draw_splits(samples)
     console.print(splits_in_words(drawn.samples), soft_wrap=True)
     for note in (*drawn.notes, *absent_classes(drawn.samples)):
         console.print(f"note: {note}", soft_wrap=True)
@@ -342,15 +347,6 @@ def _exits(
                      num_zero_at_start=trunk.num_zero_at_start if trunk else None,
                      losses=[loss for loss in losses if loss is not None])
     return _finished(config, run, network, path, "exits", key, log, start, health)
-
-
-def _calibration(
-    network: SegmentedNetwork, clips: Clips, modality: Modality
-) -> CalibrationViews | None:
-    if not clips.calibration:
-        return None
-    return calibration_views(network, clips.load(clips.calibration),
-                             spec=clips.run.recipe.inputs[modality])
 
 
 def _features(

@@ -77,13 +77,21 @@ def teacher_at(
     """
     phases = SCHEDULES[scheme]
     if num_epochs < len(phases):
-        place, ends = (epoch + passed) / num_epochs, [phase.until for phase in phases]
-    else:
-        place = epoch
-        ends = [min(max(round(phase.until * num_epochs), i + 1), num_epochs - len(phases) + i + 1)
-                for i, phase in enumerate(phases)]
-    phase = next((p for p, end in zip(phases, ends, strict=True) if place < end), phases[-1])
-    return named_teacher(phase, last_teacher)
+        place = (epoch + passed) / num_epochs
+        phase = next((p for p in phases if place < p.until), phases[-1])
+        return named_teacher(phase, last_teacher)
+    return named_teacher(phase_at(scheme, number=epoch, of=num_epochs), last_teacher)
+
+
+def phase_at(scheme: Scheme, *, number: int, of: int) -> Phase:
+    """Phase of epoch or step `number` (from 0) of as many as `of`.
+
+    Every phase has one where there are as many; where there are not, the last ones have.
+    """
+    phases = SCHEDULES[scheme]
+    ends = (min(max(round(phase.until * of), i + 1), of - len(phases) + i + 1)
+            for i, phase in enumerate(phases))
+    return next((p for p, end in zip(phases, ends, strict=True) if number < end), phases[-1])
 
 
 def teachers_of(scheme: Scheme, *, last_teacher: LastTeacher = "own") -> tuple[Teacher, ...]:

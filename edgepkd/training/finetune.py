@@ -34,7 +34,7 @@ from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.backbone import clip_logits
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution, world_size
-from edgepkd.training.exits import SCHEDULES, Teacher, ViewPlan, named_teacher, teachers_of
+from edgepkd.training.exits import Teacher, ViewPlan, named_teacher, phase_at, teachers_of
 from edgepkd.training.loader import LabelledClips, batch_indices
 from edgepkd.training.loop import (
     Checkpoint,
@@ -81,17 +81,8 @@ def teachers_needed(modality: Modality, recipe: FinetuneRecipe) -> tuple[Modalit
 
 
 def teacher_at_step(recipe: FinetuneRecipe, *, step: int, num_steps: int) -> Teacher:
-    """Teacher of `step` (from 0) of `num_steps`.
-
-    Every teacher has a step where there are as many; where there are not, the last ones have.
-    """
-    phases = SCHEDULES[recipe.scheme]
-    count = len(phases)
-    for number, phase in enumerate(phases):
-        most = num_steps - (count - 1 - number)  # leaves a step to each that comes after it
-        if step < min(max(round(phase.until * num_steps), number + 1), most):
-            return named_teacher(phase, recipe.last_teacher)
-    raise AssertionError("the last phase has no end")
+    """Teacher of `step` (from 0) of `num_steps`, as in `phase_at`."""
+    return named_teacher(phase_at(recipe.scheme, number=step, of=num_steps), recipe.last_teacher)
 
 
 @torch.no_grad()
