@@ -50,7 +50,9 @@ class Judged:
     groups: Sequence[str]
     label_names: tuple[str, ...]
     fitted: Fitted
-    """To what the deployed segments answered."""
+    """For the deployed segments."""
+    is_fitted_here: bool
+    """Whether `fitted` was fitted to these very answers: only then is the same for FP32 a match."""
     settings: WiseRecipe
     method: str | None
     """How the run was quantised; None: it was not."""
@@ -98,9 +100,13 @@ def fold_pair(source: Path) -> tuple[ClipLogits, ClipLogits] | None:
 
 
 def _fits(judged: Judged) -> dict[str, tuple[WiseWeights, ExitPolicy]]:
-    """Each form with what would be fitted to it; twins share what is fitted to the segments."""
+    """Each form with what would be fitted to it; twins share what is fitted to the segments.
+
+    Where that was fitted on other clips, FP32 shares it too: a fit of its own to these, which it
+    may even have been trained on, would only be flattered.
+    """
     fits = {DEPLOYED: judged.fitted[judged.order]}
-    if FAKE_QUANT in judged.answers and FP32 in judged.answers:
+    if judged.is_fitted_here and FAKE_QUANT in judged.answers and FP32 in judged.answers:
         fits[FP32] = _fit(judged.answers[FP32], judged.labels, judged.groups, judged)
     return fits
 
@@ -124,6 +130,10 @@ def _fit(
 
 
 def _verdicts(judged: Judged) -> Verdicts:
+    """Nothing on clips that the networks have seen, where late exits look perfect: `wise fit` has
+    judged what is deployed on held-out ones."""
+    if judged.split == "train":
+        return Verdicts((), ())
     weights, policy = judged.fitted[judged.order]
     return judge_cascade(judged.answers[DEPLOYED], judged.labels, judged.groups, weights=weights,
                          policy=policy, fitted=judged.fitted, label_names=judged.label_names)

@@ -128,14 +128,18 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
     clips = _clips(config, run)
     answers, pairs = _answers(config, run.networks, inputs, segments, clips)
     refuse_broken(answers)
-    fitted = _fitted(config.source, run, clips, answers[DEPLOYED], order=order)
+    kept = _fitted_before(config.source, run, clips, order=order)
+    fitted = kept or fit_deployed(
+        answers[DEPLOYED], clips.labels, settings=recipe.wise, groups=clips.groups,
+        orders=all_orders(tuple(run.networks)))
     if config.order is None and order not in fitted:
         order = next(iter(fitted))  # `wise fit` left the default order out
     name, quantization = _name(config), _quantization(config.source)
     parity = pass_gate(Judged(
         source=config.source, out=out, target=target, order=order, split=clips.split,
         answers=answers, pairs=pairs, labels=clips.labels, groups=clips.groups,
-        label_names=run.record.labels, fitted=fitted, settings=recipe.wise,
+        label_names=run.record.labels, fitted=fitted, is_fitted_here=kept is None,
+        settings=recipe.wise,
         method=quantization["method"] if quantization else None), allow_drift=config.allow_drift)
     report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
     notes = (*(f"after training: {text}" for text in run.findings),
@@ -222,11 +226,11 @@ def _answers(
     return answers, pairs
 
 
-def _fitted(
-    source: Path, run: TrainedRun, clips: _Clips, deployed: ModalityLogits, *, order: Order
-) -> Fitted:
-    """Weights and policies for the bundle: those that `wise fit` found on the run's folds, which
-    are more clips than `deployed` answered, where it was fitted on them; else by `deployed`.
+def _fitted_before(
+    source: Path, run: TrainedRun, clips: _Clips, *, order: Order
+) -> Fitted | None:
+    """Weights and policies that `wise fit` found on the run's folds, which are more clips than the
+    segments answer, or that must do because there are no calibration clips; None: fit them now.
 
     Raises:
         DataError: there are no calibration clips, and nothing was fitted on held-out ones.
@@ -234,8 +238,7 @@ def _fitted(
     if run.fitted and _rests_on_folds(source):
         return {order: fit for order, fit in run.fitted.items() if set(order) <= set(run.networks)}
     if clips.split == "calibration":
-        return fit_deployed(deployed, clips.labels, settings=run.record.recipe.wise,
-                            groups=clips.groups, orders=all_orders(tuple(run.networks)))
+        return None
     if order not in run.fitted:
         float_run = source.parent if run.is_quantized else source
         raise DataError(f"the run has no calibration clips, and nothing was fitted for the order"

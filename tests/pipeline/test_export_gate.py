@@ -36,7 +36,8 @@ def judged(folder: Path, forms: dict[str, Any], answered: ClipLogits, **changes:
         "source": source, "out": folder / "mine.edgepkd", "target": load_target("onnx"),
         "order": ORDER, "split": "calibration", "answers": forms,
         "pairs": [(DEPLOYED, FAKE_QUANT), (DEPLOYED, FP32)], "labels": answered.labels,
-        "groups": answered.groups, "label_names": answered.label_names, "settings": WiseRecipe(),
+        "is_fitted_here": True, "groups": answered.groups,
+        "label_names": answered.label_names, "settings": WiseRecipe(),
         "fitted": fit_deployed(forms[DEPLOYED], answered.labels, settings=WiseRecipe(),
                                groups=answered.groups,
                                orders=[ORDER, ("mv",), ("iframe",)]), "method": "qad"}
@@ -55,6 +56,23 @@ def test_a_good_int8_cascade_passes_and_its_report_lies_beside_the_bundle(tmp_pa
     assert [one.clips for one in parity.along] == ["calibration clips"] * 2
     assert json.loads((tmp_path / "mine.parity.json").read_text())["refused"] == []
     assert (tmp_path / "mine.parity.md").exists()
+
+
+def test_what_was_fitted_elsewhere_combines_fp32_too(tmp_path: Path) -> None:
+    """FP32 knows these clips by heart at one exit; weights of its own would lean on that."""
+    answered = make_logits(num_clips=200)
+    rng = np.random.default_rng(0)
+    logits: Any = {m: 3 * rng.normal(size=x.shape) for m, x in answered.logits.items()}
+    for m in ORDER:
+        logits[m] += 2 * np.eye(3)[answered.labels][:, None]
+    logits["iframe"][:, 2] = 9 * np.eye(3)[answered.labels]
+    sums = {ORDER: (WiseWeights.ones(ORDER), ExitPolicy.constant(ORDER, threshold=1.0))}
+    one = judged(tmp_path, dict.fromkeys((DEPLOYED, FAKE_QUANT, FP32), logits), answered,
+                 fitted=sums)
+    assert "nats more loss than that of torch FP32" in pass_gate(one, allow_drift=True).refused[0]
+    found = pass_gate(replace(one, is_fitted_here=False), allow_drift=True)
+    assert not [text for text in found.refused if "FP32" in text]
+    assert {gap.agreement.value for along in found.along for gap in along.gaps} == {1.0}
 
 
 def test_a_bad_one_is_refused_and_the_report_written_all_the_same(tmp_path: Path) -> None:
@@ -95,6 +113,8 @@ def test_a_cascade_below_its_best_part_gets_another_order(tmp_path: Path) -> Non
         pass_gate(one, allow_drift=False)
     assert f"`edgepkd export {one.source} --target onnx --order iframe`" in str(caught.value.hint)
     assert "quantize" not in str(caught.value.hint)
+    seen = replace(one, split="train", is_fitted_here=False)
+    assert pass_gate(seen, allow_drift=False).refused == (), "a network looks perfect on these"
 
 
 def test_a_constant_answer_is_refused(tmp_path: Path) -> None:
