@@ -168,8 +168,8 @@ def _show_bundle(written: BundleWritten, lines: JsonLines, *, shown: bool) -> No
     for along in written.parity.along:
         console.print(_gap_table(along))
     report = written.report
-    console.print(f"calibration clips, which the weights were fitted on: cascade {report.cascade},"
-                  f" full chain {report.full_chain}")
+    console.print(f"{written.of}: cascade {report.cascade}, full chain {report.full_chain}",
+                  soft_wrap=True)
     console.print(f"{written.bundle.path}{os.sep}")
 
 

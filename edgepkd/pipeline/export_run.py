@@ -60,7 +60,8 @@ class BundleWritten:
     bundle: Bundle
     parity: Parity
     report: Report
-    """On the calibration clips, which the weights were fitted on too."""
+    of: str
+    """Clips that `report` is on, and what was done with them, in words."""
     notes: tuple[str, ...]
 
 
@@ -142,6 +143,7 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
         settings=recipe.wise,
         method=quantization["method"] if quantization else None), allow_drift=config.allow_drift)
     report = _report(answers[DEPLOYED], clips, fitted, order, run, inputs)
+    of = _in_words(clips.split, is_fitted_here=kept is None)
     notes = (*(f"after training: {text}" for text in run.findings),
              *_notes(clips, parity, num_forms=len(answers)),
              *at_chance(answers[DEPLOYED], clips.labels, clips.groups))
@@ -155,8 +157,8 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
         networks=run.networks, fitted=fitted, overwrite=config.force,
         segments=_static(run.networks, inputs, target) if config.static else segments,
         model_card=run_card(RunFacts(name=name, run=run, quantization=quantization,
-                                     parity=parity, report=report, notes=notes)))
-    return BundleWritten(bundle, parity, report, notes)
+                                     parity=parity, report=report, of=of, notes=notes)))
+    return BundleWritten(bundle, parity, report, of, notes)
 
 
 def _order(config: ExportConfig, run: TrainedRun) -> Order:
@@ -259,6 +261,12 @@ def _rests_on_folds(source: Path) -> bool:
     return record.get("num_folds", 1) > 1 and read_folds(source) is not None
 
 
+def _in_words(split: Split, *, is_fitted_here: bool) -> str:
+    if split == "train":
+        return "training clips, which the networks were trained on"
+    return "calibration clips" + (", which the weights were fitted on" if is_fitted_here else "")
+
+
 def _report(
     logits: ModalityLogits, clips: _Clips, fitted: Fitted, order: Order, run: TrainedRun,
     inputs: Inputs,
@@ -308,6 +316,6 @@ def bundle_facts(written: BundleWritten) -> Mapping[str, Any]:
     return {"bundle": str(written.bundle.path), "name": written.bundle.manifest.name,
             "parity": [asdict(row) for row in written.parity.rows],
             "cascade": parity_facts(written.parity)["cascade"], "notes": list(written.notes),
-            "calibration": {"num_clips": written.report.cascade.num_clips,
+            "calibration": {"clips": written.of, "num_clips": written.report.cascade.num_clips,
                             "cascade": written.report.cascade.value,
                             "full_chain": written.report.full_chain.value}}

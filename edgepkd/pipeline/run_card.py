@@ -22,7 +22,8 @@ class RunFacts:
     """What quantize.json of the run says."""
     parity: Parity
     report: Report
-    """On the calibration clips."""
+    of: str
+    """Clips that `report` is on, and what was done with them, in words."""
     notes: Sequence[str]
 
 
@@ -42,8 +43,8 @@ def run_card(facts: RunFacts) -> str:
         f"## Networks\n\n{networks}\n\nSegments are {method}. Seed {record.seed}.",
         "## Parity\n\nDeployed segments against the networks that they came from, on "
         f"{facts.report.cascade.num_clips} clips.\n\n" + format_gate(facts.parity),
-        "## Accuracy on the calibration clips\n\nWISE weights and thresholds were fitted on these "
-        "very clips: take it for an upper limit. `edgepkd eval` has the test split.\n\n"
+        f"## Accuracy\n\nOn {facts.of}: take it for an upper limit. "
+        "`edgepkd eval` has the test split.\n\n"
         + format_report(facts.report),
         *(["## Notes\n\n" + "\n".join(f"- {markdown(note)}" for note in facts.notes)]
           if facts.notes else []),

@@ -190,6 +190,8 @@ def test_without_calibration_clips_weights_must_be_there_already(
     bundle = read_bundle(run.with_name("tiny.edgepkd"))
     assert bundle.policy["mv,iframe"].thresholds == (0.5,) * 8
     assert bundle.manifest.provenance["train"]["num_clips"] == 4
+    assert "training clips, which the networks were trained on: cascade " in done.stdout
+    assert "On training clips, which the" in (bundle.path / "MODEL_CARD.md").read_text()
 
 
 def test_an_int8_run_becomes_a_bundle_and_engines_in_one_go(run: Path, cache: Path) -> None:

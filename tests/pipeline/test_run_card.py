@@ -18,7 +18,7 @@ def test_labels_and_notes_are_text_and_no_markup(monkeypatch: pytest.MonkeyPatch
     facts: Any = SimpleNamespace(
         name="[x](y)\n", run=SimpleNamespace(record=record, networks={}), quantization=None,
         parity=Parity(()), report=SimpleNamespace(cascade=SimpleNamespace(num_clips=3)),
-        notes=("<b>\n- forged",))
+        of="clips", notes=("<b>\n- forged",))
     lines = run_card.run_card(facts).splitlines()
     assert lines[0] == r"# \[x\](y)\\n"
     assert lines[2] == "To *test*."
