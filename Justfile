@@ -42,8 +42,13 @@ gpu:
 reproduce *args:
     {{python}} -m edgepkd.studies.exits {{args}}
 
-# INT8 by PTQ (plain and corrected), QAT and QAD against FP32 on the same folds, on the trunks of `just reproduce` where
-# they are there; about an hour and a half on two cores. `just reproduce-int8 --quick` shows that it runs
+# does the default recipe carry over? three real sets, three seeds, held-out groups, against floors;
+# about an hour and three quarters on two cores. `just carry-over --quick` shows that it runs
+carry-over *args:
+    {{python}} -m edgepkd.studies.defaults {{args}}
+
+# INT8 by PTQ (plain and corrected), QAT and QAD against FP32, of one seed of `just carry-over`, whose
+# networks it takes where they are there; `just reproduce-int8 --quick` shows that it runs
 reproduce-int8 *args:
     {{python}} -m edgepkd.studies.int8 {{args}}
 

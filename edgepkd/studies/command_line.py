@@ -52,9 +52,11 @@ def command_parser(program: str, description: str | None, *, out: str) -> argpar
     return parser
 
 
-def study_parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """As `command_parser`, with what both studies have besides."""
-    parser = command_parser(program, description, out="runs/reproduce")
+def study_parser(
+    program: str, description: str | None, *, out: str = "runs/reproduce"
+) -> argparse.ArgumentParser:
+    """As `command_parser`, with what all studies have besides."""
+    parser = command_parser(program, description, out=out)
     add = parser.add_argument
     add("--quick", action="store_true",
         help="a few minutes: shows that the study runs, not what it finds")

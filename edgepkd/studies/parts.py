@@ -97,7 +97,7 @@ def contents(samples: Sequence[Sample]) -> list[str]:
 def backbone_job(part: Part, modality: Modality) -> str:
     """Train the trunk and last exit of one modality; returns a line that says how it went."""
     torch.set_num_threads(1)
-    path, key = part.network_path(modality, TRUNK), _trunk_key(part, modality)
+    path, key = part.network_path(modality, TRUNK), trunk_key(part, modality)
     if holds_network(path, key):
         return f"{part.name} {modality}: kept from an earlier run"
     log = _Losses()
@@ -143,7 +143,7 @@ class _Losses(Silent):
         self.losses.append(round(float(values["loss"]), 4))
 
 
-def _trunk_key(part: Part, modality: Modality) -> str:
+def trunk_key(part: Part, modality: Modality) -> str:
     """Hash of all that the trunk depends on."""
     return hash_of({
         "seed": part.seed(modality), "input": facts_of(part.recipe.inputs[modality]),

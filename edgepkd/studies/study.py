@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,9 +62,13 @@ class SetPlan:
     """One data set of the study."""
 
     recipe: TrainRecipe
-    floor: float
+    floor: float = math.nan
     """Accuracy that held-out groups get without edgepkd: eight RGB frames through a frozen
-    EfficientNet-Lite0 with ImageNet weights, and a logistic regression."""
+    EfficientNet-Lite0 with ImageNet weights, and a logistic regression. NaN: the study measures it
+    itself."""
+    tuned: tuple[float, float] | None = None
+    """Accuracy of full chain and cascade on held-out groups by a recipe that was tuned on the set
+    (docs/results/accuracy.md). None: there is none."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,12 @@ class Study:
     exit_seeds: tuple[int, ...]
     """Heads are initialised, and their batches drawn, anew for each, on the same trunks."""
     sets: tuple[SetPlan, ...]
-    flatness_clips: int
+    flatness_clips: int = 8
     """Training clips of a fold that the flatness of its trunks is measured on."""
-    flatness_probes: int
+    flatness_probes: int = 8
     """Random vectors that the trace of the Hessian is estimated from."""
+    only_training: bool = False
+    """Folds of the training groups alone: test clips are neither trained on nor answered."""
 
     def __post_init__(self) -> None:
         for name in ("trunk_seeds", "exit_seeds", "sets"):
@@ -91,13 +98,23 @@ class Study:
 def load_study(name: str) -> Study:
     """Recipe `name` of `calibration/`, or the TOML file of that path.
 
+    Its `sets` are `RECIPE = FLOOR`, or `NAME = {recipe, tuned, KEY = VALUE}` with what that set has
+    otherwise than the recipe, such as `dataset` and `index`.
+
     Raises:
         ConfigError: no such recipe, an unknown or missing key, or a value out of its range.
     """
     values = load_recipe("calibration", name)
-    sets = tuple(
-        SetPlan(load_train_recipe(recipe), floor)
-        for recipe, floor in values.get("sets", {}).items()
-    )
+    sets = tuple(_set_plan(key, found, where=name) for key, found in values.get("sets", {}).items())
     settings: Mapping[str, Any] = {**values, "sets": sets}
     return from_mapping(Study, {k: v for k, v in settings.items() if k != "purpose"}, where=name)
+
+
+def _set_plan(name: str, found: Any, *, where: str) -> SetPlan:
+    if not isinstance(found, Mapping):
+        return SetPlan(load_train_recipe(name), found)
+    check("recipe" in found, f"{where}: sets.{name}: key recipe", got="missing",
+          allowed="a recipe of calibration/")
+    changes = {k: v for k, v in found.items() if k not in ("recipe", "tuned")}
+    tuned = tuple(found["tuned"]) if "tuned" in found else None
+    return SetPlan(load_train_recipe(found["recipe"], {"name": name, **changes}), tuned=tuned)

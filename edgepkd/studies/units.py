@@ -12,7 +12,13 @@ from pathlib import Path
 
 import torch
 
-from edgepkd.datasets.index import check_no_leak, group_folds, labels_of, read_index
+from edgepkd.datasets.index import (
+    check_no_leak,
+    group_folds,
+    labels_of,
+    read_index,
+    split_samples,
+)
 from edgepkd.datasets.pools import Crash, LocalPool
 from edgepkd.errors import TrainingError
 from edgepkd.files import append_line
@@ -38,17 +44,19 @@ class Unit:
 
 def units_of(
     plan: SetPlan, *, trunk_seed: int, exit_seeds: tuple[int, ...], data: Path, out: Path,
-    cache: Path,
+    cache: Path, only_training: bool = False,
 ) -> list[Unit]:
-    """All folds of a set: every clip of the set is held out exactly once.
+    """All folds of a set: every clip of the set, or of its training split, is held out once.
 
-    The shipped split plays no part here: nothing was chosen on any of these answers.
+    Of the whole set, the shipped split plays no part: nothing was chosen on any of these answers.
 
     Raises:
         DataError: the index in `data` is absent or wrong, or a fold leaks.
     """
     recipe = replace(plan.recipe, seed=trunk_seed)
     samples = read_index(data / recipe.index, dataset=recipe.dataset)
+    if only_training:
+        samples, _ = split_samples(samples)
     units = []
     for number, fold in enumerate(group_folds(samples, num_folds=recipe.num_folds, seed=1)):
         check_no_leak({"fitted": fold.fit, "held out": fold.held_out})
@@ -63,7 +71,35 @@ def units_by_set(study: Study, *, data: Path, out: Path, cache: Path) -> list[li
     """Units of each set, trunk seed by trunk seed."""
     return [[unit for seed in study.trunk_seeds
              for unit in units_of(plan, trunk_seed=seed, exit_seeds=study.exit_seeds, data=data,
-                                  out=out, cache=cache)] for plan in study.sets]
+                                  out=out, cache=cache, only_training=study.only_training)]
+            for plan in study.sets]
+
+
+def by_seed(units: Sequence[Unit]) -> list[list[Unit]]:
+    """Folds of each trunk seed, in the order of `units`."""
+    found: dict[int, list[Unit]] = {}
+    for unit in units:
+        found.setdefault(unit.part.recipe.seed, []).append(unit)
+    return list(found.values())
+
+
+def done_part(
+    study: Study, by_set: Sequence[Sequence[Unit]], path: Callable[[Unit, int], Path]
+) -> tuple[Study, list[list[Unit]]]:
+    """The study with the trunk seeds of which every fold of every set has its `path(unit, exit
+    seed)`, and their units.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    missing = {unit.part.recipe.seed for units in by_set for unit in units
+               for seed in unit.exit_seeds if not path(unit, seed).is_file()}
+    done = tuple(seed for seed in study.trunk_seeds if seed not in missing)
+    if not done:
+        raise TrainingError("no trunk seed of the study has all its folds done.",
+                            hint="Start it without --report-only; it goes on where it stopped.")
+    return replace(study, trunk_seeds=done), [
+        [unit for unit in units if unit.part.recipe.seed in done] for units in by_set]
 
 
 def in_turn(by_set: Sequence[Sequence[Unit]]) -> list[Unit]:

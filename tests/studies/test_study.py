@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from edgepkd.config import MODALITIES
 from edgepkd.errors import ConfigError
 from edgepkd.studies.study import ARMS, EQUAL, UNEQUAL, load_study
 from edgepkd.training.exits import teacher_at
-from edgepkd.training.recipe import ExitRecipe
+from edgepkd.training.recipe import ExitRecipe, load_train_recipe
 
 
 def test_the_study_compares_what_it_promises() -> None:
@@ -69,4 +71,23 @@ def test_flatness_that_cannot_be_measured_is_refused_before_anything_is_trained(
     path.write_text(f'trunk_seeds = [1]\nexit_seeds = [1]\nflatness_clips = {clips}\n'
                     f'flatness_probes = {probes}\n[sets]\nreproduce-ut = 0.7\n')
     with pytest.raises(ConfigError, match=words):
+        load_study(str(path))
+
+
+def test_the_study_of_the_defaults_is_of_the_default_recipe_alone() -> None:
+    study, small = load_study("defaults"), load_train_recipe("small")
+    assert [plan.recipe.dataset for plan in study.sets] == [
+        "Weizmann", "UT-Interaction", "surv-fight"]
+    for plan in study.sets:
+        assert replace(plan.recipe, name=small.name, dataset="", index=small.index) == small
+        assert plan.tuned is not None
+        assert math.isnan(plan.floor)
+    assert len(study.trunk_seeds) == 3
+    assert study.only_training
+
+
+def test_a_set_without_a_recipe_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text('trunk_seeds = [1]\nexit_seeds = [1]\n[sets.mine]\ndataset = "Mine"\n')
+    with pytest.raises(ConfigError, match=r"sets.mine: key recipe is 'missing'"):
         load_study(str(path))

@@ -15,9 +15,11 @@ from edgepkd.datasets.index import read_index
 from edgepkd.errors import DataError, TrainingError
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.studies.parts import ExitInputs, load_clips
-from edgepkd.studies.study import SetPlan, Study
+from edgepkd.studies.study import SetPlan, Study, load_study
 from edgepkd.studies.units import (
     Unit,
+    by_seed,
+    done_part,
     files_by_seed,
     in_turn,
     listed_seconds,
@@ -77,6 +79,48 @@ def test_files_are_listed_fold_by_fold_for_each_seed(study: Study, tmp_path: Pat
 def test_sets_take_turns_until_each_is_done(tmp_path: Path) -> None:
     a, b, c = (replace(tiny_unit(tmp_path), exit_seeds=(i,)) for i in range(3))
     assert in_turn([[a, b], [c]]) == [a, c, b]
+
+
+def test_a_report_is_of_the_trunk_seeds_of_which_every_set_is_done(tmp_path: Path) -> None:
+    study = replace(load_study("reproduce"), trunk_seeds=(1, 2))
+    plain = tiny_unit(tmp_path, exit_seeds=(7, 8))
+
+    def unit(dataset: str, trunk_seed: int, *, done: tuple[int, ...]) -> Unit:
+        recipe = replace(plain.part.recipe, seed=trunk_seed)
+        made = replace(plain, part=replace(plain.part, recipe=recipe, folder=tmp_path / dataset,
+                                           name=f"trunk{trunk_seed}-fold0"))
+        for seed in done:
+            path = made.part.path(f"answers-{seed}.npz")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return made
+
+    by_set = [[unit("a", 1, done=(7, 8)), unit("a", 2, done=(7, 8))],
+              [unit("b", 1, done=(7,)), unit("b", 2, done=(7, 8))]]
+    left, units = done_part(
+        study, by_set, lambda unit, seed: unit.part.path(f"answers-{seed}.npz"))
+    assert left.trunk_seeds == (2,)
+    assert units == [by_set[0][1:], by_set[1][1:]]
+
+
+def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no trunk seed of the study has all its folds done"):
+        done_part(replace(load_study("reproduce"), trunk_seeds=(1,)), [[tiny_unit(tmp_path)]],
+                  lambda unit, seed: unit.part.path("answers.npz"))
+
+
+def test_folds_are_put_together_by_seed(study: Study, tmp_path: Path) -> None:
+    found = units(study, tmp_path)
+    assert by_seed(found) == [found[:3], found[3:]]
+
+
+def test_of_the_training_split_alone_no_test_clip_is_touched(study: Study, tmp_path: Path) -> None:
+    (found,) = units_by_set(replace(study, only_training=True), data=tmp_path, out=tmp_path,
+                            cache=tmp_path)
+    train = {s for s in read_index(tmp_path / "index.csv") if s.split == "train"}
+    assert len(train) == 8
+    for unit in found:
+        assert set(unit.part.fit) | set(unit.part.answer) == train
 
 
 # ---- exits

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from edgepkd.errors import TrainingError
 from edgepkd.studies.answered import read_answers
 from edgepkd.studies.command_line import reported, study_parser
 from edgepkd.studies.exits.flatness import flatness_job, read_flatness
 from edgepkd.studies.exits.jobs import answers_path, unit_job
 from edgepkd.studies.exits.report import write
 from edgepkd.studies.exits.tables import compute
-from edgepkd.studies.study import ARMS, Study, load_study
-from edgepkd.studies.units import Unit, files_by_seed, in_turn, run_jobs, units_by_set
+from edgepkd.studies.study import ARMS, load_study
+from edgepkd.studies.units import (
+    Unit,
+    done_part,
+    files_by_seed,
+    in_turn,
+    run_jobs,
+    units_by_set,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +47,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     study = load_study(name)
     by_set = units_by_set(study, data=options.data, out=options.out, cache=options.cache)
     if options.report_only:
-        study, by_set = _done_part(study, by_set)
+        study, by_set = done_part(study, by_set, answers_path)
     else:
         jobs = [partial(unit_job, unit) for unit in in_turn(by_set)]
         jobs += [partial(flatness_job, unit, num_clips=study.flatness_clips,
@@ -64,19 +69,3 @@ def _reproduce(options: argparse.Namespace) -> int:
 def _first_folds(units: Sequence[Unit]) -> list[Unit]:
     """One unit for each trunk seed, of which flatness is measured."""
     return [unit for unit in units if unit.part.name.endswith("-fold0")]
-
-
-def _done_part(study: Study, by_set: Sequence[list[Unit]]) -> tuple[Study, list[list[Unit]]]:
-    """The study with the trunk seeds of which every fold of every set is done, and their units.
-
-    Raises:
-        TrainingError: there is none.
-    """
-    missing = {unit.part.recipe.seed for units in by_set for unit in units
-               for seed in unit.exit_seeds if not answers_path(unit, seed).is_file()}
-    done = tuple(seed for seed in study.trunk_seeds if seed not in missing)
-    if not done:
-        raise TrainingError("no trunk seed of the study has all its folds done.",
-                            hint="Start it without --report-only; it goes on where it stopped.")
-    return replace(study, trunk_seeds=done), [
-        [unit for unit in units if unit.part.recipe.seed in done] for units in by_set]

@@ -1,8 +1,9 @@
 """Runs the INT8 study from the command line; started again, it goes on where it stopped.
 
-    python -m edgepkd.studies.int8 --data ../shared/data --out runs/reproduce
+    python -m edgepkd.studies.int8 --data ../shared/data --out runs/defaults
 
-It uses the trunks of the study of exits where OUT has them. Progress goes to stderr and to
+It quantises what `edgepkd train` makes: the networks of the study of the defaults, one seed, which
+it takes from OUT where they are there. Progress goes to stderr and to
 OUT/int8-progress.log; results to docs/results/int8.{json,md}.
 """
 
@@ -18,6 +19,7 @@ from edgepkd.int8 import load_int8_recipe
 from edgepkd.models.macs import clip_gmac
 from edgepkd.studies.answered import read_answers
 from edgepkd.studies.command_line import reported, study_parser
+from edgepkd.studies.defaults.jobs import settled, trunks_of
 from edgepkd.studies.int8.jobs import FORMS, answers_path, int8_job
 from edgepkd.studies.int8.report import write
 from edgepkd.studies.int8.tables import compute
@@ -30,7 +32,8 @@ QUICK = {"finetune.epochs": 1, "calibration_clips": 4, "min_clips": 4}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = study_parser("edgepkd.studies.int8", __doc__).parse_args(arguments)
+    options = study_parser("edgepkd.studies.int8", __doc__, out="runs/defaults"
+                           ).parse_args(arguments)
     return reported(partial(_reproduce, options))
 
 
@@ -40,15 +43,18 @@ def _reproduce(options: argparse.Namespace) -> int:
     Raises:
         EdgepkdError: what went wrong; all that is done is kept.
     """
-    study = load_study("reproduce-quick" if options.quick else "reproduce")
-    study = replace(study, exit_seeds=study.exit_seeds[:1])
+    study = load_study("defaults-quick" if options.quick else "defaults")
+    study = replace(study, trunk_seeds=study.trunk_seeds[:1], exit_seeds=study.exit_seeds[:1])
     recipe = load_int8_recipe("int8", QUICK if options.quick else None)
     by_set = units_by_set(study, data=options.data, out=options.out, cache=options.cache)
     if options.report_only:
         study, by_set = _done_sets(study, by_set)
     else:
-        run_jobs([partial(int8_job, unit, recipe=recipe) for unit in in_turn(by_set)],
-                 processes=options.jobs, log=options.out / "int8-progress.log")
+        run = partial(run_jobs, processes=options.jobs, log=options.out / "int8-progress.log")
+        run([job for unit in in_turn(by_set) for job in trunks_of(unit)])
+        units = in_turn([settled(units)[0] for units in by_set])
+        run([partial(int8_job, unit, recipe=recipe) for unit in units])
+    by_set = [settled(units)[0] for units in by_set]
     results = [
         compute(read_answers(plan, files_by_seed(units, answers_path), forms=FORMS),
                 gmac=clip_gmac(load_networks(units[0].part, TRUNK), plan.recipe.inputs))

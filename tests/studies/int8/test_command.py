@@ -11,7 +11,7 @@ from tests.studies.tiny_parts import tiny_unit
 
 
 def test_a_report_is_of_the_sets_that_are_done(tmp_path: Path) -> None:
-    study = load_study("reproduce")
+    study = load_study("defaults")
     by_set = [[tiny_unit(tmp_path / str(number))] for number in range(3)]
     done = by_set[1][0].part.path("int8-answers.npz")
     done.parent.mkdir(parents=True)
