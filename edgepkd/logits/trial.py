@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from edgepkd.cascade import ExitPolicy, Floats, Labels, Order, decide
+from edgepkd.cascade import ExitPolicy, Floats, Labels, Order, decide, order_key
 from edgepkd.logits.choice import Bools, Choice, Evidence
-from edgepkd.logits.metrics import Interval, difference_interval
-
-CONSTANT = 0.95
-"""Share of clips with one and the same answer from which a chain says nothing."""
+from edgepkd.logits.verdicts import Shortfall, cautious_interval, constant_answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,22 +32,17 @@ class Trial:
     groups: tuple[str, ...]
 
     @cached_property
-    def against_best(self) -> Interval:
-        """Accuracy of the cascade less that of its best exit."""
-        return difference_interval(self.right, self.best, self.groups)
+    def shortfall(self) -> Shortfall:
+        """How the cascade compares with its best exit."""
+        paired = self.right.astype(np.float64) - self.best
+        return Shortfall(f"the cascade {order_key(self.order)}", "its best exit",
+                         cautious_interval(paired, self.groups), float(self.best.mean()))
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether the full chain answers nearly all clips alike and is no better than that."""
-        count = len(self.full)
-        alike, floor = int(np.bincount(self.full).max()), int(np.bincount(self.labels).max())
-        right = int((self.full == self.labels).sum())
-        return alike >= CONSTANT * count > floor and right <= floor + count - alike
-
-    @property
-    def is_below_best(self) -> bool:
-        """Whether the best exit alone is better, by more than the paired interval."""
-        return self.against_best.high < 0
+    def fault(self, label_names: Sequence[str]) -> str | None:
+        """What speaks against the cascade, in words: a constant answer, or a better exit."""
+        constant = constant_answer(self.full, self.labels, label_names=label_names,
+                                   of=f"the full chain {order_key(self.order)}")
+        return constant or (str(self.shortfall) if self.shortfall.is_shown else None)
 
 
 def try_cascade(

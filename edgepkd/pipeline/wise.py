@@ -50,7 +50,7 @@ from edgepkd.machine.conditions import conditions
 from edgepkd.outputs import check_outputs
 from edgepkd.pipeline.wise_checks import check_logits, check_networks
 from edgepkd.pipeline.wise_evidence import Rests, evidence_of, gather
-from edgepkd.pipeline.wise_verdict import best_order, fault, refused
+from edgepkd.pipeline.wise_verdict import best_order, refused
 
 MethodName = Literal["convex", "paper"]
 VariantName = Literal["full", "no-scaling", "no-lateral", "division"]
@@ -230,7 +230,7 @@ class OrderFit:
             "held_out": [asdict(row) for row in self.held_out],
             "cascade": {"accuracy": float(self.trial.right.mean()),
                         "mean_exit": float(self.trial.exits.mean()),
-                        "less_best_exit": asdict(self.trial.against_best)}}
+                        "less_best_exit": asdict(self.trial.shortfall.difference)}}
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class _Fitter:
         return try_cascade(choice, self.evidence, fit=policy)
 
     def fault(self, fit: OrderFit) -> str | None:
-        return fault(fit.trial, self.answered.label_names)
+        return fit.trial.fault(self.answered.label_names)
 
     def refused(self, fit: OrderFit, what: str) -> DataError:
         """The error, with the command that helps."""
@@ -319,7 +319,7 @@ class _Fitter:
         names = self.answered.label_names
         return refused(
             what, named=config.logits, out=config.folder, better=best_order(others, names),
-            take_auto=config.settings.take != "auto" and not fault(self.trial(auto), names))
+            take_auto=config.settings.take != "auto" and not self.trial(auto).fault(names))
 
 
 def _sound(

@@ -1,41 +1,18 @@
-"""Fits that `wise fit` refuses: a constant answer, a cascade below the best of its own exits."""
+"""What `wise fit` names where it refuses a fit: the order that has no fault, the next command."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from edgepkd.cascade import Order, order_key
 from edgepkd.errors import DataError
 from edgepkd.logits.trial import Trial
 
-ENOUGH_CLIPS = 10
-"""On fewer, neither a constant answer nor a difference says anything."""
-
-
-def fault(trial: Trial, label_names: tuple[str, ...]) -> str | None:
-    """What is wrong with the cascade, in a sentence with its numbers; None: nothing."""
-    name = order_key(trial.order)
-    if len(trial.labels) < ENOUGH_CLIPS:
-        return None
-    if trial.is_constant:
-        counts = np.bincount(trial.full, minlength=len(label_names))
-        return (f"with all exits of {name}, {counts.max()} of {len(trial.full)} held-out clips are"
-                f" answered {label_names[int(counts.argmax())]!r}, whatever they show")
-    if trial.is_below_best:
-        gap = trial.against_best
-        return (f"the cascade {name} answers {100 * trial.right.mean():.1f} % of the held-out clips"
-                f" rightly, the best of its exits alone {100 * trial.best.mean():.1f} %"
-                f" (difference {100 * gap.value:+.1f} points, 95 %: {100 * gap.low:+.1f} to"
-                f" {100 * gap.high:+.1f})")
-    return None
-
 
 def best_order(trials: Iterable[Trial], label_names: tuple[str, ...]) -> Order | None:
     """Of the orders without a fault that whose cascade is right most often; the shorter of two."""
-    sound = [trial for trial in trials if fault(trial, label_names) is None]
+    sound = [trial for trial in trials if trial.fault(label_names) is None]
     if not sound:
         return None
     return max(sound, key=lambda trial: (float(trial.right.mean()), -len(trial.order))).order

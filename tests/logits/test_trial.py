@@ -25,6 +25,7 @@ def trial(evidence: Evidence, take: str) -> Trial:
     return try_cascade(choose(tracks, evidence, take=take), evidence, fit=fit)  # type: ignore[arg-type]
 
 
+NAMES = ("a", "b", "c", "d", "e", "f")
 LOUD = {"mv": (1.5, 1.0), "iframe": (0.0, 5.0)}
 
 
@@ -34,21 +35,34 @@ def test_sums_with_a_loud_network_at_chance_are_below_the_best_exit() -> None:
     assert sums.best.mean() > 0.8
     assert (sums.full == evidence.labels).mean() < 0.5
     tight = replace(sums, right=sums.full == evidence.labels)
-    assert tight.is_below_best
-    assert tight.against_best.value == (tight.right.mean() - sums.best.mean())
-    assert not trial(evidence, "wise").is_below_best
-    assert not trial(evidence, "wise").is_constant
+    assert tight.shortfall.difference.value == (tight.right.mean() - sums.best.mean())
+    said = tight.fault(NAMES)
+    assert said is not None
+    assert said.startswith("the cascade mv,iframe is right ")
+    assert f"less often than its best exit alone ({100 * sums.best.mean():.1f} % of 120 clips)" \
+        in said
+    assert trial(evidence, "wise").fault(NAMES) is None
 
 
 def test_an_answer_that_never_changes_is_constant_unless_the_clips_are_alike() -> None:
     evidence = make_doubtful(num_clips=60, num_groups=6, worth=LOUD)  # type: ignore[arg-type]
-    sums = trial(evidence, "sums")
-    assert not sums.is_constant
-    assert replace(sums, full=np.full(60, 2)).is_constant
-    assert replace(sums, full=np.r_[np.full(58, 2), 0, 1]).is_constant
-    assert not replace(sums, full=np.r_[np.full(50, 2), np.zeros(10, int)]).is_constant
+    sound = trial(evidence, "wise")
+    assert sound.fault(NAMES) is None
+    for same in (np.full(60, 2), np.r_[np.full(58, 2), 0, 1]):
+        said = replace(sound, full=same).fault(NAMES)
+        assert said is not None
+        assert said.startswith("the full chain mv,iframe answers 'c' for ")
+    assert replace(sound, full=np.r_[np.full(50, 2), np.zeros(10, int)]).fault(NAMES) is None
     alike = np.r_[np.full(58, 2), 0, 1]
-    assert not replace(sums, full=alike, labels=alike).is_constant
+    assert replace(sound, full=alike, labels=alike).fault(NAMES) is None
+
+
+def test_a_handful_of_clips_condemns_nothing() -> None:
+    evidence = make_doubtful(num_clips=60, num_groups=6, worth=LOUD)  # type: ignore[arg-type]
+    sound = trial(evidence, "wise")
+    few = replace(sound, right=np.zeros(3, bool), best=np.ones(3, bool), full=np.zeros(3, int),
+                  labels=np.arange(3), groups=("a", "b", "c"))
+    assert few.fault(NAMES) is None
 
 
 def test_the_policy_is_that_of_the_cross_fitted_answers() -> None:

@@ -54,5 +54,5 @@ def _seed_as_json(seed: SeedResult) -> dict[str, Any]:
         "motion": asdict(seed.form), "taken": seed.taken, "why": seed.why,
         "full": float((trial.full == trial.labels).mean()), "cascade": float(trial.right.mean()),
         "mean_exit": float(trial.exits.mean()), "macs_saved": float(seed.saved.mean()),
-        "less_best_exit": asdict(trial.against_best),
+        "less_best_exit": trial.shortfall.difference,
     }
