@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgepkd import plain_json
 from edgepkd._optional import require
 from edgepkd.bundle.manifest import SUFFIX
 from edgepkd.bundle.reading import Bundle
@@ -42,7 +41,6 @@ from edgepkd.pipeline.export_bundle import ExportConfig, export_bundle
 from edgepkd.pipeline.export_gate import Judged, pass_gate
 from edgepkd.pipeline.held_out import read_folds
 from edgepkd.pipeline.run_card import RunFacts, run_card
-from edgepkd.pipeline.step_logs import QUANTIZE_FILE
 from edgepkd.pipeline.trained_run import TrainedRun, open_run
 from edgepkd.quantize.network import is_quantized
 from edgepkd.training.cache import ClipArrays, cached_clip
@@ -135,7 +133,7 @@ def _write_bundle(config: ExportConfig, target: Target, out: Path) -> BundleWrit
         orders=all_orders(tuple(run.networks)))
     if config.order is None and order not in fitted:
         order = next(iter(fitted))  # `wise fit` left the default order out
-    name, quantization = _name(config), _quantization(config.source)
+    name, quantization = _name(config), run.quantization
     parity = pass_gate(Judged(
         source=config.source, out=out, target=target, order=order, split=clips.split,
         answers=answers, pairs=pairs, labels=clips.labels, groups=clips.groups,
@@ -290,18 +288,6 @@ def _notes(clips: _Clips, parity: Parity, *, num_forms: int) -> tuple[str, ...]:
     if num_forms == 2 and any(FAKE_QUANT in (row.form, row.against) for row in parity.rows):
         notes.append("the FP32 run is not beside this one: INT8 was not compared with it")
     return tuple(notes)
-
-
-def _quantization(source: Path) -> dict[str, Any] | None:
-    """How the run was quantised, as `edgepkd quantize` tells; None: it was not."""
-    path = source / QUANTIZE_FILE
-    if not path.is_file():
-        return None
-    try:
-        return dict(plain_json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.",
-                        hint="Quantise the run again: edgepkd quantize RUN --force") from error
 
 
 def _name(config: ExportConfig) -> str:

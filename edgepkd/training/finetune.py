@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from edgepkd.config import InputSpec, Modality, check
 from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.quantize.fidelity import divergence
 from edgepkd.training.backbone import clip_logits
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.execution import Execution, world_size
@@ -229,8 +230,6 @@ def judged_values(student: SegmentedNetwork, judge: Judged, spec: InputSpec) -> 
     labels = torch.tensor(judge.clips.labels)
     losses = [float(F.cross_entropy(logits[:, k], labels)) for k in range(logits.shape[1])]
     right = (logits.argmax(dim=-1) == labels[:, None]).double().mean(dim=0)
-    targets = judge.reference.log_softmax(-1)
-    kl = F.kl_div(logits.log_softmax(-1), targets, log_target=True, reduction="none").sum(-1)
-    return {KL: float(kl.mean()), "loss_calibration": float(np.mean(losses)),
+    return {KL: divergence(judge.reference, logits), "loss_calibration": float(np.mean(losses)),
             **{f"accuracy_calibration_exit_{k + 1}": float(value)
                for k, value in enumerate(right)}}
