@@ -53,7 +53,7 @@ def _carry_over(options: argparse.Namespace) -> int:
         study, by_set = done_part(study, by_set, answers_path)
     else:
         run = partial(run_jobs, processes=options.jobs, log=options.out / "progress.log")
-        run([partial(floor_job, unit) for units in by_set for unit in by_seed(units)[0]])
+        run([partial(floor_job, by_seed(units)[0]) for units in by_set])
         for seed in range(len(study.trunk_seeds)):
             units = [by_seed(units)[seed] for units in by_set]
             run([job for unit in chain(*units) for job in trunks_of(unit)])

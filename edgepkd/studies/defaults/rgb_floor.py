@@ -30,33 +30,41 @@ VERSION = 1
 Features = NDArray[np.float64]
 
 
-def floor_path(unit: Unit) -> Path:
-    """Whether each held-out clip is answered rightly; of any seed, since nothing is drawn."""
-    return unit.part.path("rgb-floor.npz")
+def floor_path(units: Sequence[Unit]) -> Path:
+    """Whether each clip of a set is answered rightly; of any seed, since nothing is drawn."""
+    return units[0].part.folder / "rgb-floor.npz"
 
 
-def floor_job(unit: Unit) -> str:
-    """Fit the classifier of one fold and answer its held-out clips."""
+def floor_job(units: Sequence[Unit]) -> str:
+    """Fit a classifier for each fold of one set, and answer the clips that it holds out."""
     torch.set_num_threads(1)
-    part, path = unit.part, floor_path(unit)
-    key = hash_of({"version": VERSION, "clips": contents((*part.fit, *part.answer))})
+    path, title = floor_path(units), units[0].part.recipe.name
+    folds = [(*contents(unit.part.fit), *contents(unit.part.answer)) for unit in units]
+    key = hash_of({"version": VERSION, "folds": folds})
     if _kept(path, key):
-        return f"{unit.title}: floor kept from an earlier run"
+        return f"{title}: RGB floor kept from an earlier run"
     network = build_network("efficientnet_lite0", modality="iframe", num_classes=2,
                             pretrained="imagenet").eval()
-    right = fitted_right(features_of(network, part.fit), [s.label for s in part.fit],
-                         features_of(network, part.answer), [s.label for s in part.answer])
+    samples = tuple(dict.fromkeys(s for unit in units for s in (*unit.part.fit, *unit.part.answer)))
+    features = dict(zip(samples, features_of(network, samples), strict=True))
+
+    def rows(part: Sequence[Sample]) -> tuple[Features, list[str]]:
+        return np.stack([features[s] for s in part]), [s.label for s in part]
+
+    right = np.concatenate([fitted_right(*rows(unit.part.fit), *rows(unit.part.answer))
+                            for unit in units])
     write_arrays(path, {"key": np.array(key), "right": right})
-    return f"{unit.title}: floor {100 * right.mean():.1f} %"
+    return f"{title}: RGB floor {100 * right.mean():.1f} %"
 
 
 def read_floor(units: Sequence[Unit]) -> NDArray[np.bool_]:
     """Whether each clip is answered rightly, fold by fold: [N].
 
     Raises:
-        OSError: a fold has no floor yet.
+        OSError: the set has no floor yet.
     """
-    return np.concatenate([np.load(floor_path(unit))["right"] for unit in units])
+    found: NDArray[np.bool_] = np.load(floor_path(units))["right"]
+    return found
 
 
 def fitted_right(

@@ -42,11 +42,13 @@ def test_frames_are_spread_over_the_clip_and_scaled(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_fold_is_answered_once(tmp_path: Path) -> None:
     unit = waves_and_squares(tmp_path)
-    assert floor_job(unit) == "small trunk1-fold0: floor 100.0 %"
-    assert read_floor([unit, unit]).tolist() == [True] * 4
-    assert floor_job(unit) == "small trunk1-fold0: floor kept from an earlier run"
-    fewer = replace(unit, part=replace(unit.part, fit=unit.part.fit[:2]))
-    assert floor_job(fewer) == "small trunk1-fold0: floor 100.0 %"
+    part = unit.part
+    turned = replace(unit, part=replace(part, fit=part.answer + part.fit[:2], answer=part.fit[2:]))
+    assert floor_job([unit, turned]) == "small: RGB floor 100.0 %"
+    assert read_floor([unit, turned]).tolist() == [True] * 4
+    assert floor_job([unit, turned]) == "small: RGB floor kept from an earlier run"
+    fewer = replace(unit, part=replace(part, fit=part.fit[:2]))
+    assert floor_job([fewer]) == "small: RGB floor 100.0 %"
 
 
 def waves_and_squares(folder: Path) -> Unit:
