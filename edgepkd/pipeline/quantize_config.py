@@ -128,7 +128,9 @@ class QuantDone:
     @property
     def fallen(self) -> str:
         """What to warn of; empty: nothing."""
-        texts = [f"{self.modality}_{one.exit} falls from {100 * one.accuracy_fp32:.1f} to "
-                 f"{100 * one.accuracy_int8:.1f} %, and keeps {100 * one.agreement:.1f} % of the "
-                 "labels" for one in self.exits if one.fell]
+        texts = [
+            f"{self.modality}_{one.exit} falls from {100 * one.accuracy_fp32:.1f} to "
+            f"{100 * one.accuracy_int8:.1f} %, and keeps {100 * one.agreement:.1f} % of the "
+            f"labels{f' of {one.num_clips} clips' if one.num_clips else ''}"
+            for one in self.exits if one.fell]
         return "; ".join(texts)

@@ -44,6 +44,8 @@ def test_exits_that_fell_are_named() -> None:
     done = QuantDone("ptq", "mv", RUN / "mv.json", False, {}, 1.0, exits=exits)
     assert done.fallen == "mv_2 falls from 80.0 to 70.0 %, and keeps 90.0 % of the labels"
     assert replace(done, exits=exits[:1]).fallen == ""
+    counted = replace(done, exits=(replace(exits[1], num_clips=20),))
+    assert counted.fallen.endswith("keeps 90.0 % of the labels of 20 clips")
 
 
 @pytest.mark.parametrize(("changes", "message", "error"), [
