@@ -253,7 +253,7 @@ def test_a_stacked_input_is_trained_with_all_its_segments() -> None:
     assert e.value.hint == "Add --set backbones.mv.train_segments=8"
     changes = {"inputs.mv.stack": True, "backbones.mv.train_segments": 8}
     recipe = load_train_recipe("small", changes)
-    assert recipe.inputs["mv"].input_shape == (1, 16, 96, 96)
+    assert recipe.inputs["mv"].input_shape == (1, 16, 64, 64)
     assert recipe_of(asdict(recipe), where="x") == recipe_of(facts_of(recipe), where="x") == recipe
     with pytest.raises(ConfigError, match=r"inputs\.mv: stack is 1; allowed: true, false"):
         load_train_recipe("small", {"inputs.mv.stack": 1})
