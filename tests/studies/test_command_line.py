@@ -68,7 +68,7 @@ def test_a_number_of_processes_that_cannot_be_is_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["demo", "exits", "int8"])
+@pytest.mark.parametrize("program", ["defaults", "demo", "exits", "int8"])
 def test_each_program_starts_as_a_module(program: str) -> None:
     command = [sys.executable, "-m", f"edgepkd.studies.{program}", "--help"]
     with started(command, stdout=-1, stderr=-1) as child:
@@ -77,10 +77,10 @@ def test_each_program_starts_as_a_module(program: str) -> None:
     assert output.startswith(f"usage: python -m edgepkd.studies.{program} ")
 
 
-# ---- both studies
+# ---- all studies
 
 
-@pytest.fixture(params=["exits", "int8"])
+@pytest.fixture(params=["defaults", "exits", "int8"])
 def study(request: pytest.FixtureRequest) -> Callable[[list[str]], int]:
     """`main` of a study."""
     main: Callable[[list[str]], int] = import_module(
@@ -101,7 +101,7 @@ def test_absent_data_is_one_message(
 def test_a_report_of_nothing_is_one_message(
     study: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_index(tmp_path / "actions" / "index.csv", num_groups=9, dataset="Weizmann")
+    write_index(tmp_path / "actions" / "index.csv", num_groups=9, num_test=3, dataset="Weizmann")
     code = study(["--quick", "--report-only", "--data", str(tmp_path),
                   "--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")])
     assert code == 1
