@@ -126,7 +126,7 @@ def test_networks_are_json_lines_kept_refused_and_replaced(run: Path, cache: Pat
      "the network of residual is needed and cannot be read"),
     (["--set", "finetune.epoch=3"], 2, "key epoch is 'unknown'"),
     (["--set", "quantizer.keep_float=[\"conv9\"]", "--force-few"], 2, "keep_float is 'conv9'"),
-    (["--recipe", "none"], 2, "calibration recipe is 'none'; allowed: best, demo-fights"),
+    (["--recipe", "none"], 2, "calibration recipe is 'none'; allowed: best, defaults"),
     (["--recipe", "small"], 2, "key "),
     (["--resume", "--force"], 2, "--resume keeps what is there"),
     (["--jobs", "0"], 2, "jobs is 0"),
@@ -147,7 +147,7 @@ def test_a_wrong_request_is_one_message(
 def test_an_exit_that_fell_is_a_warning_with_a_command(
     run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fidelity, "MIN_AGREEMENT", 1.01)
+    monkeypatch.setattr(fidelity.ExitFidelity, "fell", True)
     done = quantize(run, cache, "--force-few")
     assert done.exit_code == 0, done.output
     assert "warning: mv_1 falls from " in done.stderr

@@ -214,7 +214,7 @@ def test_training_starts_from_weights_that_fit(
     (["--seed", "3"], 2, "holds a run with other seed"),
     (["--set", "clip.stride_frames=24"], 2, "holds a run with other clip"),
     (["--recipe", "small"], 2, "holds a run with other"),
-    (["--recipe", "none"], 2, "calibration recipe is 'none'; allowed: best, demo-fights"),
+    (["--recipe", "none"], 2, "calibration recipe is 'none'; allowed: best, defaults"),
     (["--data", "/nowhere"], 1, "index /nowhere/index.csv cannot be read"),
     (["--force", "--init", "/nowhere.pth"], 1, "Checkpoint /nowhere.pth cannot be read"),
     (["--json", "/no/such/folder/a.json"], 2, "error: --json"),
