@@ -26,11 +26,10 @@ from edgepkd.logits.policy import fit_temperature
 from edgepkd.pipeline.clips import Clips
 from edgepkd.pipeline.side_by_side import side_by_side
 from edgepkd.pipeline.train_config import TrainConfig
-from edgepkd.training.backbone import last_logits, train_backbone
+from edgepkd.training.backbone import last_exit_logits, train_backbone
 from edgepkd.training.execution import Execution, rank, world_size
 from edgepkd.training.loop import mix_seed
 from edgepkd.training.recipe import TrainRecipe
-from edgepkd.training.views import test_view
 
 FORM_FILE = "motion-form.json"
 NUM_FOLDS = 3
@@ -151,7 +150,6 @@ class _Trial:
     execution: Execution
 
 
-@torch.no_grad()
 def _answer(trial: _Trial) -> tuple[tuple[int, bool], Floats]:
     """Which trial it was, and logits [held out, classes] of the last exit."""
     if multiprocessing.parent_process():  # one of several on this machine
@@ -160,11 +158,9 @@ def _answer(trial: _Trial) -> tuple[tuple[int, bool], Floats]:
     recipe = with_form(run.recipe, is_stacked=trial.is_stacked)
     spec = recipe.inputs["mv"]
     backbone = replace(recipe.backbones["mv"], select="last", min_epochs=1)
-    with torch.enable_grad():
-        network = train_backbone(
-            clips.load(trial.fit), spec=spec, recipe=backbone, num_classes=len(run.labels),
-            rule=recipe.clip.sampling, seed=mix_seed(run.seed, "form", trial.fold),
-            augment=recipe.augment, execution=trial.execution)
-    logits = [last_logits(network, test_view(clip, spec)).mean(dim=0)
-              for clip in clips.load(trial.held_out).clips]
-    return (trial.fold, trial.is_stacked), torch.stack(logits).double().numpy()
+    network = train_backbone(
+        clips.load(trial.fit), spec=spec, recipe=backbone, num_classes=len(run.labels),
+        rule=recipe.clip.sampling, seed=mix_seed(run.seed, "form", trial.fold),
+        augment=recipe.augment, execution=trial.execution)
+    logits = last_exit_logits(network, clips.load(trial.held_out).clips, spec=spec)
+    return (trial.fold, trial.is_stacked), logits.double().numpy()

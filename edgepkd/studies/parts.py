@@ -218,6 +218,15 @@ def holds_network(path: Path, key: str) -> bool:
     return isinstance(extra, dict) and extra.get("key") == key
 
 
+def holds_arrays(path: Path, key: str) -> bool:
+    """Whether `path` holds arrays of `write_arrays` of which "key" is `key`."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return str(file["key"]) == key
+    except UNREADABLE:
+        return False
+
+
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write an .npz file, whole or not at all.
 

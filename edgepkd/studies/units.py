@@ -22,10 +22,11 @@ from edgepkd.datasets.index import (
 from edgepkd.datasets.pools import Crash, LocalPool
 from edgepkd.errors import TrainingError
 from edgepkd.files import append_line
-from edgepkd.models.segmented import SegmentedNetwork
+from edgepkd.models.segmented import Networks, SegmentedNetwork
 from edgepkd.studies.parts import ExitInputs, Part
 from edgepkd.studies.study import SetPlan, Study
 from edgepkd.training.exits import internal_classifiers, train_exits
+from edgepkd.training.loader import LabelledClips
 from edgepkd.training.recipe import ExitRecipe
 
 
@@ -138,6 +139,18 @@ def train_new_exits(
         for module in (head.conv, head.bn, head.fc):
             module.reset_parameters()
     train_exits(network, inputs.features[modality], inputs.labels, recipe=recipe, seed=start)
+
+
+def train_unit_exits(unit: Unit, networks: Networks, fit: LabelledClips) -> None:
+    """Train exits 1..3 of all `networks` in place, as the unit's recipe says, on the clips `fit`.
+
+    A unit has one exit seed here.
+    """
+    (seed,) = unit.exit_seeds
+    inputs = ExitInputs.of(unit.part, networks, fit)
+    for modality, network in networks.items():
+        train_new_exits(unit, network, inputs, exit_seed=seed,
+                        recipe=unit.part.recipe.exits_of(modality))
 
 
 @contextmanager

@@ -187,10 +187,7 @@ def _last_exit_on(
 ) -> dict[str, float]:
     """Loss and accuracy of the last exit on test views."""
     network.eval()
-    logits = torch.stack([
-        last_logits(network, test_view(clip, spec).to(device)).mean(dim=0).cpu()
-        for clip in data.clips
-    ])
+    logits = last_exit_logits(network, data.clips, spec=spec).cpu()
     labels = torch.tensor(data.labels)
     return {"loss_calibration": float(nn.functional.cross_entropy(logits, labels)),
             "accuracy_calibration": float((logits.argmax(1) == labels).double().mean())}
@@ -212,6 +209,17 @@ def last_logits(network: SegmentedNetwork, x: Tensor) -> Tensor:
         x = segment.trunk(x)
     logits: Tensor = network.heads[-1](x)
     return logits
+
+
+@torch.no_grad()
+def last_exit_logits(
+    network: SegmentedNetwork, clips: Sequence[ClipArrays], *, spec: InputSpec
+) -> Tensor:
+    """Logits of the last exit alone for the test views, averaged over segments: [clips, classes].
+    """
+    device = next(network.parameters()).device
+    return torch.stack([last_logits(network, test_view(clip, spec).to(device)).mean(dim=0)
+                        for clip in clips])
 
 
 @torch.no_grad()

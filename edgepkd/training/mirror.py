@@ -18,11 +18,10 @@ from edgepkd.config import InputSpec, Modality
 from edgepkd.logits.metrics import Accuracy
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.training.augment import Light
-from edgepkd.training.backbone import last_logits
+from edgepkd.training.backbone import last_exit_logits
 from edgepkd.training.cache import ClipArrays
 from edgepkd.training.health import FEWEST_CLIPS, MOST_CLIPS, spread
 from edgepkd.training.loader import LabelledClips
-from edgepkd.training.views import test_view
 from edgepkd.video.sampling import Place
 from edgepkd.video.transforms import Geometry
 
@@ -70,12 +69,11 @@ def mirror_answers(
 ) -> MirrorAnswers:
     """What the last exit answers to the test views of up to MOST_CLIPS clips, mirrored or not."""
     network.eval()
-    device = next(network.parameters()).device
     rows = spread(len(data), MOST_CLIPS)
 
     def answers(clips: Sequence[ClipArrays]) -> Answers:
-        logits = [last_logits(network, test_view(clip, spec).to(device)).mean(0) for clip in clips]
-        return np.array([int(one.argmax()) for one in logits], np.int64)
+        found: Answers = last_exit_logits(network, clips, spec=spec).argmax(dim=1).cpu().numpy()
+        return found
 
     clips = [data.clips[row] for row in rows]
     return MirrorAnswers(np.array([data.labels[row] for row in rows], np.int64), answers(clips),

@@ -20,25 +20,25 @@ from edgepkd.pipeline.motion_form import FormChoice, judge_forms, with_form
 from edgepkd.studies.answered import EXITS, holds_answers, write_answers
 from edgepkd.studies.parts import (
     TRUNK,
-    ExitInputs,
     Part,
     backbone_job,
     contents,
+    holds_arrays,
     holds_network,
     load_clips,
     load_networks,
     trunk_key,
+    write_arrays,
 )
-from edgepkd.studies.units import Unit, listed_seconds, timed, train_new_exits
-from edgepkd.training.backbone import clip_logits, last_logits
+from edgepkd.studies.units import Unit, listed_seconds, timed, train_unit_exits
+from edgepkd.training.backbone import clip_logits, last_exit_logits
 from edgepkd.training.features import trunk_hash
 from edgepkd.training.loop import hash_of
-from edgepkd.training.views import test_view
 
 VERSION = 1
 """Raise it when the same settings would give other answers: old ones are then not used."""
 FP32 = "fp32"
-FORM = "form.npy"
+FORM = "form.npz"
 
 
 def form_part(part: Part, *, is_stacked: bool) -> Part:
@@ -62,12 +62,13 @@ def form_job(unit: Unit, *, is_stacked: bool) -> str:
     """Train the motion trunk of one form, and keep what it answers to the held-out clips."""
     part = form_part(unit.part, is_stacked=is_stacked)
     said = backbone_job(part, "mv")
-    path, spec = part.path(FORM), part.recipe.inputs["mv"]
     network, _ = load_network(part.network_path("mv", TRUNK))
-    with torch.no_grad():
-        logits = [last_logits(network, test_view(clip, spec)).mean(dim=0)
-                  for clip in load_clips(part, part.answer).clips]
-    np.save(path, torch.stack(logits).double().numpy())
+    path = part.path(FORM)
+    key = hash_of({"trunk": trunk_hash(network), "clips": contents(part.answer)})
+    if not holds_arrays(path, key):
+        logits = last_exit_logits(network, load_clips(part, part.answer).clips,
+                                  spec=part.recipe.inputs["mv"])
+        write_arrays(path, {"key": np.array(key), "logits": logits.double().numpy()})
     return f"{unit.title} {part.folder.name}: {said}"
 
 
@@ -86,7 +87,7 @@ def settled(units: Sequence[Unit]) -> tuple[list[Unit], FormChoice]:
             for is_stacked in (False, True)]
     held_out = [(s, unit.part.labels) for unit in units for s in unit.part.answer]
     choice = judge_forms(
-        *(np.concatenate([np.load(part.path(FORM)) for part in parts]) for parts in both),
+        *(np.concatenate([np.load(part.path(FORM))["logits"] for part in parts]) for parts in both),
         labels=np.array([labels.index(s.label) for s, labels in held_out], np.int64),
         groups=[s.group for s, _ in held_out])
     found = []
@@ -122,10 +123,7 @@ def answer_job(unit: Unit) -> str:
     seconds: dict[str, float] = {}
     fit, answer = load_clips(part, part.fit), load_clips(part, part.answer)
     with timed(seconds, EXITS):
-        inputs = ExitInputs.of(part, networks, fit)
-        for modality, network in networks.items():
-            train_new_exits(unit, network, inputs, exit_seed=seed,
-                            recipe=part.recipe.exits_of(modality))
+        train_unit_exits(unit, networks, fit)
     logits = {(FP32, m): clip_logits(network, answer.clips, spec=part.recipe.inputs[m])
               .double().numpy() for m, network in networks.items()}
     write_answers(path, part, key=key, truth=np.array(answer.labels), logits=logits,

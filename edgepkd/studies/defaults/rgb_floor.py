@@ -20,7 +20,7 @@ from edgepkd.datasets.index import Sample
 from edgepkd.models.registry import build_network
 from edgepkd.models.segmented import SegmentedNetwork
 from edgepkd.models.weights import IMAGENET_MEAN, IMAGENET_STD
-from edgepkd.studies.parts import UNREADABLE, contents, write_arrays
+from edgepkd.studies.parts import contents, holds_arrays, write_arrays
 from edgepkd.studies.units import Unit
 from edgepkd.training.loop import hash_of
 
@@ -41,7 +41,7 @@ def floor_job(units: Sequence[Unit]) -> str:
     path, title = floor_path(units), units[0].part.recipe.name
     folds = [(*contents(unit.part.fit), *contents(unit.part.answer)) for unit in units]
     key = hash_of({"version": VERSION, "folds": folds})
-    if _kept(path, key):
+    if holds_arrays(path, key):
         return f"{title}: RGB floor kept from an earlier run"
     network = build_network("efficientnet_lite0", modality="iframe", num_classes=2,
                             pretrained="imagenet").eval()
@@ -107,11 +107,3 @@ def frames_of(path: Path) -> torch.Tensor:
                          for i in chosen])
     scaled = (pictures / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
     return torch.from_numpy(scaled.transpose(0, 3, 1, 2)).float()
-
-
-def _kept(path: Path, key: str) -> bool:
-    try:
-        with np.load(path) as file:
-            return bool(str(file["key"]) == key)
-    except UNREADABLE:
-        return False

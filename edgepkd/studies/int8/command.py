@@ -47,14 +47,14 @@ def _reproduce(options: argparse.Namespace) -> int:
     study = replace(study, trunk_seeds=study.trunk_seeds[:1], exit_seeds=study.exit_seeds[:1])
     recipe = load_int8_recipe("int8", QUICK if options.quick else None)
     by_set = units_by_set(study, data=options.data, out=options.out, cache=options.cache)
+    run = partial(run_jobs, processes=options.jobs, log=options.out / "int8-progress.log")
     if options.report_only:
         study, by_set = _done_sets(study, by_set)
     else:
-        run = partial(run_jobs, processes=options.jobs, log=options.out / "int8-progress.log")
         run([job for unit in in_turn(by_set) for job in trunks_of(unit)])
-        units = in_turn([settled(units)[0] for units in by_set])
-        run([partial(int8_job, unit, recipe=recipe) for unit in units])
     by_set = [settled(units)[0] for units in by_set]
+    if not options.report_only:
+        run([partial(int8_job, unit, recipe=recipe) for unit in in_turn(by_set)])
     results = [
         compute(read_answers(plan, files_by_seed(units, answers_path), forms=FORMS),
                 gmac=clip_gmac(load_networks(units[0].part, TRUNK), plan.recipe.inputs))

@@ -32,13 +32,12 @@ from edgepkd.quantize.checkpoint import save_quantized
 from edgepkd.studies.answered import EXITS, holds_answers, write_answers
 from edgepkd.studies.parts import (
     TRUNK,
-    ExitInputs,
     backbone_job,
     contents,
     load_clips,
     load_networks,
 )
-from edgepkd.studies.units import Unit, listed_seconds, timed, train_new_exits
+from edgepkd.studies.units import Unit, listed_seconds, timed, train_unit_exits
 from edgepkd.training.backbone import clip_logits
 from edgepkd.training.features import trunk_hash
 from edgepkd.training.loader import LabelledClips
@@ -68,7 +67,9 @@ def int8_job(unit: Unit, *, recipe: Int8Recipe) -> str:
     seconds: dict[str, float] = {}
     fit, answer = load_clips(part, part.fit), load_clips(part, part.answer)
     with timed(seconds, EXITS):
-        _train_exits(unit, networks, fit)
+        train_unit_exits(unit, networks, fit)
+    for modality, network in networks.items():
+        save_network(network, part.network_path(modality))
     logits: dict[tuple[str, Modality], Floats] = {}
     for modality in MODALITIES:
         for form, network in _forms(unit, networks, modality, fit, recipe, seconds):
@@ -86,15 +87,6 @@ def _key(unit: Unit, networks: Networks, recipe: Int8Recipe) -> str:
         "version": VERSION, "trunks": {m: trunk_hash(n) for m, n in networks.items()},
         "exits": facts_of(part.recipe.exits), "recipe": facts_of(recipe),
         "seed": unit.exit_seeds[0], "clips": contents((*part.fit, *part.answer))})
-
-
-def _train_exits(unit: Unit, networks: Networks, fit: LabelledClips) -> None:
-    """PKD, with the seed and the initial heads of the study of exits."""
-    inputs = ExitInputs.of(unit.part, networks, fit)
-    for modality, network in networks.items():
-        train_new_exits(unit, network, inputs, exit_seed=unit.exit_seeds[0],
-                        recipe=unit.part.recipe.exits_of(modality))
-        save_network(network, unit.part.network_path(modality))
 
 
 def _forms(

@@ -13,6 +13,7 @@ from edgepkd.config import MODALITIES
 from edgepkd.models.checkpoint import load_network
 from edgepkd.pipeline import motion_form
 from edgepkd.studies.defaults.jobs import (
+    FORM,
     FP32,
     answer_job,
     answers_path,
@@ -20,7 +21,7 @@ from edgepkd.studies.defaults.jobs import (
     settled,
     trunks_of,
 )
-from edgepkd.studies.parts import TRUNK, Part, trunk_key
+from edgepkd.studies.parts import TRUNK, Part, trunk_key, write_arrays
 from edgepkd.studies.units import Unit
 from tests.studies.tiny_parts import tiny_unit
 
@@ -48,8 +49,8 @@ def test_the_form_that_held_out_groups_like_better_is_taken(
 ) -> None:
     good, bad = np.array([[9.0, 0.0], [0.0, 9.0]]), np.array([[0.0, 1.0], [1.0, 0.0]])
     for stacked in (False, True):
-        np.save(form_part(trained.part, is_stacked=stacked).path("form.npy"),
-                good if stacked == is_stacked else bad)
+        write_arrays(form_part(trained.part, is_stacked=stacked).path(FORM),
+                     {"logits": good if stacked == is_stacked else bad})
     (found,), choice = settled([trained])
     assert choice.is_stacked is is_stacked
     assert found.part.recipe.inputs["mv"].stack is is_stacked
